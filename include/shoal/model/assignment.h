@@ -1,0 +1,61 @@
+/* What the leader tells a node's agent: complete, level-triggered state with a content version, so that
+ * an agent that already has this version is sent nothing, whichever manager leads. And what the agent
+ * reports back. Messages of the agent session, packed by the record engine. */
+#ifndef SHOAL_MODEL_ASSIGNMENT_H
+#define SHOAL_MODEL_ASSIGNMENT_H
+
+#include <shoal/model/cluster.h>
+#include <shoal/model/node.h>
+#include <shoal/model/task.h>
+
+/* A replica as every node sharing one of its networks sees it. */
+#define replica_FIELDS(X, T)                                                                 \
+    X(T, STR, network_id, _, 1, "NetworkID", "", .max = 64)                                  \
+    X(T, STR, task_id, _, 2, "TaskID", "", .max = 25)                                        \
+    X(T, STR, service_id, _, 3, "ServiceID", "", .max = 25)                                  \
+    X(T, STR, addr, _, 4, "Addr", "address/prefix length", .max = 64)                        \
+    X(T, STR, node_id, _, 5, "NodeID", "", .max = 25)                                        \
+    X(T, UINT, slot, _, 6, "Slot", "")                                                       \
+    X(T, BOOL, ready, _, 7, "Ready", "running, healthy, not draining: may get traffic")      \
+    X(T, STRS, aliases, _, 8, "Aliases", "", .max = 64)
+REC_DECLARE(replica)
+
+#define service_entry_FIELDS(X, T)                                                           \
+    X(T, STR, id, _, 1, "ID", "", .max = 25)                                                 \
+    X(T, STR, name, _, 2, "Name", "", .max = 63)                                             \
+    X(T, ENUM, mode, _, 3, "Mode", "", .names = endpoint_mode_names)                         \
+    X(T, LIST, vips, vip, 4, "VirtualIPs", "", .max = 64)                                    \
+    X(T, LIST, ports, port, 5, "Ports", "", .max = 256)
+REC_DECLARE(service_entry)
+
+#define assignment_FIELDS(X, T)                                                              \
+    X(T, LIST, tasks, task, 1, "Tasks", "of this node", .max = 100000)                       \
+    X(T, LIST, networks, network, 2, "Networks", "those the tasks need, and ingress", .max = 10000) \
+    X(T, LIST, secrets, secret, 3, "Secrets", "those the tasks need", .max = 10000)          \
+    X(T, LIST, configs, config, 4, "Configs", "those the tasks need", .max = 10000)          \
+    X(T, LIST, services, service_entry, 5, "Services", "on those networks", .max = 100000)   \
+    X(T, LIST, replicas, replica, 6, "Replicas", "on those networks", .max = 1000000)        \
+    X(T, LIST, nodes, node, 7, "Nodes", "all members: peers of gossip and tunnel", .max = 20000) \
+    X(T, LIST, gossip_keys, gossip_key, 8, "GossipKeys", "", .max = 3)                       \
+    X(T, BYTES, tunnel_psk, _, 9, "TunnelPSK", "", .max = 32, .flags = F_SECRET)
+REC_DECLARE(assignment)
+
+#define session_hello_FIELDS(X, T)                                                           \
+    X(T, REC, description, node_description, 1, "Description", "")                           \
+    X(T, BYTES, have, _, 2, "Have", "content version held (SHA-256), empty: none", .max = 32) \
+    X(T, STR, addr, _, 3, "Addr", "advertised address", .max = 64)                           \
+    X(T, UINT, control_port, _, 4, "ControlPort", "", .max = 65535)                          \
+    X(T, UINT, gossip_port, _, 5, "GossipPort", "", .max = 65535)                            \
+    X(T, UINT, tunnel_port, _, 6, "TunnelPort", "", .max = 65535)
+REC_DECLARE(session_hello)
+
+#define task_update_FIELDS(X, T)                          \
+    X(T, STR, id, _, 1, "ID", "", .max = 25)              \
+    X(T, REC, status, task_status, 2, "Status", "")
+REC_DECLARE(task_update)
+#define task_report_FIELDS(X, T)                                                     \
+    X(T, LIST, updates, task_update, 1, "Updates", "", .max = 100000)                \
+    X(T, UINT, seq, _, 2, "Seq", "acknowledged by number when committed")
+REC_DECLARE(task_report)
+
+#endif

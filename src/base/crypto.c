@@ -1,0 +1,219 @@
+/* The door to libsodium and, for SHA-256 with the processor's instructions, OpenSSL. */
+#include <openssl/evp.h>
+#include <sodium.h> /* before our header, which renames what both declare */
+
+#include <shoal/base/crypto.h>
+#include <shoal/base/err.h>
+#include <shoal/base/mem.h>
+
+static uint8_t hash_key[crypto_shorthash_KEYBYTES];
+static bool started;
+
+void crypto_init(void)
+{
+    if (started)
+        return;
+    if (sodium_init() < 0)
+        assert_failed("sodium_init()", __FILE__, __LINE__);
+    randombytes_buf(hash_key, sizeof hash_key);
+    started = true;
+}
+
+void crypto_random(void *out, size_t size)
+{
+    randombytes_buf(out, size);
+}
+
+void crypto_wipe(void *p, size_t size)
+{
+    sodium_memzero(p, size);
+}
+
+bool crypto_equal(const void *a, const void *b, size_t size)
+{
+    return sodium_memcmp(a, b, size) == 0;
+}
+
+uint64_t crypto_shorthash(const void *p, size_t size)
+{
+    uint64_t h;
+    if (!started)
+        crypto_init();
+    crypto_shorthash_siphash24((unsigned char *)&h, p, size, hash_key);
+    return h;
+}
+
+void crypto_sign_keypair(uint8_t public_key[32], uint8_t secret_key[64])
+{
+    crypto_sign_ed25519_keypair(public_key, secret_key);
+}
+
+void crypto_sign_keypair_from_seed(const uint8_t seed[32], uint8_t public_key[32], uint8_t secret_key[64])
+{
+    crypto_sign_ed25519_seed_keypair(public_key, secret_key, seed);
+}
+
+void crypto_sign(uint8_t signature[64], const void *msg, size_t size, const uint8_t secret_key[64])
+{
+    crypto_sign_ed25519_detached(signature, NULL, msg, size, secret_key);
+}
+
+bool crypto_sign_verify(const uint8_t signature[64], const void *msg, size_t size,
+                        const uint8_t public_key[32])
+{
+    return crypto_sign_ed25519_verify_detached(signature, msg, size, public_key) == 0;
+}
+
+void crypto_dh_keypair(uint8_t public_key[32], uint8_t secret_key[32])
+{
+    randombytes_buf(secret_key, 32);
+    secret_key[0] &= 248;
+    secret_key[31] = (uint8_t)((secret_key[31] & 127) | 64);
+    crypto_dh_public(public_key, secret_key);
+}
+
+void crypto_dh_public(uint8_t public_key[32], const uint8_t secret_key[32])
+{
+    crypto_scalarmult_curve25519_base(public_key, secret_key);
+}
+
+bool crypto_dh(uint8_t shared[32], const uint8_t secret_key[32], const uint8_t public_key[32])
+{
+    return crypto_scalarmult_curve25519(shared, secret_key, public_key) == 0;
+}
+
+static void nonce_of(uint8_t nonce[12], uint64_t counter)
+{
+    memset(nonce, 0, 4);
+    for (int i = 0; i < 8; i++)
+        nonce[4 + i] = (uint8_t)(counter >> (8 * i));
+}
+
+void crypto_aead_seal(uint8_t *out, const void *in, size_t size, const void *ad, size_t ad_size,
+                      uint64_t counter, const uint8_t key[32])
+{
+    uint8_t nonce[12];
+    nonce_of(nonce, counter);
+    crypto_aead_chacha20poly1305_ietf_encrypt(out, NULL, in, size, ad, ad_size, NULL, nonce, key);
+}
+
+bool crypto_aead_open(uint8_t *out, const void *in, size_t size, const void *ad, size_t ad_size,
+                      uint64_t counter, const uint8_t key[32])
+{
+    uint8_t nonce[12];
+    nonce_of(nonce, counter);
+    return size >= CRYPTO_TAG_SIZE && crypto_aead_chacha20poly1305_ietf_decrypt(
+                                          out, NULL, NULL, in, size, ad, ad_size, nonce, key) == 0;
+}
+
+void crypto_xaead_seal(uint8_t *out, const void *in, size_t size, const void *ad, size_t ad_size,
+                       const uint8_t nonce[24], const uint8_t key[32])
+{
+    crypto_aead_xchacha20poly1305_ietf_encrypt(out, NULL, in, size, ad, ad_size, NULL, nonce, key);
+}
+
+bool crypto_xaead_open(uint8_t *out, const void *in, size_t size, const void *ad, size_t ad_size,
+                       const uint8_t nonce[24], const uint8_t key[32])
+{
+    return size >= CRYPTO_TAG_SIZE && crypto_aead_xchacha20poly1305_ietf_decrypt(
+                                          out, NULL, NULL, in, size, ad, ad_size, nonce, key) == 0;
+}
+
+struct crypto_sha256 {
+    EVP_MD_CTX *ctx;
+};
+
+struct crypto_sha256 *crypto_sha256_new(void)
+{
+    struct crypto_sha256 *h = xnew(struct crypto_sha256);
+    h->ctx = EVP_MD_CTX_new();
+    ASSERT(h->ctx && EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) == 1);
+    return h;
+}
+
+void crypto_sha256_add(struct crypto_sha256 *h, const void *p, size_t size)
+{
+    ASSERT(EVP_DigestUpdate(h->ctx, p, size) == 1);
+}
+
+void crypto_sha256_end(struct crypto_sha256 *h, uint8_t out[32])
+{
+    ASSERT(EVP_DigestFinal_ex(h->ctx, out, NULL) == 1);
+    EVP_MD_CTX_free(h->ctx);
+    free(h);
+}
+
+void crypto_sha256(uint8_t out[32], const void *p, size_t size)
+{
+    ASSERT(EVP_Digest(p, size, out, NULL, EVP_sha256(), NULL) == 1);
+}
+
+void hex_encode(char *out, const void *p, size_t size)
+{
+    static const char digits[] = "0123456789abcdef";
+    const uint8_t *b = p;
+    for (size_t i = 0; i < size; i++) {
+        out[2 * i] = digits[b[i] >> 4];
+        out[2 * i + 1] = digits[b[i] & 15];
+    }
+    out[2 * size] = 0;
+}
+
+bool hex_decode(uint8_t *out, size_t out_size, const char *hex)
+{
+    size_t n;
+    const char *end;
+    return strlen(hex) == out_size * 2 &&
+           sodium_hex2bin(out, out_size, hex, out_size * 2, NULL, &n, &end) == 0 && n == out_size;
+}
+
+char *base64_encode(const void *p, size_t size)
+{
+    size_t len = sodium_base64_encoded_len(size, sodium_base64_VARIANT_ORIGINAL);
+    char *out = xcalloc(1, len);
+    sodium_bin2base64(out, len, p, size, sodium_base64_VARIANT_ORIGINAL);
+    return out;
+}
+
+uint8_t *base64_decode(const char *s, size_t len, size_t *ret_size)
+{
+    while (len && s[len - 1] == '=')
+        len--;
+    uint8_t *out = try_calloc(len / 4 * 3 + 4, 1);
+    uint32_t bits = 0;
+    size_t n = 0;
+    for (size_t i = 0; out && i < len; i++) {
+        char c = s[i];
+        int v = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26
+              : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' || c == '-' ? 62
+              : c == '/' || c == '_' ? 63 : -1;
+        if (v < 0) {
+            free(out);
+            return NULL;
+        }
+        bits = bits << 6 | (uint32_t)v;
+        if (i % 4 != 0)
+            out[n++] = (uint8_t)(bits >> (6 - 2 * (i % 4)));
+    }
+    if (!out || len % 4 == 1) {
+        free(out);
+        return NULL;
+    }
+    *ret_size = n;
+    return out;
+}
+
+void id_random(char out[26])
+{
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+    for (int i = 0; i < 25; i++)
+        out[i] = digits[randombytes_uniform(36)];
+    out[25] = 0;
+}
+
+void id_random_hex(char out[65])
+{
+    uint8_t b[32];
+    randombytes_buf(b, sizeof b);
+    hex_encode(out, b, sizeof b);
+}

@@ -1,0 +1,12 @@
+noinst_LIBRARIES += libmodel.a
+libmodel_a_SOURCES = \
+	src/model/certificate.c \
+	src/model/constraint.c \
+	src/model/lists.c \
+	src/model/objects.c \
+	src/model/rec.c \
+	src/model/rec_diff.c \
+	src/model/rec_json.c \
+	src/model/rec_mp.c \
+	src/model/service.c \
+	src/model/rec_internal.h

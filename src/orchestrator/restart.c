@@ -1,0 +1,92 @@
+/* Restarts: a task that ended is replaced by its service's policy, one whose node is lost or drained at
+ * once. The replacement waits in READY (image pulled) until its delay is over and its predecessor gone. */
+#include "slot.h"
+
+static bool failed(const struct task *t)
+{
+    return t->status.state == TASK_FAILED || t->status.state == TASK_REJECTED ||
+           t->status.state == TASK_ORPHANED;
+}
+
+static uint32_t attempts(const struct orchestrator_pass *p, const struct service *svc,
+                         const struct slot *slot, int64_t window_ns)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < slot->n_tasks; i++) {
+        const struct task *t = slot->tasks[i];
+        if (t->spec_version == svc->spec_version && task_state_is_final(t->status.state) &&
+            (!window_ns || t->status.timestamp > p->now_ns - window_ns))
+            n++;
+    }
+    return n;
+}
+
+static bool policy_allows(struct orchestrator_pass *p, const struct service *svc,
+                          const struct slot *slot, const struct task *ended)
+{
+    struct restart_policy policy = service_restart_policy(&svc->spec.task);
+    if (policy.condition == RESTART_NONE || (policy.condition == RESTART_ON_FAILURE && !failed(ended)))
+        return false;
+    return !policy.max_attempts || attempts(p, svc, slot, policy.window) <= policy.max_attempts;
+}
+
+bool slot_is_done(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot)
+{
+    const struct task *t = slot_newest(slot);
+    return t && task_state_is_final(t->status.state) && task_is_current(svc, t) &&
+           t->status.state != TASK_SHUTDOWN && !policy_allows(p, svc, slot, t);
+}
+
+/* A READY task may run when its delay is over and nobody else of its slot still holds the place. */
+static void promote(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot,
+                    const struct task *t)
+{
+    struct update_config cfg = service_update_config(svc->spec.update);
+    if (t->desired != TASK_READY)
+        return;
+    if (t->not_before > p->now_ns) {
+        pass_due(p, t->not_before);
+        return;
+    }
+    for (uint32_t i = 0; i < slot->n_tasks && cfg.order != ORDER_START_FIRST; i++) {
+        const struct task *other = slot->tasks[i];
+        if (other != t && other->node_id && other->status.state >= TASK_ASSIGNED &&
+            !task_state_is_final(other->status.state) && !task_is_lost(p->store, other))
+            return;
+    }
+    task_want(p, t, TASK_RUNNING);
+}
+
+void restart_slot(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot)
+{
+    const struct task *fresh = slot_live(p->store, slot, svc, true);
+    const struct task *old = slot_live(p->store, slot, svc, false);
+    for (uint32_t i = 0; i < slot->n_tasks; i++) {
+        const struct task *t = slot->tasks[i];
+        bool surplus = task_is_live(p->store, t) && t != fresh && t != old;
+        bool replaced = t == old && fresh && fresh->status.state == TASK_RUNNING;
+        if (t->desired <= TASK_RUNNING && (!task_is_live(p->store, t) || surplus || replaced))
+            task_want(p, t, TASK_SHUTDOWN);
+    }
+    if (fresh)
+        promote(p, svc, slot, fresh);
+    const struct task *live = fresh ? fresh : old;
+    const struct task *newest = slot_newest(slot);
+    if (live) {
+        if (task_must_move(p->store, live) && (!slot->node || slot->number)) {
+            task_want(p, live, TASK_SHUTDOWN);
+            task_make(p, svc, slot, TASK_READY, 0);
+        }
+        return;
+    }
+    if (!newest || slot_is_done(p, svc, slot))
+        return;
+    if (slot->node && (slot->node->status.state != NODE_READY ||
+                       slot->node->spec.availability != AVAIL_ACTIVE))
+        return;
+    struct restart_policy policy = service_restart_policy(&svc->spec.task);
+    bool ended_itself = task_state_is_final(newest->status.state) &&
+                        newest->status.state != TASK_SHUTDOWN && !task_is_lost(p->store, newest);
+    int64_t not_before = ended_itself ? newest->status.timestamp + policy.delay : 0;
+    task_make(p, svc, slot, TASK_READY, not_before);
+}

@@ -1,0 +1,98 @@
+/* Transactions: the list of changes one log entry carries. Wire form (msgpack):
+ * [format, now_ns, [[op, table, id, version, object]...]]; object absent (empty) for a delete. */
+#include "store_internal.h"
+#include <shoal/base/mp.h>
+
+struct store_tx {
+    int64_t now_real_ns;
+    uint32_t n;
+    struct sb changes; /* encoded elements */
+    struct map touched;
+};
+
+static void touched_key(char key[64], enum store_table t, const char *id)
+{
+    snprintf(key, 64, "%d/%s", (int)t, id);
+}
+
+struct store_tx *store_tx_new(int64_t now_real_ns)
+{
+    struct store_tx *tx = xnew(struct store_tx);
+    tx->now_real_ns = now_real_ns;
+    sb_init(&tx->changes, 0);
+    map_init(&tx->touched);
+    return tx;
+}
+
+void store_tx_free(struct store_tx *tx)
+{
+    if (!tx)
+        return;
+    sb_done(&tx->changes);
+    map_done(&tx->touched);
+    free(tx);
+}
+
+static void add(struct store_tx *tx, enum store_op op, enum store_table t, const void *obj)
+{
+    const struct object_head *h = obj;
+    ASSERT(h->id);
+    char key[64];
+    touched_key(key, t, h->id);
+    ASSERT(!map_find(&tx->touched, key)); /* one change an object: the second could not know its version */
+    map_put(&tx->touched, key, tx);
+    mp_list(&tx->changes, 5);
+    mp_uint(&tx->changes, (uint64_t)op);
+    mp_uint(&tx->changes, (uint64_t)t);
+    mp_str(&tx->changes, h->id, strlen(h->id));
+    mp_uint(&tx->changes, op == STORE_CREATE ? 0 : h->version.index);
+    struct sb body;
+    sb_init(&body, 0);
+    if (op != STORE_DELETE)
+        rec_pack(store_rec(t), obj, &body);
+    mp_bin(&tx->changes, body.s, body.len);
+    sb_done(&body);
+    tx->n++;
+}
+
+void store_tx_create(struct store_tx *tx, enum store_table t, const void *obj)
+{
+    add(tx, STORE_CREATE, t, obj);
+}
+
+void store_tx_update(struct store_tx *tx, enum store_table t, const void *obj)
+{
+    add(tx, STORE_UPDATE, t, obj);
+}
+
+void store_tx_delete(struct store_tx *tx, enum store_table t, const void *obj)
+{
+    add(tx, STORE_DELETE, t, obj);
+}
+
+bool store_tx_touches(const struct store_tx *tx, enum store_table t, const char *id)
+{
+    char key[64];
+    touched_key(key, t, id);
+    return map_find(&tx->touched, key) != NULL;
+}
+
+uint32_t store_tx_count(const struct store_tx *tx)
+{
+    return tx->n;
+}
+
+size_t store_tx_size(const struct store_tx *tx)
+{
+    return tx->changes.len;
+}
+
+void store_tx_encode(const struct store_tx *tx, struct sb *out)
+{
+    ASSERT(!tx->changes.overflow);
+    mp_list(out, 3);
+    mp_uint(out, STORE_FORMAT);
+    mp_int(out, tx->now_real_ns);
+    mp_list(out, tx->n);
+    sb_add(out, tx->changes.s, tx->changes.len);
+}
