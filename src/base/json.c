@@ -43,7 +43,7 @@ static struct val *convert(struct val_doc *d, json_t *j, unsigned depth)
 int json_parse(struct val_doc **ret, const char *s, size_t len, const char *what, struct err *e)
 {
     json_error_t je;
-    json_t *j = json_loadb(s, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &je);
+    json_t *j = json_loadb(s, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
     if (!j)
         return err_set(e, E_INVALID, "%s: line %d column %d: %s", what, je.line, je.column, je.text);
     struct val_doc *d = val_doc_new();
