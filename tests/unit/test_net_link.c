@@ -1,0 +1,285 @@
+/* Links and HTTP over real sockets in one loop. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/mem.h>
+#include <shoal/http.h>
+#include <shoal/link.h>
+
+struct side {
+    uint8_t secret[32], public_key[32];
+    struct link_config cfg;
+    struct link *link;
+    const char *name;
+    unsigned n_up, n_messages, n_down;
+    size_t message_bytes, stream_bytes;
+    bool refuse, echo, eof;
+    struct stream *channel;
+    struct err why;
+};
+
+static struct loop *loop;
+static int waiting_for;
+
+static int verify(void *arg, const uint8_t peer_key[32], const void *payload, size_t size, struct err *e)
+{
+    struct side *s = arg;
+    (void)peer_key;
+    if (s->refuse || size != 4 || memcmp(payload, "cert", 4))
+        return err_set(e, E_DENIED, "refused");
+    return 0;
+}
+
+static void on_up(void *arg, struct link *l)
+{
+    struct side *s = arg;
+    (void)l;
+    s->n_up++;
+}
+
+static void on_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
+{
+    struct side *s = arg;
+    s->n_messages++;
+    s->message_bytes += size;
+    for (size_t i = 0; i < size; i++)
+        assert_int_equal(((const uint8_t *)p)[i], (uint8_t)(i * 7));
+    if (type == 2)
+        assert_int_equal(link_send(l, 3, p, size), 0);
+    if (s->n_messages == 5 && type == 3)
+        loop_stop(loop);
+}
+
+static size_t chan_data(void *arg, const char *p, size_t size)
+{
+    struct side *s = arg;
+    if (s->echo) {
+        if (stream_is_full(s->channel))
+            return 0;
+        stream_write(s->channel, p, size);
+    }
+    s->stream_bytes += size;
+    return size;
+}
+
+static void chan_drain(void *arg);
+
+static void chan_eof(void *arg)
+{
+    struct side *s = arg;
+    s->eof = true;
+    if (s->echo)
+        stream_close_write(s->channel);
+    else
+        loop_stop(loop);
+}
+
+static void chan_error(void *arg, const struct err *e)
+{
+    struct side *s = arg;
+    s->why = *e;
+}
+
+static const struct stream_events chan_events = { chan_data, chan_drain, chan_eof, chan_error };
+
+static void chan_drain(void *arg)
+{
+    struct side *s = arg;
+    stream_set_events(s->channel, &chan_events, s); /* offers what was left */
+}
+
+static void on_channel(void *arg, struct link *l, uint8_t service, struct stream *st)
+{
+    struct side *s = arg;
+    (void)l;
+    assert_int_equal(service, 9);
+    s->channel = st;
+    s->echo = true;
+    stream_set_events(st, &chan_events, s);
+}
+
+static void on_down(void *arg, struct link *l, const struct err *e)
+{
+    struct side *s = arg;
+    s->n_down++;
+    s->why = *e;
+    link_free(l);
+    s->link = NULL;
+    if (--waiting_for == 0)
+        loop_stop(loop);
+}
+
+static const struct link_events events = { on_up, on_message, on_channel, on_down };
+
+static void stop_loop(void *arg)
+{
+    (void)arg;
+    loop_stop(loop);
+}
+
+static void late(void *arg)
+{
+    (void)arg;
+    fail_msg("the test's deadline is over");
+}
+
+static void begin(struct side *a, struct side *b)
+{
+    crypto_init();
+    loop = loop_new();
+    struct side *both[] = { a, b };
+    for (int i = 0; i < 2; i++) {
+        crypto_dh_keypair(both[i]->public_key, both[i]->secret);
+        both[i]->cfg = (struct link_config){ .dh_secret = both[i]->secret, .payload = "cert", .payload_size = 4,
+                                             .verify = verify, .arg = both[i] };
+    }
+}
+
+static void accept_b(void *arg, struct stream *s)
+{
+    struct side *b = arg;
+    b->link = link_accept(loop, s, &b->cfg, &events, b);
+}
+
+static uint16_t port;
+
+static void start(struct side *a, struct side *b, struct stream_listener **sl)
+{
+    struct err e;
+    int r = -1;
+    for (port = 20000 + (uint16_t)(crypto_shorthash(&port, 2) % 20000); r < 0 && port < 60000; port++)
+        r = stream_listen_tcp(loop, "127.0.0.1", port, accept_b, b, sl, &e);
+    assert_int_equal(r, 0);
+    a->link = link_connect(loop, "127.0.0.1", port - 1, &a->cfg, &events, a);
+}
+
+static void end(struct side *a, struct side *b, struct stream_listener *sl)
+{
+    link_free(a->link);
+    link_free(b->link);
+    stream_listener_free(sl);
+    struct loop_timer *t = loop_timer_new(loop, stop_loop, NULL);
+    loop_timer_set(t, 5);
+    loop_run(loop); /* deferred frees */
+    loop_timer_free(t);
+    loop_free(loop);
+}
+
+static void messages_of_all_sizes_come_back(void **state)
+{
+    (void)state;
+    struct side a = { .name = "a" }, b = { .name = "b" };
+    struct stream_listener *sl;
+    static const size_t sizes[] = { 0, 1, 16384, 16385, 3000000 };
+    uint8_t *data = xcalloc(1, 3000000);
+    for (size_t i = 0; i < 3000000; i++)
+        data[i] = (uint8_t)(i * 7);
+    begin(&a, &b);
+    start(&a, &b, &sl);
+    struct loop_timer *t = loop_timer_new(loop, late, NULL);
+    loop_timer_set(t, 20000);
+    struct loop_timer *poll = loop_timer_new(loop, stop_loop, NULL);
+    while (!link_is_up(a.link)) {
+        loop_timer_set(poll, 5);
+        loop_run(loop);
+    }
+    for (size_t i = 0; i < ARRAY_N(sizes); i++)
+        assert_int_equal(link_send(a.link, 2, data, sizes[i]), 0);
+    loop_timer_set(poll, -1);
+    loop_run(loop);
+    assert_int_equal(a.n_messages, 5);
+    assert_int_equal(b.n_messages, 5);
+    assert_int_equal(a.message_bytes, b.message_bytes);
+    assert_memory_equal(link_peer_key(a.link), b.public_key, 32);
+    free(data);
+    loop_timer_free(t);
+    loop_timer_free(poll);
+    end(&a, &b, sl);
+}
+
+static size_t to_send;
+
+static void feed(void *arg);
+
+static void feeder_drain(void *arg)
+{
+    feed(arg);
+}
+
+static const struct stream_events feeder_events = { chan_data, feeder_drain, chan_eof, chan_error };
+
+static void feed(void *arg)
+{
+    struct side *s = arg;
+    static const char block[10000];
+    while (to_send && !stream_is_full(s->channel)) {
+        size_t n = MIN(to_send, sizeof block);
+        stream_write(s->channel, block, n);
+        to_send -= n;
+        if (!to_send)
+            stream_close_write(s->channel);
+    }
+}
+
+static void a_channel_carries_much_both_ways_and_half_closes(void **state)
+{
+    (void)state;
+    struct side a = { .name = "a" }, b = { .name = "b" };
+    struct stream_listener *sl;
+    begin(&a, &b);
+    start(&a, &b, &sl);
+    struct loop_timer *t = loop_timer_new(loop, late, NULL);
+    loop_timer_set(t, 20000);
+    struct loop_timer *poll = loop_timer_new(loop, stop_loop, NULL);
+    while (!link_is_up(a.link)) {
+        loop_timer_set(poll, 5);
+        loop_run(loop);
+    }
+    loop_timer_set(poll, -1);
+    a.channel = link_channel_open(a.link, 9);
+    assert_non_null(a.channel);
+    stream_set_events(a.channel, &feeder_events, &a);
+    to_send = 10 << 20;
+    feed(&a);
+    loop_run(loop);
+    assert_int_equal(a.stream_bytes, 10 << 20);
+    assert_int_equal(b.stream_bytes, 10 << 20);
+    assert_true(a.eof && b.eof);
+    stream_free(a.channel);
+    stream_free(b.channel);
+    loop_timer_free(t);
+    loop_timer_free(poll);
+    end(&a, &b, sl);
+}
+
+static void a_refused_peer_never_comes_up(void **state)
+{
+    (void)state;
+    struct side a = { .name = "a" }, b = { .name = "b", .refuse = true };
+    struct stream_listener *sl;
+    begin(&a, &b);
+    waiting_for = 2;
+    start(&a, &b, &sl);
+    struct loop_timer *t = loop_timer_new(loop, late, NULL);
+    loop_timer_set(t, 20000);
+    loop_run(loop);
+    assert_int_equal(b.n_up, 0);
+    assert_string_equal(b.why.text, "refused");
+    assert_int_equal(a.n_down, 1);
+    loop_timer_free(t);
+    end(&a, &b, sl);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(messages_of_all_sizes_come_back),
+        cmocka_unit_test(a_channel_carries_much_both_ways_and_half_closes),
+        cmocka_unit_test(a_refused_peer_never_comes_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
