@@ -1,0 +1,71 @@
+/* A node's agent: keeps a session with the leading manager, brings the node's containers in line with its
+ * assignment, and reports what became of them. It keeps everything running without a manager: lost contact
+ * never stops a container. What containers, images and networks really are is behind struct executor. */
+#ifndef SHOAL_AGENT_H
+#define SHOAL_AGENT_H
+
+#include <shoal/base/map.h>
+#include <shoal/loop.h>
+#include <shoal/model/assignment.h>
+
+struct agent;
+
+/* What a task's container can be told; all asynchronous, answers come as agent_executor_event(). */
+struct executor_ops {
+    /* Image, networks, volumes, container made but not started. PREPARED or FAILED follows. */
+    void (*prepare)(void *arg, const struct task *t, const struct assignment *a);
+    /* STARTED, then maybe HEALTHY/UNHEALTHY, at last EXITED (or FAILED). */
+    void (*start)(void *arg, const char *task_id);
+    /* Stop signal, grace, kill. EXITED follows; at once when it never ran. Repeatable. */
+    void (*stop)(void *arg, const char *task_id, int64_t grace_ns);
+    /* Container, its networks and logs go. No event. */
+    void (*remove)(void *arg, const char *task_id);
+    /* Networks, peers, names, published ports as the assignment says. Called after each change of it or of
+     * suspicion; suspects: node ids that get no traffic. */
+    void (*network)(void *arg, const struct assignment *a, const struct map *suspects);
+};
+
+enum executor_event_kind { EXEC_PREPARED, EXEC_STARTED, EXEC_HEALTHY, EXEC_UNHEALTHY, EXEC_EXITED, EXEC_FAILED };
+struct executor_event {
+    enum executor_event_kind kind;
+    const char *container_id; /* STARTED, EXITED */
+    uint64_t pid;
+    int64_t exit_code;
+    bool oom;
+    bool has_healthcheck;     /* STARTED: RUNNING waits for HEALTHY */
+    const char *error;        /* FAILED, EXITED: a sentence or NULL */
+};
+
+struct agent_hooks {
+    void *arg;
+    void (*send)(void *arg, const char *node_id, uint8_t type, const void *p, size_t size);
+    /* A new assignment is in force (peers, keys, managers may have changed). */
+    void (*assigned)(void *arg, const struct assignment *a);
+};
+
+struct agent_config {
+    const char *dir;     /* assignment.mp is kept here, without secrets */
+    const char *node_id;
+    struct session_hello hello; /* copied; Have is filled in by the agent */
+};
+
+struct agent *agent_new(struct loop *l, const struct agent_config *cfg, const struct agent_hooks *hooks,
+                        const struct executor_ops *ops, void *ops_arg);
+void agent_free(struct agent *a); /* takes NULL; containers go on */
+/* Containers that live from before (adopted): call once for each before agent_start. */
+void agent_adopt(struct agent *a, const char *task_id, bool running, const struct executor_event *ev);
+/* Begins the session: asks these nodes for the leader until the first assignment names managers. */
+void agent_start(struct agent *a, const char *const *manager_ids, unsigned n);
+
+void agent_got_message(struct agent *a, const char *from, uint8_t type, const void *p, size_t size);
+void agent_executor_event(struct agent *a, const char *task_id, const struct executor_event *ev);
+void agent_gossip_state(struct agent *a, const char *node_id, bool suspect);
+/* A link to this node came up: a good moment to say HELLO. */
+void agent_link_up(struct agent *a, const char *node_id);
+
+const struct assignment *agent_assignment(const struct agent *a); /* never NULL; empty before the first */
+const char *agent_leader_id(const struct agent *a);               /* NULL: unknown */
+/* Leaving the cluster: every task is stopped and removed; done when none is left. */
+void agent_leave(struct agent *a, loop_fn *done, void *arg);
+
+#endif

@@ -1,0 +1,110 @@
+/* A manager's part of the daemon: the replicated store over Raft, and while it leads: control (writes that
+ * users ask for), allocation of addresses, orchestration, scheduling, dispatch to agents, liveness, CA.
+ * Everything on the loop's thread. The transport between nodes is handed in (hooks.send). */
+#ifndef SHOAL_MANAGER_H
+#define SHOAL_MANAGER_H
+
+#include <shoal/loop.h>
+#include <shoal/model/assignment.h>
+#include <shoal/model/certificate.h>
+#include <shoal/raft.h>
+#include <shoal/store.h>
+
+struct manager;
+
+/* Messages between nodes (type byte of link_send). */
+enum peer_message {
+    MSG_RAFT = 1,       /* manager -> manager: raft bytes */
+    MSG_HELLO = 2,      /* agent -> manager: packed session_hello */
+    MSG_LEADER = 3,     /* manager -> agent: byte 1 if it took your HELLO, then the leader's node id or nothing */
+    MSG_ASSIGNMENT = 4, /* leader -> agent: 32-byte content version, then packed assignment (empty: as held) */
+    MSG_REPORT = 5,     /* agent -> leader: packed task_report */
+    MSG_REPORT_ACK = 6, /* leader -> agent: 8-byte big-endian Seq */
+    MSG_JOIN = 7,       /* joiner -> any node: packed join_request */
+    MSG_JOIN_REPLY = 8, /* packed join_reply */
+    MSG_LEAVE = 9,      /* agent -> leader: node leaves; reply MSG_LEAVE_OK */
+    MSG_LEAVE_OK = 10,
+};
+
+struct manager_hooks {
+    void *arg;
+    /* Sends to a node by id (also to self). May lose it. */
+    void (*send)(void *arg, const char *node_id, uint8_t type, const void *p, size_t size);
+    /* Sends Raft bytes to the manager with this Raft id. */
+    void (*send_raft)(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size);
+    /* The leader as this manager sees it changed; NULL: none. */
+    void (*leader_changed)(void *arg, const char *leader_node_id);
+    /* An object of the node table changed (addresses, roles): peers may need to be reached anew. */
+    void (*nodes_changed)(void *arg);
+};
+
+struct manager_config {
+    const char *dir;            /* log and snapshots */
+    const uint8_t *disk_key;    /* 32 bytes */
+    const char *node_id;        /* own; copied */
+    uint64_t raft_id;
+    int64_t down_after_ms;      /* SUSPECT for this long becomes DOWN; 0: 2000 */
+    struct raft_config raft;
+};
+
+int manager_open(struct manager **ret, struct loop *l, const struct manager_config *cfg,
+                 const struct manager_hooks *hooks, struct err *e) must_check;
+void manager_close(struct manager *m); /* takes NULL */
+
+/* done(arg, 0, NULL) once agreed on and applied; else a negative code and the sentence. Called exactly once. */
+typedef void manager_done_fn(void *arg, int result, const struct err *e);
+/* First manager: bootstraps Raft and proposes the first objects. */
+void manager_init_cluster(struct manager *m, const struct cluster *c, const struct node *self,
+                          manager_done_fn *done, void *arg);
+int manager_join_raft(struct manager *m, struct err *e) must_check; /* new manager: waits to be added */
+
+const struct store *manager_store(const struct manager *m);
+bool manager_leads(const struct manager *m);           /* and has applied everything of earlier terms */
+const char *manager_leader_id(const struct manager *m); /* node id, NULL: unknown */
+void manager_raft_status(const struct manager *m, struct raft_status *ret);
+/* Node's manager status for `node ls`; false: the node is no manager. */
+bool manager_node_status(const struct manager *m, const char *node_id, struct manager_status *ret);
+
+/* Takes tx. E_NOT_LEADER when this manager does not lead. */
+void manager_propose(struct manager *m, struct store_tx *tx, manager_done_fn *done, void *arg);
+/* done(0) when everything acknowledged anywhere before this call is applied here. */
+void manager_read(struct manager *m, manager_done_fn *done, void *arg);
+
+/* Messages and events from the transport and gossip. */
+void manager_got_raft(struct manager *m, uint64_t from_raft_id, const void *p, size_t size);
+void manager_got_message(struct manager *m, const char *from_node_id, uint8_t type, const void *p, size_t size);
+/* Joining node (not yet a member). The reply is packed into out; async: done is called with it. */
+typedef void manager_join_fn(void *arg, const struct join_reply *reply);
+void manager_join(struct manager *m, const struct join_request *req, const char *peer_addr,
+                  const uint8_t link_key[32], manager_join_fn *done, void *arg);
+void manager_gossip_state(struct manager *m, const char *node_id, bool suspect);
+
+/* Control: what users ask for. Leader only; done as above, with the new object's id in ret_id[26] when given
+ * (storage of the caller, alive until done). Validation errors come through done at once. */
+void control_service_create(struct manager *m, struct service_spec *spec /* takes content */,
+                            const char *registry_auth, char ret_id[26], manager_done_fn *done, void *arg);
+enum { SERVICE_UPDATE = 0, SERVICE_ROLLBACK = 1 };
+void control_service_update(struct manager *m, const char *id, uint64_t version, struct service_spec *spec,
+                            int rollback, const char *registry_auth, manager_done_fn *done, void *arg);
+void control_service_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg);
+void control_network_create(struct manager *m, struct network *n /* takes content */, char ret_id[26],
+                            manager_done_fn *done, void *arg);
+void control_network_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg);
+void control_secret_create(struct manager *m, struct secret_spec *s, char ret_id[26], manager_done_fn *done, void *arg);
+void control_secret_update(struct manager *m, const char *ref, uint64_t version, struct secret_spec *s, manager_done_fn *done, void *arg);
+void control_secret_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg);
+void control_config_create(struct manager *m, struct config_spec *s, char ret_id[26], manager_done_fn *done, void *arg);
+void control_config_update(struct manager *m, const char *ref, uint64_t version, struct config_spec *s, manager_done_fn *done, void *arg);
+void control_config_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg);
+void control_node_update(struct manager *m, const char *ref, uint64_t version, struct node_spec *s, manager_done_fn *done, void *arg);
+void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg);
+void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *s, bool rotate_worker,
+                            bool rotate_manager, manager_done_fn *done, void *arg);
+
+/* token.c: "SHOAL-1-<CA pin, 52 base32-ish characters>-<secret>"; role is the token's. */
+void token_make(char out[128], const uint8_t ca_public[32]);
+/* The pin of a token matches this CA key. */
+bool token_pins(const char *token, const uint8_t ca_public[32]);
+bool token_is_well_formed(const char *token);
+
+#endif

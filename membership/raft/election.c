@@ -1,0 +1,204 @@
+/* Elections: pre-vote, leader stickiness and transfer campaigns (thesis 4.2.3, 9.6, 3.10), all always
+ * on, since the combinations of switches were themselves a source of bugs (consensus.md 1.2 no. 14, 15,
+ * 17). A candidate counts its own vote only once that vote is durable, also when it is alone. */
+#include "internal.h"
+
+void raft_election_reset(struct raft *r)
+{
+    uint64_t min = r->cfg.election_min_ms;
+    r->election_ms = r->now_ms + (int64_t)rng_range(&r->rng, min, 2 * min);
+}
+
+bool raft_has_leader_contact(const struct raft *r)
+{
+    if (r->role == RAFT_LEADER)
+        return true; /* check-quorum deposes a leader without one */
+    return r->leader && r->contact_ms && r->now_ms - r->contact_ms < (int64_t)r->cfg.election_min_ms;
+}
+
+void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
+{
+    ASSERT(term >= r->term);
+    bool led = r->role == RAFT_LEADER, was_follower = r->role == RAFT_FOLLOWER;
+    if (term > r->term) {
+        r->term = term;
+        r->vote = 0;
+        r->leader_of_term = 0;
+    }
+    r->role = RAFT_FOLLOWER;
+    r->leader = leader;
+    r->self_vote_waits = false;
+    if (led) {
+        raft_reads_fail(r);
+        raft_transfer_end(r, 0);
+        raft_peers_free(r);
+        r->uncommitted_bytes = 0;
+        r->contact_ms = 0;
+    }
+    if (!was_follower)
+        raft_election_reset(r);
+}
+
+static bool is_up_to_date(const struct raft *r, const struct raft_message *m)
+{
+    uint64_t term = raft_log_last_term(&r->log);
+    return m->log_term > term || (m->log_term == term && m->index >= raft_log_last(&r->log));
+}
+
+static void ask_votes(struct raft *r, uint8_t type, uint64_t term, uint8_t flags)
+{
+    const struct raft_configuration *c = raft_config_now(r);
+    for (uint32_t i = 0; i < c->n; i++) {
+        if (!c->members[i].voter || c->members[i].id == r->id)
+            continue;
+        struct raft_message *m = raft_send_new(r, c->members[i].id, type, AFTER_ALL);
+        m->term = term;
+        m->flags = flags;
+        m->request = r->campaign;
+        m->index = raft_log_last(&r->log);
+        m->log_term = raft_log_last_term(&r->log);
+    }
+}
+
+static void become_leader(struct raft *r)
+{
+    ASSERT(r->role == RAFT_CANDIDATE && r->vote == r->id);
+    ASSERT(!r->leader_of_term);
+    r->role = RAFT_LEADER;
+    r->leader = r->leader_of_term = r->id;
+    raft_leader_start(r);
+}
+
+static void count_votes(struct raft *r)
+{
+    const struct raft_configuration *c = raft_config_now(r);
+    uint32_t granted = 0, refused = 0;
+    for (uint32_t i = 0; i < r->n_votes; i++) {
+        const struct raft_config_member *m = raft_configuration_find(c, r->votes[i].id);
+        if (m && m->voter) {
+            granted += r->votes[i].granted;
+            refused += !r->votes[i].granted;
+        }
+    }
+    if (granted >= raft_quorum(r)) {
+        if (r->role == RAFT_PRE_CANDIDATE)
+            raft_campaign(r, false);
+        else
+            become_leader(r);
+    } else if (refused > c->n_voters - raft_quorum(r)) {
+        raft_become_follower(r, r->term, 0);
+    }
+}
+
+static void record_vote(struct raft *r, uint64_t id, bool granted)
+{
+    for (uint32_t i = 0; i < r->n_votes; i++)
+        if (r->votes[i].id == id)
+            return;
+    if (r->n_votes < RAFT_MEMBERS_MAX)
+        r->votes[r->n_votes++] = (struct raft_vote){.id = id, .granted = granted};
+    count_votes(r);
+}
+
+static void pre_campaign(struct raft *r)
+{
+    r->role = RAFT_PRE_CANDIDATE;
+    r->leader = 0;
+    r->n_votes = 0;
+    r->campaign++;
+    raft_election_reset(r);
+    ask_votes(r, RAFT_MSG_PREVOTE, r->term + 1, 0);
+    record_vote(r, r->id, true);
+}
+
+void raft_campaign(struct raft *r, bool transfer)
+{
+    ASSERT(r->role != RAFT_LEADER);
+    r->role = RAFT_CANDIDATE;
+    r->term++;
+    r->vote = r->id;
+    r->leader = r->leader_of_term = 0;
+    r->n_votes = 0;
+    r->campaign++;
+    r->self_vote_waits = true;
+    raft_election_reset(r);
+    ask_votes(r, RAFT_MSG_VOTE, r->term, transfer ? RAFT_FLAG_TRANSFER : 0);
+}
+
+void raft_self_vote_durable(struct raft *r)
+{
+    if (r->role != RAFT_CANDIDATE || !r->self_vote_waits || r->hard_token > r->done_token)
+        return;
+    r->self_vote_waits = false;
+    record_vote(r, r->id, true);
+}
+
+void raft_role_tick(struct raft *r)
+{
+    if (r->role == RAFT_LEADER) {
+        raft_leader_tick(r);
+        return;
+    }
+    if (r->now_ms < r->election_ms)
+        return;
+    if (r->installing || !raft_may_campaign(r)) {
+        raft_election_reset(r);
+        if (!raft_has_leader_contact(r))
+            r->leader = 0;
+        return;
+    }
+    pre_campaign(r);
+}
+
+void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m)
+{
+    bool grant = m->term > r->term && !raft_has_leader_contact(r) && is_up_to_date(r, m);
+    struct raft_message *reply = raft_send_new(r, from, RAFT_MSG_PREVOTE_REPLY, AFTER_HARD);
+    reply->request = m->request;
+    if (grant)
+        reply->term = m->term;
+    else
+        reply->flags = RAFT_FLAG_REJECT;
+    if (!reply->term) /* a newborn in term 0: messages carry a term */
+        reply->term = 1;
+}
+
+void raft_on_vote(struct raft *r, uint64_t from, const struct raft_message *m)
+{
+    bool grant = (!r->vote || r->vote == from) && !r->leader_of_term && is_up_to_date(r, m);
+    if (grant) {
+        if (r->role != RAFT_FOLLOWER)
+            raft_become_follower(r, r->term, 0);
+        r->vote = from;
+        raft_election_reset(r);
+    }
+    struct raft_message *reply =
+        raft_send_new(r, from, RAFT_MSG_VOTE_REPLY, RAFT_BUG == 2 ? AFTER_NOTHING : AFTER_ALL);
+    reply->request = m->request;
+    reply->flags = grant ? 0 : RAFT_FLAG_REJECT;
+}
+
+void raft_on_vote_reply(struct raft *r, uint64_t from, const struct raft_message *m)
+{
+    bool granted = !(m->flags & RAFT_FLAG_REJECT);
+    const struct raft_config_member *c = raft_configuration_find(raft_config_now(r), from);
+    if (!c || !c->voter)
+        return;
+    if (m->type == RAFT_MSG_PREVOTE_REPLY) {
+        if (!granted && m->term > r->term)
+            raft_become_follower(r, m->term, 0);
+        if (r->role != RAFT_PRE_CANDIDATE || m->request != r->campaign ||
+            (granted && m->term != r->term + 1))
+            return;
+    } else if (r->role != RAFT_CANDIDATE || m->term != r->term || m->request != r->campaign) {
+        return;
+    }
+    record_vote(r, from, granted);
+}
+
+void raft_on_timeout_now(struct raft *r, uint64_t from, const struct raft_message *m)
+{
+    if (r->role == RAFT_FOLLOWER && m->term == r->term && from == r->leader_of_term &&
+        !r->installing && raft_is_voter(r))
+        raft_campaign(r, true);
+}

@@ -1,0 +1,91 @@
+/* The session: HELLO to the manager believed to lead, until an assignment (or "as held") comes from it. Any
+ * other manager answers with the leader's id. While there is no answer the known managers are asked in turn. */
+#include "agent_internal.h"
+
+enum { ASK_MS = 250, KEEP_MS = 5000, HINT_MS = 5 /* two managers naming each other must not spin */ };
+
+static const char *next_manager(struct agent *a)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < a->assignment.nodes.n; i++)
+        n += a->assignment.nodes.v[i].spec.role == ROLE_MANAGER;
+    unsigned pick = a->next_seed++;
+    if (!n)
+        return a->n_seeds ? a->seeds[pick % a->n_seeds] : NULL;
+    pick %= n;
+    for (uint32_t i = 0; i < a->assignment.nodes.n; i++)
+        if (a->assignment.nodes.v[i].spec.role == ROLE_MANAGER && pick-- == 0)
+            return a->assignment.nodes.v[i].id;
+    return NULL;
+}
+
+static void say_hello(struct agent *a, const char *to)
+{
+    struct sb b;
+    sb_init(&b, 0);
+    a->hello.have.v = a->has_version ? a->version : NULL;
+    a->hello.have.n = a->has_version ? 32 : 0;
+    rec_pack(&session_hello_rec, &a->hello, &b);
+    a->hello.have = (struct bytes){ 0 };
+    a->hooks.send(a->hooks.arg, to, MSG_HELLO, b.s, b.len);
+    sb_done(&b);
+}
+
+void session_tick(void *arg)
+{
+    struct agent *a = arg;
+    if (a->leaving)
+        return;
+    const char *to = a->leader_id ? a->leader_id : next_manager(a);
+    if (to)
+        say_hello(a, to);
+    if (!a->session_up && a->leader_id && ++a->next_seed % 4 == 0)
+        str_set(&a->leader_id, NULL); /* four HELLOs in vain: ask the others */
+    loop_timer_set(a->session_timer, a->session_up ? KEEP_MS : ASK_MS);
+}
+
+/* Payload: one byte, 1 when the sender leads and took our HELLO; then the leader's id or nothing. */
+static void got_leader(struct agent *a, const char *from, const uint8_t *p, size_t size)
+{
+    char id[26] = "";
+    if (size < 1 || size > 26)
+        return;
+    memcpy(id, p + 1, size - 1);
+    bool accepted = p[0] == 1 && str_equal(id, from);
+    bool was_up = a->session_up && str_equal(id, a->leader_id);
+    str_set(&a->leader_id, id[0] ? id : NULL);
+    a->session_up = accepted;
+    if (accepted && !was_up)
+        loop_timer_set(a->report_timer, 0); /* what the last leader did not acknowledge */
+    if (!accepted && id[0])
+        loop_timer_set(a->session_timer, HINT_MS);
+}
+
+static void got_assignment(struct agent *a, const char *from, const void *p, size_t size)
+{
+    struct assignment next = { 0 };
+    struct err e;
+    if (size < 32 || !str_equal(from, a->leader_id))
+        return; /* an old leader's last words */
+    if (rec_unpack(&assignment_rec, &next, (const char *)p + 32, size - 32, &e) < 0)
+        return;
+    memcpy(a->version, p, 32);
+    a->has_version = true;
+    worker_assign(a, &next);
+}
+
+void session_message(struct agent *a, const char *from, uint8_t type, const void *p, size_t size)
+{
+    if (a->leaving)
+        return;
+    if (type == MSG_LEADER) {
+        got_leader(a, from, p, size);
+    } else if (type == MSG_ASSIGNMENT) {
+        got_assignment(a, from, p, size);
+    } else if (type == MSG_REPORT_ACK && size == 8) {
+        uint64_t seq = 0;
+        for (int i = 0; i < 8; i++)
+            seq = seq << 8 | ((const uint8_t *)p)[i];
+        report_acknowledged(a, seq);
+    }
+}

@@ -1,0 +1,161 @@
+/* Admission: checks a join token, makes the node object and signs the certificate. Only the leader admits;
+ * another manager answers with the leader's address. A node that asks again with the same link key (its
+ * first reply was lost) gets the same identity. */
+#include "manager_internal.h"
+#include <shoal/base/file.h>
+
+LOG_MODULE("ca");
+
+struct admission {
+    struct manager *m;
+    manager_join_fn *done;
+    void *arg;
+    struct certificate cert;
+    char *addr;
+};
+
+static void refuse(manager_join_fn *done, void *arg, int code, const char *text)
+{
+    struct join_reply reply = { .code = (uint64_t)code };
+    str_set(&reply.error, text);
+    done(arg, &reply);
+    join_reply_clear(&reply);
+}
+
+static void redirect(struct manager *m, manager_join_fn *done, void *arg)
+{
+    struct join_reply reply = { 0 };
+    const struct node *leader = m->leader_id ? store_find(m->store, TABLE_NODE, m->leader_id) : NULL;
+    if (!leader || !leader->status.addr) {
+        refuse(done, arg, E_UNAVAILABLE, "the cluster has no leader now; try again in a moment");
+        return;
+    }
+    bool v6 = strchr(leader->status.addr, ':') != NULL;
+    reply.leader = xasprintf(v6 ? "[%s]:%u" : "%s:%u", leader->status.addr,
+                             (unsigned)leader->control_port);
+    done(arg, &reply);
+    join_reply_clear(&reply);
+}
+
+static void fill_reply(struct manager *m, struct join_reply *reply, const struct certificate *cert)
+{
+    const struct cluster *c = store_cluster(m->store);
+    reply->certificate = xnew(struct certificate);
+    certificate_copy(reply->certificate, cert);
+    for (const struct node *n = NULL; (n = store_next(m->store, TABLE_NODE, n));)
+        node_copy(REC_ADD(&reply->nodes), n);
+    for (uint32_t i = 0; i < c->gossip_keys.n; i++)
+        gossip_key_copy(REC_ADD(&reply->gossip_keys), &c->gossip_keys.v[i]);
+    reply->tunnel_psk.v = xmemdup(c->tunnel_psk.v, c->tunnel_psk.n);
+    reply->tunnel_psk.n = c->tunnel_psk.n;
+}
+
+static void admitted(void *arg, int result, const struct err *e)
+{
+    struct admission *a = arg;
+    if (result < 0) {
+        refuse(a->done, a->arg, -result, e ? e->text : err_text(result));
+    } else {
+        struct join_reply reply = { 0 };
+        fill_reply(a->m, &reply, &a->cert);
+        str_set(&reply.addr, a->addr);
+        a->done(a->arg, &reply);
+        join_reply_clear(&reply);
+        log_info("admitted node %s as %s", a->cert.node_id, node_role_names[a->cert.role]);
+    }
+    certificate_clear(&a->cert);
+    free(a->addr);
+    free(a);
+}
+
+static void set_bytes(struct bytes *b, const void *p, uint32_t n)
+{
+    free(b->v);
+    b->v = xmemdup(p, n);
+    b->n = n;
+}
+
+static const struct node *node_with_key(const struct store *s, const uint8_t link_key[32])
+{
+    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
+        if (n->link_key.n == 32 && crypto_equal(n->link_key.v, link_key, 32))
+            return n;
+    return NULL;
+}
+
+static void certify(struct certificate *c, const struct cluster *cluster, const struct node *n)
+{
+    int64_t now = clock_real_ns();
+    str_set(&c->cluster_id, cluster->id);
+    str_set(&c->node_id, n->id);
+    c->role = n->spec.role;
+    c->raft_id = n->raft_id;
+    set_bytes(&c->link_key, n->link_key.v, n->link_key.n);
+    set_bytes(&c->sign_key, n->sign_key.v, n->sign_key.n);
+    set_bytes(&c->ca_public, cluster->ca_public.v, cluster->ca_public.n);
+    c->not_before = now;
+    c->not_after = now + cluster->spec.ca.node_cert_expiry;
+    certificate_sign(c, cluster->ca_secret.v);
+}
+
+static void fill_node(struct node *n, const struct join_request *req, const char *addr, int role,
+                      const uint8_t link_key[32])
+{
+    char id[26];
+    id_random(id);
+    str_set(&n->id, id);
+    n->spec.role = role;
+    n->spec.availability = req->availability;
+    node_description_copy(&n->description, &req->description);
+    n->status.state = NODE_READY;
+    str_set(&n->status.addr, addr);
+    if (role == ROLE_MANAGER)
+        while (!n->raft_id)
+            crypto_random(&n->raft_id, sizeof n->raft_id);
+    n->raft_id &= INT64_MAX; /* stays within what msgpack integers and JSON hold alike */
+    set_bytes(&n->link_key, link_key, 32);
+    set_bytes(&n->sign_key, req->sign_key.v, req->sign_key.n);
+    set_bytes(&n->tunnel_key, req->tunnel_key.v, req->tunnel_key.n);
+    n->control_port = req->control_port;
+    n->gossip_port = req->gossip_port;
+    n->tunnel_port = req->tunnel_port;
+}
+
+void manager_join(struct manager *m, const struct join_request *req, const char *peer_addr,
+                  const uint8_t link_key[32], manager_join_fn *done, void *arg)
+{
+    const struct cluster *c = store_cluster(m->store);
+    if (!m->leads || !c || !c->tokens) {
+        redirect(m, done, arg);
+        return;
+    }
+    bool worker = req->token && strlen(req->token) == strlen(c->tokens->worker) &&
+                  crypto_equal(req->token, c->tokens->worker, strlen(c->tokens->worker));
+    bool manager = req->token && strlen(req->token) == strlen(c->tokens->manager) &&
+                   crypto_equal(req->token, c->tokens->manager, strlen(c->tokens->manager));
+    if (!worker && !manager) {
+        refuse(done, arg, E_DENIED, "the join token is not valid (rotated or mistyped); get the present "
+               "one with 'shoal swarm join-token worker' on a manager");
+        return;
+    }
+    if (req->sign_key.n != 32 || req->tunnel_key.n != 32) {
+        refuse(done, arg, E_INVALID, "the join request carries no keys");
+        return;
+    }
+    struct admission *a = xnew(struct admission);
+    *a = (struct admission){ .m = m, .done = done, .arg = arg,
+                             .addr = xstrdup(req->addr ? req->addr : peer_addr) };
+    const struct node *known = node_with_key(m->store, link_key);
+    if (known) {
+        certify(&a->cert, c, known);
+        admitted(a, 0, NULL);
+        return;
+    }
+    struct node n = { 0 };
+    fill_node(&n, req, a->addr, manager ? ROLE_MANAGER : ROLE_WORKER, link_key);
+    certify(&a->cert, c, &n);
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    store_tx_create(tx, TABLE_NODE, &n);
+    node_clear(&n);
+    manager_propose(m, tx, admitted, a);
+}

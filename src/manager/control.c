@@ -1,0 +1,276 @@
+/* Control of networks, secrets, configs, nodes and the cluster: validation, then one transaction. */
+#include "control.h"
+#include <shoal/base/file.h>
+#include <stdio.h>
+
+int control_ready(const struct manager *m, struct err *e)
+{
+    if (m->leads && store_cluster(m->store))
+        return 0;
+    return err_set(e, E_NOT_LEADER, "this manager does not lead the cluster; ask again in a moment");
+}
+
+void control_create(struct manager *m, enum store_table t, const void *obj, manager_done_fn *done, void *arg)
+{
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    store_tx_create(tx, t, obj);
+    manager_propose(m, tx, done, arg);
+}
+
+void control_update(struct manager *m, enum store_table t, const void *obj, manager_done_fn *done, void *arg)
+{
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    store_tx_update(tx, t, obj);
+    manager_propose(m, tx, done, arg);
+}
+
+void control_remove(struct manager *m, enum store_table t, const char *ref, control_refuse_fn *refuse,
+                    manager_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    const void *found = NULL;
+    int r = control_ready(m, &e);
+    if (r == 0)
+        r = store_lookup(m->store, t, ref, &found, &e);
+    if (r == 0 && refuse)
+        r = refuse(m->store, found, &e);
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    store_tx_delete(tx, t, found);
+    manager_propose(m, tx, done, arg);
+}
+
+static int check_network(struct network *n, struct err *e)
+{
+    if (n->driver && strcmp(n->driver, "overlay"))
+        return err_set(e, E_UNSUPPORTED, "Driver: %s is not built; use overlay", n->driver);
+    if (n->ingress)
+        return err_set(e, E_UNSUPPORTED, "Ingress: shoal makes the ingress network itself; remove it");
+    if (n->ipam && n->ipam->driver && strcmp(n->ipam->driver, "default"))
+        return err_set(e, E_UNSUPPORTED, "IPAM.Driver: %s is not built; use default", n->ipam->driver);
+    if (n->ipam && n->ipam->config.n > 1)
+        return err_set(e, E_UNSUPPORTED, "IPAM.Config: one subnet a network is built; remove the others");
+    if (n->ipam && n->ipam->config.n && n->ipam->config.v[0].range)
+        return err_set(e, E_UNSUPPORTED, "IPAM.Config[0].IPRange: not built; remove it");
+    for (uint32_t i = 0; i < n->options.n; i++)
+        if (strcmp(n->options.v[i].key, "encrypted"))
+            return err_set(e, E_UNSUPPORTED, "Options.%s: not built (networks are always encrypted); "
+                           "remove it", n->options.v[i].key);
+    str_set(&n->driver, "overlay");
+    str_set(&n->scope, "swarm");
+    n->vni = 0;
+    return 0;
+}
+
+void control_network_create(struct manager *m, struct network *n, char ret_id[26], manager_done_fn *done,
+                            void *arg)
+{
+    struct err e = { 0 };
+    char id[26];
+    int r = control_ready(m, &e);
+    if (r == 0)
+        r = rec_check(&network_rec, n, &e);
+    if (r == 0)
+        r = check_network(n, &e);
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    id_random(id);
+    str_set(&n->id, id);
+    if (ret_id)
+        memcpy(ret_id, id, sizeof id);
+    control_create(m, TABLE_NETWORK, n, done, arg);
+}
+
+static int network_in_use(const struct store *s, const void *obj, struct err *e)
+{
+    const struct network *n = obj;
+    if (n->ingress)
+        return err_set(e, E_DENIED, "the ingress network carries published ports and cannot be removed");
+    for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
+        for (uint32_t i = 0; i < svc->spec.task.networks.n; i++)
+            if (str_equal(svc->spec.task.networks.v[i].target, n->id))
+                return err_set(e, E_INVALID, "network %s is in use by service %s; remove that first",
+                               n->name, svc->spec.name);
+    return 0;
+}
+
+void control_network_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg)
+{
+    control_remove(m, TABLE_NETWORK, ref, network_in_use, done, arg);
+}
+
+/* Secrets and configs differ by record only. */
+#define FILE_OBJECT(kind, KIND, list)                                                                      \
+    void control_##kind##_create(struct manager *m, struct kind##_spec *spec, char ret_id[26],             \
+                                 manager_done_fn *done, void *arg)                                         \
+    {                                                                                                      \
+        struct err e = { 0 };                                                                              \
+        struct kind o = { 0 };                                                                             \
+        char id[26];                                                                                       \
+        int r = control_ready(m, &e);                                                                      \
+        if (r == 0)                                                                                        \
+            r = rec_check(&kind##_spec_rec, spec, &e);                                                     \
+        if (r == 0 && !spec->data.n)                                                                       \
+            r = err_set(&e, E_INVALID, "Data: a " #kind " needs content");                                 \
+        if (r < 0) {                                                                                       \
+            done(arg, r, &e);                                                                              \
+            return;                                                                                        \
+        }                                                                                                  \
+        id_random(id);                                                                                     \
+        str_set(&o.id, id);                                                                                \
+        o.spec = *spec;                                                                                    \
+        *spec = (struct kind##_spec){ 0 };                                                                 \
+        if (ret_id)                                                                                        \
+            memcpy(ret_id, id, sizeof id);                                                                 \
+        control_create(m, TABLE_##KIND, &o, done, arg);                                                    \
+        kind##_clear(&o);                                                                                  \
+    }                                                                                                      \
+    void control_##kind##_update(struct manager *m, const char *ref, uint64_t version,                     \
+                                 struct kind##_spec *spec, manager_done_fn *done, void *arg)               \
+    {                                                                                                      \
+        struct err e = { 0 };                                                                              \
+        const void *found = NULL;                                                                          \
+        int r = control_ready(m, &e);                                                                      \
+        if (r == 0)                                                                                        \
+            r = store_lookup(m->store, TABLE_##KIND, ref, &found, &e);                                     \
+        const struct kind *old = found;                                                                    \
+        bool same_data = r == 0 && (!spec->data.n || (spec->data.n == old->spec.data.n &&                  \
+                                    !memcmp(spec->data.v, old->spec.data.v, spec->data.n)));               \
+        if (r == 0 && (!same_data || !str_equal(spec->name, old->spec.name)))                              \
+            r = err_set(&e, E_INVALID, "only updates to Labels are allowed");                              \
+        if (r < 0) {                                                                                       \
+            done(arg, r, &e);                                                                              \
+            return;                                                                                        \
+        }                                                                                                  \
+        struct kind o = { 0 };                                                                             \
+        kind##_copy(&o, old);                                                                              \
+        o.version.index = version;                                                                         \
+        labels_clear(&o.spec.labels);                                                                      \
+        o.spec.labels = spec->labels;                                                                      \
+        spec->labels = (struct labels){ 0 };                                                               \
+        control_update(m, TABLE_##KIND, &o, done, arg);                                                    \
+        kind##_clear(&o);                                                                                  \
+    }                                                                                                      \
+    static int kind##_in_use(const struct store *s, const void *obj, struct err *e)                        \
+    {                                                                                                      \
+        const struct kind *o = obj;                                                                        \
+        for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)                 \
+            for (uint32_t i = 0; i < svc->spec.task.container->list.n; i++)                                \
+                if (str_equal(svc->spec.task.container->list.v[i].id, o->id))                              \
+                    return err_set(e, E_INVALID, #kind " '%s' is in use by the following service: %s",     \
+                                   o->spec.name, svc->spec.name);                                          \
+        return 0;                                                                                          \
+    }                                                                                                      \
+    void control_##kind##_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg)     \
+    {                                                                                                      \
+        control_remove(m, TABLE_##KIND, ref, kind##_in_use, done, arg);                                    \
+    }
+
+FILE_OBJECT(secret, SECRET, secrets)
+FILE_OBJECT(config, CONFIG, configs)
+
+static uint32_t managers_reachable(const struct manager *m, uint32_t *ret_all)
+{
+    uint32_t reachable = 0, all = 0;
+    for (const struct node *n = NULL; (n = store_next(m->store, TABLE_NODE, n));) {
+        struct manager_status s = { 0 };
+        if (!manager_node_status(m, n->id, &s))
+            continue;
+        all++;
+        reachable += s.reachability == REACH_REACHABLE;
+        manager_status_clear(&s);
+    }
+    *ret_all = all;
+    return reachable;
+}
+
+void control_node_update(struct manager *m, const char *ref, uint64_t version, struct node_spec *spec,
+                         manager_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    const void *found = NULL;
+    int r = control_ready(m, &e);
+    if (r == 0)
+        r = rec_check(&node_spec_rec, spec, &e);
+    if (r == 0)
+        r = store_lookup(m->store, TABLE_NODE, ref, &found, &e);
+    const struct node *old = found;
+    if (r == 0 && spec->role != old->spec.role)
+        r = err_set(&e, E_UNSUPPORTED, "Role: promoting and demoting a running node is not built yet; let it "
+                    "leave and join with the other token");
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    struct node n = { 0 };
+    node_copy(&n, old);
+    n.version.index = version;
+    node_spec_clear(&n.spec);
+    n.spec = *spec;
+    *spec = (struct node_spec){ 0 };
+    control_update(m, TABLE_NODE, &n, done, arg);
+    node_clear(&n);
+}
+
+void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    const void *found = NULL;
+    uint32_t all;
+    int r = control_ready(m, &e);
+    if (r == 0)
+        r = store_lookup(m->store, TABLE_NODE, ref, &found, &e);
+    const struct node *n = found;
+    if (r == 0 && str_equal(n->id, m->node_id))
+        r = err_set(&e, E_INVALID, "node %s leads the cluster; let it leave ('shoal leave' there) first", n->id);
+    if (r == 0 && !force && n->status.state != NODE_DOWN)
+        r = err_set(&e, E_INVALID, "node %s is not down and can't be removed; stop it first or use --force",
+                    n->id);
+    if (r == 0 && n->spec.role == ROLE_MANAGER) {
+        uint32_t reachable = managers_reachable(m, &all);
+        bool was_reachable = !liveness_is_suspect(m->liveness, n->id) && n->status.state != NODE_DOWN;
+        if ((reachable - was_reachable) * 2 <= all - 1 && all > 1)
+            r = err_set(&e, E_INVALID, "removing manager %s would leave %u of %u managers reachable: no "
+                        "quorum; bring another back first", n->id, reachable - was_reachable, all - 1);
+    }
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    store_tx_delete(tx, TABLE_NODE, n);
+    manager_propose(m, tx, done, arg);
+}
+
+void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *spec,
+                            bool rotate_worker, bool rotate_manager, manager_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    int r = control_ready(m, &e);
+    if (r == 0)
+        r = rec_check(&cluster_spec_rec, spec, &e);
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    struct cluster c = { 0 };
+    char token[128];
+    cluster_copy(&c, store_cluster(m->store));
+    c.version.index = version;
+    cluster_spec_clear(&c.spec);
+    c.spec = *spec;
+    *spec = (struct cluster_spec){ 0 };
+    token_make(token, c.ca_public.v);
+    if (rotate_worker)
+        str_set(&c.tokens->worker, token);
+    token_make(token, c.ca_public.v);
+    if (rotate_manager)
+        str_set(&c.tokens->manager, token);
+    control_update(m, TABLE_CLUSTER, &c, done, arg);
+    cluster_clear(&c);
+}

@@ -1,0 +1,251 @@
+/* The dispatcher: sessions of agents with the leader. An agent says HELLO with the content version it holds;
+ * it is sent the complete assignment whenever that differs. Task reports are gathered for a moment and
+ * committed in one transaction; an acknowledgement leaves only after its commit, so an agent repeats what a
+ * dying leader took with it. States only move forward: an old report changes nothing. */
+#include "manager_internal.h"
+#include <shoal/base/file.h>
+#include <stdio.h>
+
+LOG_MODULE("dispatcher");
+
+enum { GATHER_MS = 10 };
+
+struct session {
+    char *node_id;
+    uint8_t sent[32]; /* content version sent last */
+    bool has_sent;
+    struct task_report pending; /* latest status of each task, not yet proposed */
+    uint64_t pending_seq, flying_seq;
+    struct session_hello hello;
+    bool hello_changed;
+};
+
+struct dispatcher {
+    struct manager *m;
+    struct map sessions;
+    struct loop_timer *send_timer, *report_timer;
+    bool send_due, report_due, report_flying;
+};
+
+static void session_free(struct session *s)
+{
+    task_report_clear(&s->pending);
+    session_hello_clear(&s->hello);
+    free(s->node_id);
+    free(s);
+}
+
+static void send_one(struct dispatcher *d, struct session *s)
+{
+    struct assignment a = { 0 };
+    struct sb b;
+    uint8_t version[32];
+    sb_init(&b, 0);
+    sb_add(&b, version, sizeof version); /* its place */
+    assignment_build(d->m->store, s->node_id, &a);
+    rec_pack(&assignment_rec, &a, &b);
+    assignment_clear(&a);
+    crypto_sha256(version, b.s + 32, b.len - 32);
+    if (!s->has_sent || memcmp(version, s->sent, 32)) {
+        memcpy(b.s, version, 32);
+        d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_ASSIGNMENT, b.s, b.len);
+        memcpy(s->sent, version, 32);
+        s->has_sent = true;
+    }
+    crypto_wipe(b.s, b.len); /* secrets travel in it */
+    sb_done(&b);
+}
+
+static void send_all(void *arg)
+{
+    struct dispatcher *d = arg;
+    d->send_due = false;
+    if (!d->m->leads)
+        return;
+    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));)
+        send_one(d, it->value);
+}
+
+void dispatcher_store_changed(struct dispatcher *d)
+{
+    if (d->send_due || !d->m->leads)
+        return;
+    d->send_due = true;
+    loop_timer_set(d->send_timer, GATHER_MS);
+}
+
+static void reports_done(void *arg, int result, const struct err *e);
+
+static void add_update(struct store_tx *tx, const struct store *s, const char *node_id,
+                       const struct task_update *u)
+{
+    const struct task *t = store_find(s, TABLE_TASK, u->id);
+    if (!t || !str_equal(t->node_id, node_id) || u->status.state < t->status.state ||
+        u->status.state < TASK_ACCEPTED || task_state_is_final(t->status.state) ||
+        task_status_equal(&u->status, &t->status) || store_tx_touches(tx, TABLE_TASK, t->id))
+        return; /* not its task, or nothing new */
+    struct task copy = { 0 };
+    task_copy(&copy, t);
+    task_status_clear(&copy.status);
+    task_status_copy(&copy.status, &u->status);
+    store_tx_update(tx, TABLE_TASK, &copy);
+    task_clear(&copy);
+}
+
+static void add_hello(struct store_tx *tx, const struct store *s, struct session *session)
+{
+    const struct node *n = store_find(s, TABLE_NODE, session->node_id);
+    const struct session_hello *h = &session->hello;
+    session->hello_changed = false;
+    if (!n || store_tx_touches(tx, TABLE_NODE, n->id) ||
+        (node_description_equal(&n->description, &h->description) &&
+         str_equal(n->status.addr, h->addr) && n->control_port == h->control_port &&
+         n->gossip_port == h->gossip_port && n->tunnel_port == h->tunnel_port))
+        return;
+    struct node copy = { 0 };
+    node_copy(&copy, n);
+    node_description_clear(&copy.description);
+    node_description_copy(&copy.description, &h->description);
+    str_set(&copy.status.addr, h->addr);
+    copy.control_port = h->control_port;
+    copy.gossip_port = h->gossip_port;
+    copy.tunnel_port = h->tunnel_port;
+    store_tx_update(tx, TABLE_NODE, &copy);
+    node_clear(&copy);
+}
+
+static void commit_reports(void *arg)
+{
+    struct dispatcher *d = arg;
+    d->report_due = false;
+    if (!d->m->leads || d->report_flying)
+        return;
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
+        struct session *s = it->value;
+        for (uint32_t i = 0; i < s->pending.updates.n; i++)
+            add_update(tx, d->m->store, s->node_id, &s->pending.updates.v[i]);
+        if (s->hello_changed)
+            add_hello(tx, d->m->store, s);
+        s->flying_seq = s->pending_seq;
+    }
+    d->report_flying = true;
+    if (store_tx_count(tx) == 0) {
+        store_tx_free(tx);
+        reports_done(d, 0, NULL);
+        return;
+    }
+    manager_propose(d->m, tx, reports_done, d);
+}
+
+static void want_commit(struct dispatcher *d)
+{
+    if (d->report_due || d->report_flying)
+        return;
+    d->report_due = true;
+    loop_timer_set(d->report_timer, GATHER_MS);
+}
+
+static void acknowledge(struct dispatcher *d, struct session *s)
+{
+    uint8_t seq[8];
+    for (int i = 0; i < 8; i++)
+        seq[i] = (uint8_t)(s->flying_seq >> (56 - 8 * i));
+    d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_REPORT_ACK, seq, sizeof seq);
+}
+
+static void reports_done(void *arg, int result, const struct err *e)
+{
+    struct dispatcher *d = arg;
+    bool again = false;
+    d->report_flying = false;
+    if (result < 0 && result != -E_STALE)
+        log_debug("reports not committed: %s", e ? e->text : err_text(result));
+    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
+        struct session *s = it->value;
+        if (result < 0) {
+            again |= s->pending.updates.n > 0; /* STALE: built again from the present state */
+            continue;
+        }
+        if (s->pending_seq == s->flying_seq) {
+            if (s->pending.updates.n)
+                acknowledge(d, s);
+            task_report_clear(&s->pending);
+        } else {
+            again = true;
+        }
+    }
+    if (again && d->m->leads)
+        want_commit(d);
+}
+
+void dispatcher_report(struct dispatcher *d, const char *node_id, const struct task_report *r)
+{
+    struct session *s = map_find(&d->sessions, node_id);
+    if (!s) { /* a report before HELLO: a new leader; ask for the HELLO */
+        manager_send_leader(d->m, node_id, false);
+        return;
+    }
+    for (uint32_t i = 0; i < r->updates.n; i++) {
+        struct task_update *slot = NULL;
+        for (uint32_t k = 0; k < s->pending.updates.n; k++)
+            if (str_equal(s->pending.updates.v[k].id, r->updates.v[i].id))
+                slot = &s->pending.updates.v[k];
+        if (slot)
+            task_update_clear(slot);
+        else
+            slot = REC_ADD(&s->pending.updates);
+        task_update_copy(slot, &r->updates.v[i]);
+    }
+    s->pending_seq = r->seq;
+    want_commit(d);
+}
+
+void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct session_hello *h)
+{
+    struct session *s = map_find(&d->sessions, node_id);
+    if (!s) {
+        s = xnew(struct session);
+        s->node_id = xstrdup(node_id);
+        map_put(&d->sessions, node_id, s);
+    }
+    s->has_sent = h->have.n == 32;
+    if (s->has_sent)
+        memcpy(s->sent, h->have.v, 32);
+    session_hello_clear(&s->hello);
+    session_hello_copy(&s->hello, h);
+    s->hello_changed = true;
+    want_commit(d);
+    manager_send_leader(d->m, node_id, true);
+    send_one(d, s);
+}
+
+struct dispatcher *dispatcher_new(struct manager *m)
+{
+    struct dispatcher *d = xnew(struct dispatcher);
+    d->m = m;
+    map_init(&d->sessions);
+    d->send_timer = loop_timer_new(m->loop, send_all, d);
+    d->report_timer = loop_timer_new(m->loop, commit_reports, d);
+    return d;
+}
+
+void dispatcher_forget_all(struct dispatcher *d)
+{
+    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));)
+        session_free(it->value);
+    map_done(&d->sessions);
+    map_init(&d->sessions);
+    d->report_flying = d->report_due = d->send_due = false;
+}
+
+void dispatcher_free(struct dispatcher *d)
+{
+    if (!d)
+        return;
+    dispatcher_forget_all(d);
+    map_done(&d->sessions);
+    loop_timer_free(d->send_timer);
+    loop_timer_free(d->report_timer);
+    free(d);
+}

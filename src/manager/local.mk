@@ -1,0 +1,14 @@
+noinst_LIBRARIES += libmanager.a
+libmanager_a_SOURCES = \
+	src/manager/allocator.c \
+	src/manager/assignment.c \
+	src/manager/ca.c \
+	src/manager/control.c \
+	src/manager/control_service.c \
+	src/manager/dispatcher.c \
+	src/manager/liveness.c \
+	src/manager/manager.c \
+	src/manager/members.c \
+	src/manager/token.c \
+	src/manager/control.h \
+	src/manager/manager_internal.h

@@ -1,0 +1,375 @@
+/* The manager's life: Raft and store joined, leadership gained and lost, passes of orchestrator, allocator
+ * and scheduler. A pass reads the applied store and proposes one transaction; the next pass starts when that
+ * one is applied, so no stage ever decides on a state that is not agreed on. */
+#include "manager_internal.h"
+#include <shoal/base/file.h>
+#include <shoal/orchestrator.h>
+#include <shoal/scheduler.h>
+#include <stdio.h>
+
+LOG_MODULE("manager");
+
+struct proposal {
+    struct manager *m;
+    manager_done_fn *done;
+    void *arg;
+};
+
+static void on_apply(void *arg, uint64_t index, uint64_t term, const void *bytes, size_t size)
+{
+    struct manager *m = arg;
+    (void)term;
+    struct err e = { 0 };
+    if (store_apply(m->store, index, bytes, size, &e) < 0)
+        m->refusals[index % REFUSALS] = (struct refusal){ .index = index, .err = e };
+    dispatcher_store_changed(m->dispatcher);
+    manager_want_pass(m);
+}
+
+static void on_save(void *arg, struct sb *out)
+{
+    store_save(((struct manager *)arg)->store, out);
+}
+
+static int on_load(void *arg, const void *p, size_t size, struct err *e)
+{
+    return store_load(((struct manager *)arg)->store, p, size, e);
+}
+
+static void on_send(void *arg, uint64_t to, const void *p, size_t size)
+{
+    struct manager *m = arg;
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    uint32_t n = raft_node_members(m->raft, members, RAFT_MEMBERS_MAX);
+    char node_id[26] = "";
+    for (uint32_t i = 0; i < n && i < RAFT_MEMBERS_MAX; i++)
+        if (members[i].id == to && members[i].context_size == 25) {
+            memcpy(node_id, members[i].context, 25);
+            node_id[25] = 0;
+        }
+    m->hooks.send_raft(m->hooks.arg, to, node_id[0] ? node_id : NULL, p, size);
+}
+
+static const char *node_id_of_raft(const struct manager *m, uint64_t raft_id, char buf[26])
+{
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    uint32_t n = raft_id ? raft_node_members(m->raft, members, RAFT_MEMBERS_MAX) : 0;
+    for (uint32_t i = 0; i < n && i < RAFT_MEMBERS_MAX; i++)
+        if (members[i].id == raft_id && members[i].context_size == 25) {
+            memcpy(buf, members[i].context, 25);
+            buf[25] = 0;
+            return buf;
+        }
+    return NULL;
+}
+
+void manager_send_leader(struct manager *m, const char *to, bool accepted)
+{
+    char p[32];
+    int n = snprintf(p, sizeof p, "%c%s", accepted, m->leader_id ? m->leader_id : "");
+    m->hooks.send(m->hooks.arg, to, MSG_LEADER, p, (size_t)n);
+}
+
+static void tell_leader(struct manager *m)
+{
+    m->hooks.leader_changed(m->hooks.arg, m->leader_id);
+    if (!m->leads)
+        return;
+    for (const struct node *n = NULL; (n = store_next(m->store, TABLE_NODE, n));)
+        manager_send_leader(m, n->id, false);
+}
+
+static void on_changed(void *arg, const struct raft_status *s)
+{
+    struct manager *m = arg;
+    char buf[26];
+    const char *leader = s->role == RAFT_LEADER ? m->node_id : node_id_of_raft(m, s->leader, buf);
+    bool leads = s->role == RAFT_LEADER && s->ready;
+    bool leader_new = !str_equal(leader, m->leader_id), leads_new = leads != m->leads;
+    if (!leader_new && !leads_new)
+        return;
+    str_set(&m->leader_id, leader);
+    m->leads = leads;
+    if (leads_new) {
+        log_info("%s term=%llu", leads ? "leads" : "leads no more", (unsigned long long)s->term);
+        m->pass_running = m->change_running = false;
+        if (!leads)
+            dispatcher_forget_all(m->dispatcher);
+        liveness_lead(m->liveness, leads);
+        manager_want_pass(m);
+    }
+    tell_leader(m);
+}
+
+static void on_members_changed(void *arg)
+{
+    manager_want_pass(arg);
+}
+
+static void on_store_change(void *arg, enum store_op op, enum store_table t, const void *old_obj,
+                            const void *new_obj)
+{
+    struct manager *m = arg;
+    (void)op, (void)old_obj, (void)new_obj;
+    if (t == TABLE_NODE)
+        m->hooks.nodes_changed(m->hooks.arg);
+}
+
+static void pass_done(void *arg, int result, const struct err *e)
+{
+    struct manager *m = arg;
+    m->pass_running = false;
+    if (result < 0 && result != -E_STALE && result != -E_NOT_LEADER)
+        log_warn("pass refused: %s", e ? e->text : err_text(result));
+    if (m->leads)
+        manager_want_pass(m);
+}
+
+static void run_pass(void *arg)
+{
+    struct manager *m = arg;
+    if (!m->leads || m->pass_running || !m->pass_wanted)
+        return;
+    m->pass_wanted = false;
+    members_reconcile(m);
+    int64_t now = clock_real_ns();
+    struct store_tx *tx = store_tx_new(now);
+    struct orchestrator_pass pass = { .store = m->store, .tx = tx, .now_ns = now,
+                                      .next_ns = INT64_MAX, .new_id = id_random };
+    orchestrate(&pass);
+    allocate(m->store, tx, now);
+    schedule(m->store, tx, now);
+    if (pass.next_ns != INT64_MAX)
+        loop_timer_set(m->pass_timer, MAX((pass.next_ns - now) / MS_NS + 1, 1));
+    if (store_tx_count(tx) == 0) {
+        store_tx_free(tx);
+        return;
+    }
+    m->pass_running = true;
+    manager_propose(m, tx, pass_done, m);
+}
+
+static void on_pass_timer(void *arg)
+{
+    manager_want_pass(arg);
+}
+
+void manager_want_pass(struct manager *m)
+{
+    if (m->pass_wanted)
+        return;
+    m->pass_wanted = true;
+    loop_defer(m->loop, run_pass, m);
+}
+
+int manager_open(struct manager **ret, struct loop *l, const struct manager_config *cfg,
+                 const struct manager_hooks *hooks, struct err *e)
+{
+    struct manager *m = xnew(struct manager);
+    uint64_t seed;
+    crypto_random(&seed, sizeof seed);
+    m->loop = l;
+    m->hooks = *hooks;
+    m->node_id = xstrdup(cfg->node_id);
+    m->raft_id = cfg->raft_id;
+    m->down_after_ms = cfg->down_after_ms ? cfg->down_after_ms : 2000;
+    m->store = store_new();
+    m->dispatcher = dispatcher_new(m);
+    m->liveness = liveness_new(m);
+    m->pass_timer = loop_timer_new(l, on_pass_timer, m);
+    store_watch(m->store, on_store_change, m);
+    struct raft_hooks rh = { .arg = m, .send = on_send, .apply = on_apply, .snapshot_save = on_save,
+                             .snapshot_load = on_load, .changed = on_changed,
+                             .members_changed = on_members_changed };
+    int r = raft_node_open(&m->raft, l, cfg->dir, cfg->disk_key, &cfg->raft, &rh, seed, e);
+    if (r < 0) {
+        manager_close(m);
+        return r;
+    }
+    *ret = m;
+    return 0;
+}
+
+void manager_close(struct manager *m)
+{
+    if (!m)
+        return;
+    raft_node_close(m->raft);
+    dispatcher_free(m->dispatcher);
+    liveness_free(m->liveness);
+    loop_timer_free(m->pass_timer);
+    store_free(m->store);
+    free(m->leader_id);
+    free(m->node_id);
+    free(m);
+}
+
+int manager_join_raft(struct manager *m, struct err *e)
+{
+    struct raft_status s;
+    raft_node_status(m->raft, &s);
+    return s.id ? 0 : raft_node_join(m->raft, m->raft_id, e);
+}
+
+struct init_cluster {
+    struct manager *m;
+    struct store_tx *tx;
+    struct loop_timer *retry;
+    manager_done_fn *done;
+    void *arg;
+};
+
+static void init_free(void *arg)
+{
+    struct init_cluster *i = arg;
+    loop_timer_free(i->retry);
+    free(i);
+}
+
+static void init_propose(void *arg)
+{
+    struct init_cluster *i = arg;
+    struct raft_status s;
+    raft_node_status(i->m->raft, &s);
+    if (s.role != RAFT_LEADER || !s.ready) {
+        loop_timer_set(i->retry, 2); /* a cluster of one elects itself within milliseconds */
+        return;
+    }
+    manager_propose(i->m, TAKE(i->tx), i->done, i->arg);
+    loop_defer(i->m->loop, init_free, i);
+}
+
+void manager_init_cluster(struct manager *m, const struct cluster *c, const struct node *self,
+                          manager_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    int r = raft_node_bootstrap(m->raft, m->raft_id, m->node_id, 25, &e);
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    struct init_cluster *i = xnew(struct init_cluster);
+    *i = (struct init_cluster){ .m = m, .tx = store_tx_new(clock_real_ns()), .done = done, .arg = arg };
+    store_tx_create(i->tx, TABLE_CLUSTER, c);
+    store_tx_create(i->tx, TABLE_NODE, self);
+    i->retry = loop_timer_new(m->loop, init_propose, i);
+    init_propose(i);
+}
+
+const struct store *manager_store(const struct manager *m)
+{
+    return m->store;
+}
+
+bool manager_leads(const struct manager *m)
+{
+    return m->leads;
+}
+
+const char *manager_leader_id(const struct manager *m)
+{
+    return m->leader_id;
+}
+
+void manager_raft_status(const struct manager *m, struct raft_status *ret)
+{
+    raft_node_status(m->raft, ret);
+}
+
+static void proposal_done(void *arg, int result, uint64_t index)
+{
+    struct proposal *p = arg;
+    struct manager *m = p->m;
+    struct err e = { 0 };
+    const struct refusal *refusal = &m->refusals[index % REFUSALS];
+    if (result == 0 && refusal->index == index) {
+        e = refusal->err;
+        result = -e.code;
+    } else if (result == -E_UNAVAILABLE) {
+        err_set(&e, E_UNAVAILABLE, "the managers lost their quorum or leader meanwhile; whether the "
+                "change was made is not known: look before you try again");
+    } else if (result < 0) {
+        err_set(&e, -result, "%s", err_text(result));
+    }
+    p->done(p->arg, result, result < 0 ? &e : NULL);
+    free(p);
+}
+
+void manager_propose(struct manager *m, struct store_tx *tx, manager_done_fn *done, void *arg)
+{
+    struct proposal *p = xnew(struct proposal);
+    *p = (struct proposal){ .m = m, .done = done, .arg = arg };
+    struct sb b;
+    sb_init(&b, 0);
+    store_tx_encode(tx, &b);
+    store_tx_free(tx);
+    raft_node_propose(m->raft, b.s, b.len, proposal_done, p);
+    sb_done(&b);
+}
+
+static void read_done(void *arg, int result, uint64_t index)
+{
+    struct proposal *p = arg;
+    struct err e = { 0 };
+    (void)index;
+    if (result < 0)
+        err_set(&e, E_UNAVAILABLE, "the managers have no quorum now; start or reach more of them");
+    p->done(p->arg, result, result < 0 ? &e : NULL);
+    free(p);
+}
+
+void manager_read(struct manager *m, manager_done_fn *done, void *arg)
+{
+    struct proposal *p = xnew(struct proposal);
+    *p = (struct proposal){ .m = m, .done = done, .arg = arg };
+    raft_node_read(m->raft, read_done, p);
+}
+
+void manager_got_raft(struct manager *m, uint64_t from_raft_id, const void *p, size_t size)
+{
+    raft_node_receive(m->raft, from_raft_id, p, size);
+}
+
+void manager_got_message(struct manager *m, const char *from, uint8_t type, const void *p, size_t size)
+{
+    struct err e;
+    if (!m->leads) {
+        if (type == MSG_HELLO || type == MSG_REPORT)
+            manager_send_leader(m, from, false);
+        return;
+    }
+    if (!store_find(m->store, TABLE_NODE, from))
+        return; /* removed from the cluster: nothing it says counts */
+    liveness_seen(m->liveness, from);
+    if (type == MSG_HELLO) {
+        struct session_hello h = { 0 };
+        if (rec_unpack(&session_hello_rec, &h, p, size, &e) == 0)
+            dispatcher_hello(m->dispatcher, from, &h);
+        session_hello_clear(&h);
+    } else if (type == MSG_REPORT) {
+        struct task_report r = { 0 };
+        if (rec_unpack(&task_report_rec, &r, p, size, &e) == 0)
+            dispatcher_report(m->dispatcher, from, &r);
+        task_report_clear(&r);
+    }
+}
+
+void manager_gossip_state(struct manager *m, const char *node_id, bool suspect)
+{
+    liveness_gossip(m->liveness, node_id, suspect);
+}
+
+bool manager_node_status(const struct manager *m, const char *node_id, struct manager_status *ret)
+{
+    const struct node *n = store_find(m->store, TABLE_NODE, node_id);
+    if (!n || n->spec.role != ROLE_MANAGER)
+        return false;
+    bool leader = str_equal(node_id, m->leader_id);
+    *ret = (struct manager_status){
+        .leader = leader,
+        .reachability = liveness_is_suspect(m->liveness, node_id) || n->status.state == NODE_DOWN
+                            ? REACH_UNREACHABLE : REACH_REACHABLE,
+    };
+    ret->addr = xasprintf("%s:%u", n->status.addr ? n->status.addr : "", (unsigned)n->control_port);
+    return true;
+}

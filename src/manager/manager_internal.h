@@ -1,0 +1,70 @@
+/* Shared by the manager's files. */
+#ifndef MANAGER_INTERNAL_H
+#define MANAGER_INTERNAL_H
+
+#include <shoal/base/crypto.h>
+#include <shoal/base/list.h>
+#include <shoal/base/log.h>
+#include <shoal/manager.h>
+
+struct dispatcher;
+struct liveness;
+
+enum { REFUSALS = 128 };
+
+struct manager {
+    struct loop *loop;
+    struct manager_hooks hooks;
+    char *node_id;
+    uint64_t raft_id;
+    int64_t down_after_ms;
+    struct raft_node *raft;
+    struct store *store;
+    struct dispatcher *dispatcher;
+    struct liveness *liveness;
+
+    /* leader only */
+    bool leads;               /* ready: the store holds everything agreed on before */
+    bool pass_running;        /* a pass's transaction is under way */
+    bool pass_wanted;
+    bool change_running;      /* a Raft membership change is under way */
+    struct loop_timer *pass_timer;
+    char *leader_id;
+    struct refusal {          /* why applied transactions were refused, for their proposers */
+        uint64_t index;
+        struct err err;
+    } refusals[REFUSALS];     /* by index modulo; a proposer asks within the same turn */
+};
+
+/* Asks for an orchestration pass at the end of this turn. */
+void manager_want_pass(struct manager *m);
+/* MSG_LEADER to an agent; accepted: this manager leads and holds a session with it. */
+void manager_send_leader(struct manager *m, const char *to, bool accepted);
+
+/* allocator.c: addresses, VIPs, VNIs, ports for what lacks them. Pure. */
+void allocate(const struct store *s, struct store_tx *tx, int64_t now_ns);
+/* First free published port etc. fail into the object's status/message. */
+
+/* dispatcher.c */
+struct dispatcher *dispatcher_new(struct manager *m);
+void dispatcher_free(struct dispatcher *d);
+void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct session_hello *h);
+void dispatcher_report(struct dispatcher *d, const char *node_id, const struct task_report *r);
+void dispatcher_forget_all(struct dispatcher *d); /* leadership lost */
+void dispatcher_store_changed(struct dispatcher *d);
+
+/* assignment.c: what one node must know. Pure. Caller clears ret. */
+void assignment_build(const struct store *s, const char *node_id, struct assignment *ret);
+
+/* liveness.c */
+struct liveness *liveness_new(struct manager *m);
+void liveness_free(struct liveness *v);
+void liveness_gossip(struct liveness *v, const char *node_id, bool suspect);
+void liveness_lead(struct liveness *v, bool leads);
+void liveness_seen(struct liveness *v, const char *node_id); /* session traffic */
+bool liveness_is_suspect(const struct liveness *v, const char *node_id);
+
+/* members.c: keeps Raft's configuration equal to the managers in the node table. */
+void members_reconcile(struct manager *m);
+
+#endif
