@@ -3,76 +3,107 @@
 #ifndef SHOAL_RUNTIME_H
 #define SHOAL_RUNTIME_H
 
-#include <shoal/base/val.h>
 #include <shoal/loop.h>
 #include <shoal/model/rec.h>
 #include <shoal/stream.h>
 
 enum container_mount_type { CONTAINER_BIND, CONTAINER_TMPFS };
-struct container_mount {
-    int type;
-    char *source, *target; /* absolute */
-    bool read_only;
-    char *propagation;     /* NULL: rprivate */
-    int64_t tmpfs_bytes;
-    uint32_t tmpfs_mode;   /* 0: 01777 */
-};
-/* A file placed into the root before the start (hosts, resolv.conf), or, secret, onto a tmpfs. */
-struct container_file {
-    char *path;
-    uint32_t uid, gid, mode;
-    bool secret;           /* never in spec.json or on disk */
-    struct bytes data;
-};
-struct container_ulimit { char *name; int64_t soft, hard; };
+extern const char *const container_mount_type_names[];
+#define container_mount_FIELDS(X, T)                                                                  \
+    X(T, ENUM, type, _, 1, "Type", "bind or tmpfs", .names = container_mount_type_names)              \
+    X(T, STR, source, _, 2, "Source", "absolute, of the host", .max = 4096)                           \
+    X(T, STR, target, _, 3, "Target", "absolute, in the container", .max = 4096)                      \
+    X(T, BOOL, read_only, _, 4, "ReadOnly", "")                                                       \
+    X(T, STR, propagation, _, 5, "Propagation", "rprivate when empty", .max = 16)                     \
+    X(T, INT, tmpfs_bytes, _, 6, "SizeBytes", "0: half of the memory", .min = 0, .max = INT64_MAX)    \
+    X(T, UINT, tmpfs_mode, _, 7, "Mode", "0: 01777", .max = 07777)                                    \
+    X(T, BOOL, fill, _, 8, "Fill", "volume: if empty, gets what the image has at the target")         \
+    X(T, BOOL, non_recursive, _, 9, "NonRecursive", "")
+REC_DECLARE(container_mount)
+/* A file put over the root (hosts, resolv.conf, configs), or, secret, one that is on a tmpfs only. */
+#define container_file_FIELDS(X, T)                                                                   \
+    X(T, STR, path, _, 1, "Path", "absolute, in the container", .max = 4096)                          \
+    X(T, UINT, uid, _, 2, "UID", "", .max = 4294967294)                                               \
+    X(T, UINT, gid, _, 3, "GID", "", .max = 4294967294)                                               \
+    X(T, UINT, mode, _, 4, "Mode", "", .max = 07777)                                                  \
+    X(T, BOOL, secret, _, 5, "Secret", "never on a disk")                                             \
+    X(T, BYTES, data, _, 6, "Data", "", .max = 4 << 20, .flags = F_SECRET)
+REC_DECLARE(container_file)
+#define container_ulimit_FIELDS(X, T)                                                                 \
+    X(T, STR, name, _, 1, "Name", "nofile, nproc, ...", .max = 16)                                    \
+    X(T, INT, soft, _, 2, "Soft", "-1: unlimited", .min = -1, .max = INT64_MAX)                       \
+    X(T, INT, hard, _, 3, "Hard", "-1: unlimited", .min = -1, .max = INT64_MAX)
+REC_DECLARE(container_ulimit)
 
-struct container_spec {
-    char *id;               /* 64 hex digits */
-    char *name;
-    struct strs argv, env, groups, cap_add, cap_drop;
-    char *cwd, *user, *hostname;
-    struct strs lower_dirs; /* absolute, topmost first */
-    bool read_only, tty, open_stdin, init, privileged, no_new_privs;
-    struct { struct container_mount *v; uint32_t n; } mounts;
-    struct { struct container_file *v; uint32_t n; } files;
-    struct { struct container_ulimit *v; uint32_t n; } ulimits;
-    char *netns;            /* path to join; NULL: a new one; "host" */
-    char *stop_signal;      /* NULL: SIGTERM */
-    int64_t stop_grace_ns;
-    int64_t memory_bytes, nano_cpus, pids_limit; /* 0: no limit */
-    int64_t oom_score_adj;
-    struct labels sysctls, labels;
-    char *seccomp;          /* NULL: default; "unconfined"; else a JSON profile */
-    int64_t log_max_bytes;  /* of one file; 0: 20 MiB */
-    int64_t log_max_files;  /* 0: 2 */
-};
-void container_spec_clear(struct container_spec *s);
-void container_spec_copy(struct container_spec *d, const struct container_spec *s);
+#define container_spec_FIELDS(X, T)                                                                   \
+    X(T, STR, id, _, 1, "Id", "64 hex digits", .max = 64)                                             \
+    X(T, STR, name, _, 2, "Name", "", .max = 255)                                                     \
+    X(T, STR, image, _, 3, "Image", "as asked for", .max = 512)                                       \
+    X(T, STR, image_id, _, 4, "ImageID", "sha256:...", .max = 80)                                     \
+    X(T, STRS, argv, _, 5, "Argv", "", .max = 4096)                                                   \
+    X(T, STRS, env, _, 6, "Env", "NAME=value", .max = 4096)                                           \
+    X(T, STR, cwd, _, 7, "Cwd", "/ when empty", .max = 4096)                                          \
+    X(T, STR, user, _, 8, "User", "name or id[:group]", .max = 255)                                   \
+    X(T, STRS, groups, _, 9, "Groups", "further ones", .max = 256)                                    \
+    X(T, STR, hostname, _, 10, "Hostname", "", .max = 63)                                             \
+    X(T, STRS, lower_dirs, _, 11, "LowerDirs", "unpacked layers, absolute, topmost first", .max = 500) \
+    X(T, BOOL, read_only, _, 12, "ReadOnly", "root file system")                                      \
+    X(T, BOOL, tty, _, 13, "Tty", "")                                                                 \
+    X(T, BOOL, open_stdin, _, 14, "OpenStdin", "")                                                    \
+    X(T, BOOL, init, _, 15, "Init", "a process 1 that reaps and forwards signals")                    \
+    X(T, BOOL, privileged, _, 16, "Privileged", "")                                                   \
+    X(T, BOOL, no_new_privs, _, 17, "NoNewPrivileges", "")                                            \
+    X(T, LIST, mounts, container_mount, 18, "Mounts", "", .max = 256)                                 \
+    X(T, LIST, files, container_file, 19, "Files", "", .max = 1024)                                   \
+    X(T, LIST, ulimits, container_ulimit, 20, "Ulimits", "", .max = 32)                               \
+    X(T, STR, netns, _, 21, "NetNS", "path to join, host, or empty: a new one", .max = 4096)          \
+    X(T, STR, stop_signal, _, 22, "StopSignal", "SIGTERM when empty", .max = 16)                      \
+    X(T, INT, stop_grace_ns, _, 23, "StopGrace", "ns", .min = 0, .max = INT64_MAX)                    \
+    X(T, INT, memory_bytes, _, 24, "Memory", "0: no limit", .min = 0, .max = INT64_MAX)               \
+    X(T, INT, nano_cpus, _, 25, "NanoCpus", "0: no limit", .min = 0, .max = INT64_MAX)                \
+    X(T, INT, pids_limit, _, 26, "PidsLimit", "0: no limit", .min = 0, .max = 4194304)                \
+    X(T, INT, oom_score_adj, _, 27, "OomScoreAdj", "", .min = -1000, .max = 1000)                     \
+    X(T, LABELS, sysctls, _, 28, "Sysctls", "", .max = 64)                                            \
+    X(T, LABELS, labels, _, 29, "Labels", "", .max = 512)                                             \
+    X(T, STRS, cap_add, _, 30, "CapAdd", "", .max = 64)                                               \
+    X(T, STRS, cap_drop, _, 31, "CapDrop", "", .max = 64)                                             \
+    X(T, STR, seccomp, _, 32, "Seccomp", "empty: the default list; unconfined", .max = 64)            \
+    X(T, INT, log_max_bytes, _, 33, "LogMaxSize", "of one file; 0: 20 MiB", .min = 0, .max = INT64_MAX) \
+    X(T, INT, log_max_files, _, 34, "LogMaxFile", "0: 2", .min = 0, .max = 1000)                      \
+    X(T, STRS, health_test, _, 35, "HealthTest", "argv of the check, empty: none", .max = 256)
+REC_DECLARE(container_spec)
 
 enum container_phase { CONTAINER_CREATED, CONTAINER_RUNNING, CONTAINER_PAUSED, CONTAINER_EXITED };
 extern const char *const container_phase_names[];
+#define container_state_FIELDS(X, T)                                                                  \
+    X(T, ENUM, phase, _, 1, "Status", "", .names = container_phase_names)                             \
+    X(T, INT, pid, _, 2, "Pid", "", .min = 0, .max = INT64_MAX)                                       \
+    X(T, INT, exit_code, _, 3, "ExitCode", "128 + signal when killed", .min = 0, .max = 255)          \
+    X(T, BOOL, oom_killed, _, 4, "OOMKilled", "")                                                     \
+    X(T, STR, error, _, 5, "Error", "why it could not run", .max = 1024)                              \
+    X(T, TIME, created_ns, _, 6, "Created", "")                                                       \
+    X(T, TIME, started_ns, _, 7, "StartedAt", "")                                                     \
+    X(T, TIME, finished_ns, _, 8, "FinishedAt", "")                                                   \
+    X(T, BOOL, ready, _, 9, "Ready", "created and waiting for its start")                             \
+    X(T, UINT, start_id, _, 10, "StartId", "start time of Pid in clock ticks: pids are used again")
+REC_DECLARE(container_state)
 struct container {
-    const struct container_spec *spec; /* secrets' data left out */
-    int status;
-    int64_t pid;
-    int exit_code;          /* 128 + signal when killed */
-    bool oom_killed;
-    const char *error;      /* why it could not run, NULL otherwise */
-    int64_t created_ns, started_ns, finished_ns; /* real time, 0: never */
-    const char *dir;        /* its state folder: spec.json state.json log.json */
+    struct container_spec spec; /* secrets' data left out */
+    struct container_state state;
+    char *dir;                  /* its folder: spec.json state.json log.json */
 };
 
 struct runtime;
 struct runtime_config {
     const char *dir;        /* DIR/<id>/... survives restarts */
-    const char *self_exe;   /* shims are "self_exe shim DIR/<id>" */
     const char *cgroup;     /* name of this daemon's own group, e.g. "shoal-1a2b" */
 };
-/* A container's status changed (also: found again after a restart, once for each at runtime_open). */
+/* A container's state changed (also: found again after a restart, once for each at runtime_open). */
 typedef void runtime_event_fn(void *arg, const struct container *c);
 
-/* Forks the spawner: call before any thread exists. */
-int runtime_spawner_start(const char *self_exe, struct err *e) must_check;
+/* Forks the spawner: call before any thread exists. It forks a shim for each container, and ends with the
+ * daemon; shims do not. */
+int runtime_spawner_start(struct err *e) must_check;
 int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_config *cfg, runtime_event_fn *fn,
                  void *arg, struct err *e) must_check;
 void runtime_close(struct runtime *rt); /* containers go on */
@@ -92,19 +123,28 @@ void runtime_delete(struct runtime *rt, const char *id, runtime_done_fn *done, v
 const struct container *runtime_find(const struct runtime *rt, const char *ref);
 const struct container *runtime_next(const struct runtime *rt, const struct container *after);
 
-struct exec_spec {
-    struct strs argv, env;
-    char *cwd, *user;       /* NULL: as the container */
-    bool tty, stdin_open, privileged;
-    uint16_t rows, cols;
-};
-/* Runs a further process; stream carries stdin in, Docker-framed (or raw, tty) output out and ends when it
- * is over; exit is called just before the stream's end. exec_id: for resize. */
-typedef void runtime_exec_fn(void *arg, int result, struct stream *s, const char *exec_id, const struct err *e);
-typedef void runtime_exit_fn(void *arg, const char *exec_id, int exit_code);
+#define exec_spec_FIELDS(X, T)                                                                        \
+    X(T, STRS, argv, _, 1, "Cmd", "", .max = 4096)                                                    \
+    X(T, STRS, env, _, 2, "Env", "added to the container's", .max = 4096)                             \
+    X(T, STR, cwd, _, 3, "WorkingDir", "empty: as the container", .max = 4096)                        \
+    X(T, STR, user, _, 4, "User", "empty: as the container", .max = 255)                              \
+    X(T, BOOL, tty, _, 5, "Tty", "")                                                                  \
+    X(T, BOOL, stdin_open, _, 6, "AttachStdin", "")                                                   \
+    X(T, BOOL, privileged, _, 7, "Privileged", "")                                                    \
+    X(T, UINT, rows, _, 8, "Rows", "", .max = 65535)                                                  \
+    X(T, UINT, cols, _, 9, "Cols", "", .max = 65535)
+REC_DECLARE(exec_spec)
+/* Runs a further process. The stream carries stdin in, Docker-framed (tty: raw) output out, and ends when it
+ * is over; exited is called then with the code. started is called exactly once, exited only after success. */
+typedef void runtime_exec_fn(void *arg, int result, struct stream *s, uint64_t exec_id, const struct err *e);
+typedef void runtime_exit_fn(void *arg, uint64_t exec_id, int exit_code);
 void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *spec, runtime_exec_fn *started,
                   runtime_exit_fn *exited, void *arg);
-int runtime_exec_resize(struct runtime *rt, const char *exec_id, uint16_t rows, uint16_t cols, struct err *e) must_check;
+/* Stdin and live output of the container itself, framed likewise; ends with it. NULL with e: not running. */
+struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e);
+/* exec_id 0: the container's own terminal. */
+int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, uint16_t rows, uint16_t cols,
+                        struct err *e) must_check;
 
 /* Logs: entries in order; follow goes on until runtime_logs_stop. line without its newline. */
 struct log_entry { int64_t time_ns; bool err; const char *line; size_t size; };
@@ -120,9 +160,5 @@ void runtime_logs_stop(struct runtime_logs *q); /* takes NULL */
 
 struct container_stats { int64_t memory_bytes, memory_limit, cpu_ns, n_pids; };
 int runtime_stats(struct runtime *rt, const char *id, struct container_stats *ret, struct err *e) must_check;
-
-/* Entry points of the binary's other faces. */
-int shim_main(int argc, char **argv);
-int spawner_main(int argc, char **argv);
 
 #endif

@@ -1,0 +1,261 @@
+/* Control groups of containers: PARENT/ID below the root of the unified hierarchy (v2), or of each v1
+ * controller that is mounted. Only groups of ours are touched. Limits that no mounted controller can hold
+ * are refused, not ignored. Docs: cgroup-v2.rst, cgroup-v1/. */
+#include "runtime_internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <shoal/base/file.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define ROOT "/sys/fs/cgroup"
+enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000 };
+static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer" };
+
+static bool is_v2(void)
+{
+    struct statfs s;
+    return statfs(ROOT, &s) == 0 && s.f_type == CGROUP2_MAGIC;
+}
+
+/* Mounted v1 controllers; cpu and cpuacct may be one ("cpu,cpuacct" with links). */
+static bool v1_has(const char *controller)
+{
+    char path[256];
+    struct stat st;
+    snprintf(path, sizeof path, ROOT "/%s/cgroup.procs", controller);
+    return stat(path, &st) == 0;
+}
+
+static void group_path(char out[512], const char *controller, const char *parent, const char *id, const char *file)
+{
+    snprintf(out, 512, ROOT "%s%s/%s%s%s%s%s", controller ? "/" : "", controller ? controller : "", parent,
+             id ? "/" : "", id ? id : "", file ? "/" : "", file ? file : "");
+}
+
+static int set(const char *controller, const char *parent, const char *id, const char *file, int64_t value,
+               struct err *e)
+{
+    char path[512], text[64];
+    group_path(path, controller, parent, id, file);
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return file_poke(path, text, e);
+}
+
+/* For what a kernel may lack (swap accounting, a controller no limit asks for). */
+static void poke_if_possible(const char *path, const char *text)
+{
+    if (file_poke(path, text, NULL) < 0)
+        return;
+}
+
+static void set_if_possible(const char *controller, const char *parent, const char *id, const char *file, int64_t value)
+{
+    if (set(controller, parent, id, file, value, NULL) < 0)
+        return;
+}
+
+static int make(const char *controller, const char *parent, const char *id, struct err *e)
+{
+    char path[512];
+    group_path(path, controller, parent, id, NULL);
+    return file_mkdirs(path, 0755, e);
+}
+
+static int create_v2(const char *parent, const struct container_spec *s, struct err *e)
+{
+    char path[512], text[64];
+    int r;
+    /* Controllers go down level by level; those a kernel lacks are named when a limit needs them. */
+    r = make(NULL, parent, NULL, e);
+    if (r < 0)
+        return r;
+    static const char *const want[] = { "+memory", "+cpu", "+pids" };
+    for (unsigned i = 0; i < ARRAY_N(want); i++) {
+        poke_if_possible(ROOT "/cgroup.subtree_control", want[i]);
+        group_path(path, NULL, parent, NULL, "cgroup.subtree_control");
+        poke_if_possible(path, want[i]);
+    }
+    r = make(NULL, parent, s->id, e);
+    if (r == 0 && s->memory_bytes)
+        r = set(NULL, parent, s->id, "memory.max", s->memory_bytes, e);
+    if (r == 0 && s->memory_bytes)
+        set_if_possible(NULL, parent, s->id, "memory.swap.max", 0);
+    if (r == 0 && s->memory_bytes)
+        set_if_possible(NULL, parent, s->id, "memory.oom.group", 1);
+    if (r == 0 && s->nano_cpus) {
+        group_path(path, NULL, parent, s->id, "cpu.max");
+        snprintf(text, sizeof text, "%lld %d", (long long)(s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000), CPU_PERIOD_US);
+        r = file_poke(path, text, e);
+    }
+    if (r == 0 && s->pids_limit)
+        r = set(NULL, parent, s->id, "pids.max", s->pids_limit, e);
+    return r;
+}
+
+static int need(const char *controller, const char *what, struct err *e)
+{
+    return v1_has(controller) ? 0 : err_set(e, E_UNSUPPORTED, "this machine has no \"%s\" cgroup controller, a %s "
+                                            "limit cannot be kept; enable it in the kernel or drop the limit",
+                                            controller, what);
+}
+
+static int create_v1(const char *parent, const struct container_spec *s, struct err *e)
+{
+    int r = 0;
+    for (unsigned i = 0; i < ARRAY_N(v1_controllers) && r == 0; i++)
+        if (v1_has(v1_controllers[i]))
+            r = make(v1_controllers[i], parent, s->id, e);
+    if (r == 0 && s->memory_bytes && (r = need("memory", "memory", e)) == 0) {
+        r = set("memory", parent, s->id, "memory.limit_in_bytes", s->memory_bytes, e);
+        set_if_possible("memory", parent, s->id, "memory.memsw.limit_in_bytes", s->memory_bytes);
+    }
+    if (r == 0 && s->nano_cpus && (r = need("cpu", "CPU", e)) == 0) {
+        r = set("cpu", parent, s->id, "cpu.cfs_period_us", CPU_PERIOD_US, e);
+        if (r == 0)
+            r = set("cpu", parent, s->id, "cpu.cfs_quota_us", s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000, e);
+    }
+    if (r == 0 && s->pids_limit && (r = need("pids", "process", e)) == 0)
+        r = set("pids", parent, s->id, "pids.max", s->pids_limit, e);
+    return r;
+}
+
+int cgroup_create(const char *parent, const struct container_spec *s, struct err *e)
+{
+    int r = is_v2() ? create_v2(parent, s, e) : create_v1(parent, s, e);
+    if (r < 0)
+        cgroup_remove(parent, s->id);
+    return r < 0 ? err_wrap(e, "control group of the container") : 0;
+}
+
+int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e)
+{
+    if (is_v2())
+        return set(NULL, parent, id, "cgroup.procs", pid, e);
+    int r = 0;
+    for (unsigned i = 0; i < ARRAY_N(v1_controllers) && r == 0; i++)
+        if (v1_has(v1_controllers[i]))
+            r = set(v1_controllers[i], parent, id, "cgroup.procs", pid, e);
+    return r;
+}
+
+/* Value after a word in a flat keyed file ("oom_kill 1"); word NULL: the file is one number. -1: none. */
+static int64_t number_in(const char *controller, const char *parent, const char *id, const char *file, const char *word)
+{
+    char path[512];
+    AUTO_FREE char *text = NULL;
+    size_t size;
+    group_path(path, controller, parent, id, file);
+    if (file_read(path, 65536, &text, &size, NULL) < 0)
+        return -1;
+    const char *p = text;
+    if (word) {
+        size_t n = strlen(word);
+        while (p && !(strncmp(p, word, n) == 0 && p[n] == ' '))
+            p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL;
+        if (!p)
+            return -1;
+        p += n + 1;
+    }
+    char *end;
+    long long v = strtoll(p, &end, 10);
+    return end == p ? -1 : v;
+}
+
+bool cgroup_oom_killed(const char *parent, const char *id)
+{
+    return is_v2() ? number_in(NULL, parent, id, "memory.events", "oom_kill") > 0
+                   : number_in("memory", parent, id, "memory.oom_control", "oom_kill") > 0;
+}
+
+static bool kill_members(const char *controller, const char *parent, const char *id)
+{
+    char path[512];
+    AUTO_FREE char *text = NULL;
+    size_t size;
+    group_path(path, controller, parent, id, "cgroup.procs");
+    if (file_read(path, 1 << 20, &text, &size, NULL) < 0)
+        return true;
+    bool any = false;
+    for (char *p = text; *p;) {
+        char *end;
+        long pid = strtol(p, &end, 10);
+        if (end == p)
+            break;
+        if (pid > 1)
+            kill((pid_t)pid, SIGKILL);
+        any = true;
+        p = *end ? end + 1 : end;
+    }
+    return !any;
+}
+
+static bool remove_one(const char *controller, const char *parent, const char *id)
+{
+    char path[512];
+    if (!kill_members(controller, parent, id))
+        return false;
+    group_path(path, controller, parent, id, NULL);
+    return rmdir(path) == 0 || errno == ENOENT;
+}
+
+bool cgroup_remove(const char *parent, const char *id)
+{
+    bool gone = true;
+    if (is_v2())
+        return remove_one(NULL, parent, id);
+    for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++)
+        if (v1_has(v1_controllers[i]))
+            gone = remove_one(v1_controllers[i], parent, id) && gone;
+    return gone;
+}
+
+int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e)
+{
+    struct container_stats s = { 0 };
+    if (is_v2()) {
+        s.memory_bytes = number_in(NULL, parent, id, "memory.current", NULL);
+        s.memory_limit = number_in(NULL, parent, id, "memory.max", NULL);
+        s.cpu_ns = number_in(NULL, parent, id, "cpu.stat", "usage_usec") * 1000;
+        s.n_pids = number_in(NULL, parent, id, "pids.current", NULL);
+    } else {
+        s.memory_bytes = number_in("memory", parent, id, "memory.usage_in_bytes", NULL);
+        s.memory_limit = number_in("memory", parent, id, "memory.limit_in_bytes", NULL);
+        s.cpu_ns = number_in("cpuacct", parent, id, "cpuacct.usage", NULL);
+        s.n_pids = number_in("pids", parent, id, "pids.current", NULL);
+    }
+    if (s.memory_bytes < 0 && s.cpu_ns < 0)
+        return err_set(e, E_NOT_FOUND, "the container has no control group any more");
+    *ret = s;
+    return 0;
+}
+
+void cgroup_list(const char *parent, struct strs *ret)
+{
+    char path[512];
+    group_path(path, is_v2() ? NULL : "memory", parent, NULL, NULL);
+    DIR *d = opendir(path);
+    for (struct dirent *x; d && (x = readdir(d));)
+        if (x->d_type == DT_DIR && x->d_name[0] != '.')
+            strs_add(ret, x->d_name);
+    if (d)
+        closedir(d);
+}
+
+void cgroup_remove_parent(const char *parent)
+{
+    char path[512];
+    if (is_v2()) {
+        group_path(path, NULL, parent, NULL, NULL);
+        (void)rmdir(path);
+        return;
+    }
+    for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++) {
+        group_path(path, v1_controllers[i], parent, NULL, NULL);
+        (void)rmdir(path);
+    }
+}

@@ -1,0 +1,383 @@
+/* The container's view of files, built inside its own mount namespace and entered by pivot_root. Every target
+ * below the root is opened with openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) and mounted through that
+ * descriptor, so that no link of the image can lead a mount outside (runtime.md section 2 and 3). All mounts
+ * of ours are nodev except the few device nodes bound into /dev, so a node that a container makes with
+ * CAP_MKNOD is a dead file. */
+#include "runtime_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <shoal/base/file.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { DEPTH_MAX = 64 };
+
+static int open_in(int root, const char *path, int flags)
+{
+    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    while (*path == '/')
+        path++;
+    return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
+}
+
+/* Opens PATH below root as a folder or (file) a regular file, making what is missing. */
+static int open_target(int root, const char *path, bool file, struct err *e)
+{
+    int fd = open_in(root, path, O_PATH);
+    if (fd >= 0 || errno != ENOENT)
+        return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
+    char part[4096];
+    snprintf(part, sizeof part, "%s", path);
+    char *slash = strrchr(part, '/');
+    const char *name = slash ? slash + 1 : part;
+    if (!*name || str_equal(name, "..") || str_equal(name, "."))
+        return err_set(e, E_INVALID, "mount target \"%s\" must name a file or folder in the container", path);
+    AUTO_CLOSE int parent = -1;
+    if (slash) {
+        *slash = '\0';
+        parent = open_target(root, part[0] ? part : "/", false, e);
+    } else {
+        parent = open_in(root, "/", O_PATH);
+    }
+    if (parent < 0)
+        return parent;
+    if (file) {
+        AUTO_CLOSE int made = openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (made < 0 && errno != EEXIST)
+            return err_errno(e, errno, "make %s in the container", path);
+    } else if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST) {
+        return err_errno(e, errno, "make %s in the container", path);
+    }
+    fd = open_in(root, path, O_PATH);
+    return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
+}
+
+static const char *fd_path(char out[64], int fd)
+{
+    snprintf(out, 64, "/proc/self/fd/%d", fd);
+    return out;
+}
+
+static int do_mount(int root, const char *type, const char *source, const char *target, unsigned long flags,
+                    const char *data, struct err *e)
+{
+    char path[64];
+    AUTO_CLOSE int fd = open_target(root, target, false, e);
+    if (fd < 0)
+        return fd;
+    if (mount(source, fd_path(path, fd), type, flags, data) < 0)
+        return err_errno(e, errno, "mount %s on %s", type, target);
+    return 0;
+}
+
+/* Binds the thing behind a descriptor; then changes flags of that mount (they are not taken with MS_BIND). */
+static int bind_fd(int root, int source, const char *target, bool file, bool recursive, unsigned long flags,
+                   const char *propagation, struct err *e)
+{
+    char from[64], to[64];
+    AUTO_CLOSE int at = open_target(root, target, file, e);
+    if (at < 0)
+        return at;
+    if (mount(fd_path(from, source), fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
+        return err_errno(e, errno, "bind on %s", target);
+    /* The mount is above the descriptor; open again to reach it. */
+    AUTO_CLOSE int top = open_in(root, target, O_PATH);
+    if (top < 0)
+        return err_errno(e, errno, "%s in the container", target);
+    struct statvfs vfs;
+    unsigned long keep = 0;
+    if (fstatvfs(top, &vfs) == 0) /* a user namespace may not clear these: repeat them */
+        keep = vfs.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY | MS_NOATIME | MS_NODIRATIME | MS_RELATIME);
+    if (mount(NULL, fd_path(to, top), NULL, MS_BIND | MS_REMOUNT | keep | flags, NULL) < 0)
+        return err_errno(e, errno, "set the flags of %s", target);
+    static const struct { const char *name; unsigned long flags; } kinds[] = {
+        { "private", MS_PRIVATE }, { "rprivate", MS_PRIVATE | MS_REC }, { "shared", MS_SHARED },
+        { "rshared", MS_SHARED | MS_REC }, { "slave", MS_SLAVE }, { "rslave", MS_SLAVE | MS_REC },
+    };
+    for (unsigned i = 0; i < ARRAY_N(kinds); i++)
+        if (str_equal(propagation ? propagation : "rprivate", kinds[i].name))
+            return mount(NULL, fd_path(to, top), NULL, kinds[i].flags, NULL) < 0
+                       ? err_errno(e, errno, "propagation of %s", target) : 0;
+    return err_set(e, E_INVALID, "mount %s: unknown propagation \"%s\"", target, propagation);
+}
+
+static int mount_overlay(const struct container_spec *s, const char *dir, struct err *e)
+{
+    struct sb o;
+    int r = 0;
+    AUTO_FREE char *merged = path_join(dir, "merged");
+    if (s->lower_dirs.n == 0)
+        return err_set(e, E_INVALID, "the image has no layers; import it again");
+    /* Layers are siblings: names relative to their folder keep the options below one page. */
+    AUTO_FREE char *base = xstrdup(s->lower_dirs.v[0]);
+    char *slash = strrchr(base, '/');
+    size_t skip = slash ? (size_t)(slash - base) + 1 : 0;
+    if (slash)
+        *slash = '\0';
+    sb_init(&o, 1 << 20);
+    sb_str(&o, "lowerdir=");
+    for (uint32_t i = 0; i < s->lower_dirs.n; i++) {
+        const char *l = s->lower_dirs.v[i];
+        bool sibling = slash && strncmp(l, base, skip - 1) == 0 && l[skip - 1] == '/' && !strchr(l + skip, '/');
+        sb_printf(&o, "%s%s", i ? ":" : "", sibling ? l + skip : l);
+    }
+    sb_printf(&o, ",upperdir=%s/upper,workdir=%s/work", dir, dir);
+    if (o.len >= (size_t)sysconf(_SC_PAGESIZE))
+        r = err_set(e, E_UNSUPPORTED, "the image has %u layers, too many for one mount; squash it", s->lower_dirs.n);
+    else if (slash && chdir(base) < 0)
+        r = err_errno(e, errno, "%s", base);
+    else if (mount("overlay", merged, "overlay", MS_NODEV, o.s) < 0)
+        r = err_errno(e, errno, "mount the root of the container");
+    sb_done(&o);
+    return r;
+}
+
+static int setup_dev(const struct container_spec *s, int root, int pty_slave, struct err *e)
+{
+    static const char *const nodes[] = { "null", "zero", "full", "random", "urandom", "tty" };
+    static const struct { const char *to, *name; } links[] = {
+        { "/proc/self/fd", "dev/fd" }, { "/proc/self/fd/0", "dev/stdin" }, { "/proc/self/fd/1", "dev/stdout" },
+        { "/proc/self/fd/2", "dev/stderr" }, { "pts/ptmx", "dev/ptmx" },
+    };
+    int r = do_mount(root, "tmpfs", "tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME | (s->privileged ? 0 : MS_NODEV),
+                     "mode=755,size=65536k", e);
+    if (r == 0)
+        r = do_mount(root, "devpts", "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
+                     "newinstance,ptmxmode=0666,mode=0620,gid=5", e);
+    if (r == 0)
+        r = do_mount(root, "tmpfs", "shm", "/dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k", e);
+    if (r == 0)
+        r = do_mount(root, "mqueue", "mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, e);
+    for (unsigned i = 0; i < ARRAY_N(nodes) && r == 0; i++) {
+        char from[32], to[32];
+        struct stat st;
+        snprintf(from, sizeof from, "/dev/%s", nodes[i]);
+        snprintf(to, sizeof to, "/dev/%s", nodes[i]);
+        AUTO_CLOSE int fd = open(from, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
+            return err_set(e, E_IO, "%s of this machine is no device node", from);
+        r = bind_fd(root, fd, to, true, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+    }
+    for (unsigned i = 0; i < ARRAY_N(links) && r == 0; i++)
+        if (symlinkat(links[i].to, root, links[i].name) < 0 && errno != EEXIST)
+            r = err_errno(e, errno, "link %s in the container", links[i].name);
+    if (r == 0 && pty_slave >= 0)
+        r = bind_fd(root, pty_slave, "/dev/console", true, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+    return r;
+}
+
+static bool dir_is_empty(int fd)
+{
+    char buf[1024];
+    AUTO_CLOSE int d = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    long n, entries = 0;
+    while (d >= 0 && (n = syscall(SYS_getdents64, d, buf, sizeof buf)) > 0)
+        for (long at = 0; at < n; at += *(uint16_t *)(void *)(buf + at + 16))
+            entries++;
+    return d >= 0 && entries <= 2;
+}
+
+/* A new volume gets what the image has at its target (Docker's rule). */
+static int fill_volume(int root, const struct container_mount *m, int volume, struct err *e)
+{
+    AUTO_CLOSE int from = open_in(root, m->target, O_PATH | O_DIRECTORY);
+    char source[64], target[64];
+    if (from < 0 || dir_is_empty(from) || !dir_is_empty(volume))
+        return 0;
+    snprintf(source, sizeof source, "/proc/self/fd/%d/.", from);
+    snprintf(target, sizeof target, "/proc/self/fd/%d", volume);
+    /* cp -a of coreutils, with the descriptors inherited under fixed numbers. */
+    int a = dup(from), b = dup(volume);
+    snprintf(source, sizeof source, "/proc/self/fd/%d/.", a);
+    snprintf(target, sizeof target, "/proc/self/fd/%d/", b);
+    const char *argv[] = { "cp", "-a", source, target, NULL };
+    struct sb out;
+    sb_init(&out, 65536);
+    int r = proc_run(argv, &out, e);
+    if (r > 0)
+        r = err_set(e, E_IO, "fill the volume at %s: %.200s", m->target, out.s);
+    sb_done(&out);
+    close(a);
+    close(b);
+    return r;
+}
+
+static int user_mount(int root, const struct container_mount *m, struct err *e)
+{
+    char data[128];
+    struct stat st;
+    if (m->type == CONTAINER_TMPFS) {
+        int n = snprintf(data, sizeof data, "mode=%o", m->tmpfs_mode ? (unsigned)m->tmpfs_mode : 01777);
+        if (m->tmpfs_bytes)
+            snprintf(data + n, sizeof data - (size_t)n, ",size=%lld", (long long)m->tmpfs_bytes);
+        return do_mount(root, "tmpfs", "tmpfs", m->target,
+                        MS_NOSUID | MS_NODEV | MS_NOEXEC | (m->read_only ? MS_RDONLY : 0), data, e);
+    }
+    AUTO_CLOSE int fd = open(m->source, O_PATH | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_errno(e, errno, "bind source path %s", m->source);
+    int r = m->fill ? fill_volume(root, m, fd, e) : 0;
+    if (r == 0)
+        r = bind_fd(root, fd, m->target, !S_ISDIR(st.st_mode), !m->non_recursive,
+                    MS_NODEV | (m->read_only ? MS_RDONLY : 0), m->propagation, e);
+    return r;
+}
+
+static int write_file(const char *path, const struct container_file *f, struct err *e)
+{
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_errno(e, errno, "write %s", path);
+    int r = fd_write_all(fd, f->data.v, f->data.n, e);
+    if (r == 0 && (fchown(fd, (uid_t)f->uid, (gid_t)f->gid) < 0 || fchmod(fd, (mode_t)f->mode) < 0))
+        r = err_errno(e, errno, "owner of %s", path);
+    return r;
+}
+
+/* Secrets live on a tmpfs that only this mount namespace has; other files in the container's own folder. */
+static int place_files(const struct container_spec *s, int root, const char *dir, struct err *e)
+{
+    char path[4200];
+    int r = 0;
+    snprintf(path, sizeof path, "%s/secrets", dir);
+    for (uint32_t i = 0; i < s->files.n; i++)
+        if (s->files.v[i].secret) {
+            if (mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700,size=64m") < 0)
+                return err_errno(e, errno, "mount the tmpfs of secrets");
+            break;
+        }
+    for (uint32_t i = 0; i < s->files.n && r == 0; i++) {
+        const struct container_file *f = &s->files.v[i];
+        snprintf(path, sizeof path, "%s/%s/%u", dir, f->secret ? "secrets" : "files", i);
+        r = write_file(path, f, e);
+        if (r < 0)
+            break;
+        AUTO_CLOSE int fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+        r = fd < 0 ? err_errno(e, errno, "%s", path)
+                   : bind_fd(root, fd, f->path, true, false,
+                             MS_NODEV | MS_NOSUID | (f->secret ? MS_RDONLY | MS_NOEXEC : 0), NULL, e);
+    }
+    return r;
+}
+
+/* Paths of /proc and /sys that tell or change too much of the host. */
+static int hide(int root, struct err *e)
+{
+    static const char *const masked[] = {
+        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+    };
+    static const char *const read_only[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger" };
+    struct stat st;
+    AUTO_CLOSE int null = open("/dev/null", O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    if (null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+        return err_set(e, E_IO, "/dev/null of this machine is not the null device");
+    for (unsigned i = 0; i < ARRAY_N(masked); i++) {
+        char to[64];
+        AUTO_CLOSE int fd = open_in(root, masked[i], O_PATH | O_NOFOLLOW);
+        if (fd < 0)
+            continue;
+        if (fstat(fd, &st) < 0)
+            return err_errno(e, errno, "%s", masked[i]);
+        if (S_ISDIR(st.st_mode)) {
+            if (mount("tmpfs", fd_path(to, fd), "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") < 0)
+                return err_errno(e, errno, "mask %s", masked[i]);
+            continue;
+        }
+        char from[64];
+        if (mount(fd_path(from, null), fd_path(to, fd), NULL, MS_BIND, NULL) < 0)
+            return err_errno(e, errno, "mask %s", masked[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_N(read_only); i++) {
+        AUTO_CLOSE int fd = open_in(root, read_only[i], O_PATH | O_NOFOLLOW);
+        if (fd < 0)
+            continue;
+        if (fstat(fd, &st) < 0)
+            return err_errno(e, errno, "%s", read_only[i]);
+        int r = bind_fd(root, fd, read_only[i], !S_ISDIR(st.st_mode), true, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                        NULL, e);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int set_sysctls(const struct container_spec *s, int root, struct err *e)
+{
+    for (uint32_t i = 0; i < s->sysctls.n; i++) {
+        const char *key = s->sysctls.v[i].key;
+        char path[300];
+        if (!str_starts(key, "net.") && !str_starts(key, "kernel.shm") && !str_starts(key, "kernel.msg") &&
+            !str_starts(key, "fs.mqueue.") && !str_equal(key, "kernel.sem"))
+            return err_set(e, E_INVALID, "sysctl %s is not of a container's own namespaces; only net.*, kernel.shm*, "
+                           "kernel.msg*, kernel.sem and fs.mqueue.* are", key);
+        snprintf(path, sizeof path, "/proc/sys/%s", key);
+        for (char *p = path + 10; *p; p++)
+            if (*p == '.')
+                *p = '/';
+        AUTO_CLOSE int fd = open_in(root, path, O_WRONLY);
+        if (fd < 0)
+            return err_errno(e, errno, "sysctl %s", key);
+        int r = fd_write_all(fd, s->sysctls.v[i].value, strlen(s->sysctls.v[i].value), e);
+        if (r < 0)
+            return err_wrap(e, "sysctl %s", key);
+    }
+    return 0;
+}
+
+static int kernel_mounts(const struct container_spec *s, int root, struct err *e)
+{
+    bool host_net = str_equal(s->netns, "host");
+    struct stat st;
+    int r = do_mount(root, "proc", "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, e);
+    if (r == 0) /* sysfs shows the network namespace it was mounted in: with the host's only a read-only bind */
+        r = do_mount(root, host_net && !s->privileged ? "tmpfs" : "sysfs", "sysfs", "/sys",
+                     MS_NOSUID | MS_NODEV | MS_NOEXEC | (s->privileged ? 0 : MS_RDONLY), NULL, e);
+    if (r == 0 && stat("/sys/fs/cgroup/cgroup.controllers", &st) == 0 && !(host_net && !s->privileged))
+        r = do_mount(root, "cgroup2", "cgroup", "/sys/fs/cgroup",
+                     MS_NOSUID | MS_NODEV | MS_NOEXEC | (s->privileged ? 0 : MS_RDONLY), NULL, e);
+    return r;
+}
+
+static int enter(const char *merged, bool read_only, struct err *e)
+{
+    if (read_only && mount(NULL, merged, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL) < 0)
+        return err_errno(e, errno, "make the root read-only");
+    if (chdir(merged) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return err_errno(e, errno, "enter the root of the container");
+    return 0;
+}
+
+int root_setup(const struct container_spec *s, const char *dir, int pty_slave, struct err *e)
+{
+    AUTO_FREE char *merged = path_join(dir, "merged");
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        return err_errno(e, errno, "part from the host's mounts");
+    int r = mount_overlay(s, dir, e);
+    if (r < 0)
+        return r;
+    AUTO_CLOSE int root = open(merged, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return err_errno(e, errno, "%s", merged);
+    r = kernel_mounts(s, root, e);
+    if (r == 0)
+        r = setup_dev(s, root, pty_slave, e);
+    for (uint32_t i = 0; i < s->mounts.n && r == 0; i++)
+        r = user_mount(root, &s->mounts.v[i], e);
+    if (r == 0)
+        r = place_files(s, root, dir, e);
+    if (r == 0)
+        r = set_sysctls(s, root, e);
+    if (r == 0 && !s->privileged)
+        r = hide(root, e);
+    if (r == 0)
+        r = enter(merged, s->read_only, e);
+    return r;
+}

@@ -1,0 +1,271 @@
+/* Reading a container's log: from the oldest rotated file on, then following the newest by inotify, across
+ * rotation. Lines are read in pieces, so that a log of any size costs little memory. */
+#include "runtime_internal.h"
+#include <fcntl.h>
+#include <shoal/base/file.h>
+#include <stdio.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PIECE_BYTES = 64 << 10, LINE_CAP_BYTES = 256 << 10, FILES_MAX = 1000, ENTRIES_A_TURN = 2000 };
+
+struct runtime_logs {
+    struct list_node node;
+    struct runtime *rt;
+    struct loop *loop;
+    char *id, *dir;
+    struct log_query q;
+    runtime_log_fn *fn;
+    runtime_log_end_fn *end;
+    void *arg;
+    int fd, notify;
+    struct loop_fd *watch;
+    struct loop_timer *timer;
+    int rotated;   /* number of the file that fd reads, 0: log.json */
+    struct sb held; /* bytes read, not yet lines */
+    int64_t skip;  /* entries to leave out, for tail */
+    bool paused, over;
+    ino_t inode;
+};
+
+static void run(void *arg);
+
+static char *file_name(const struct runtime_logs *r, int rotated)
+{
+    return rotated ? xasprintf("%s/log.json.%d", r->dir, rotated) : xasprintf("%s/log.json", r->dir);
+}
+
+static bool open_file(struct runtime_logs *r, int rotated)
+{
+    struct stat st;
+    AUTO_FREE char *path = file_name(r, rotated);
+    if (r->fd >= 0)
+        close(r->fd);
+    r->fd = open(path, O_RDONLY | O_CLOEXEC);
+    r->rotated = rotated;
+    r->inode = r->fd >= 0 && fstat(r->fd, &st) == 0 ? st.st_ino : 0;
+    return r->fd >= 0;
+}
+
+static int oldest(const struct runtime_logs *r)
+{
+    int n = 0;
+    while (n < FILES_MAX) {
+        AUTO_FREE char *path = file_name(r, n + 1);
+        if (!file_exists(path))
+            break;
+        n++;
+    }
+    return n;
+}
+
+static bool parse(const char *line, size_t size, struct val_doc **doc, struct log_entry *ret)
+{
+    if (json_parse(doc, line, size, "log", NULL) < 0)
+        return false;
+    const struct val *root = val_root(*doc), *text = val_get(root, "log");
+    const char *time = val_get_str(root, "time");
+    if (!text || text->kind != V_STR || !time || time_parse(time, &ret->time_ns) < 0) {
+        val_doc_free(*doc);
+        return false;
+    }
+    ret->err = str_equal(val_get_str(root, "stream"), "stderr");
+    ret->line = text->s;
+    ret->size = text->n;
+    return true;
+}
+
+static bool wanted(const struct runtime_logs *r, const struct log_entry *x)
+{
+    return (x->err ? r->q.err : r->q.out) && x->time_ns >= r->q.since_ns &&
+           (!r->q.until_ns || x->time_ns <= r->q.until_ns);
+}
+
+/* One whole line from the held bytes; false: none. */
+static bool next_line(struct runtime_logs *r, size_t *at, const char **ret, size_t *ret_size)
+{
+    const char *nl = memchr(r->held.s + *at, '\n', r->held.len - *at);
+    if (!nl)
+        return false;
+    *ret = r->held.s + *at;
+    *ret_size = (size_t)(nl - *ret);
+    *at += *ret_size + 1;
+    return true;
+}
+
+/* More bytes of the present file; false: at its end for now. */
+static bool more(struct runtime_logs *r)
+{
+    char buf[PIECE_BYTES];
+    ssize_t n = r->fd >= 0 ? read(r->fd, buf, sizeof buf) : 0;
+    if (n <= 0)
+        return false;
+    sb_add(&r->held, buf, (size_t)n);
+    if (r->held.overflow) { /* no line of ours is that long */
+        sb_reset(&r->held);
+        r->held.overflow = false;
+    }
+    return true;
+}
+
+static int64_t count_entries(struct runtime_logs *r)
+{
+    int64_t n = 0;
+    for (int f = oldest(r); f >= 0; f--) {
+        if (!open_file(r, f))
+            continue;
+        while (more(r)) {
+            size_t at = 0, size;
+            const char *line;
+            struct val_doc *doc;
+            struct log_entry x;
+            while (next_line(r, &at, &line, &size))
+                if (parse(line, size, &doc, &x)) {
+                    n += wanted(r, &x);
+                    val_doc_free(doc);
+                }
+            sb_drop_front(&r->held, at);
+        }
+    }
+    sb_reset(&r->held);
+    return n;
+}
+
+static void finish(struct runtime_logs *r)
+{
+    if (r->over)
+        return;
+    r->over = true;
+    r->end(r->arg);
+}
+
+static bool container_ended(const struct runtime_logs *r)
+{
+    const struct container *c = runtime_find(r->rt, r->id);
+    return !c || c->state.phase == CONTAINER_EXITED;
+}
+
+/* Next file after the end of this one; false: that was all for now. */
+static bool next_file(struct runtime_logs *r)
+{
+    struct stat st;
+    if (r->rotated > 0)
+        return open_file(r, r->rotated - 1);
+    AUTO_FREE char *path = file_name(r, 0);
+    if (stat(path, &st) == 0 && st.st_ino != r->inode)
+        return open_file(r, 0); /* rotated under us */
+    return false;
+}
+
+static void run(void *arg)
+{
+    struct runtime_logs *r = arg;
+    int n = 0;
+    while (!r->paused && !r->over) {
+        size_t at = 0, size;
+        const char *line;
+        while (!r->paused && n < ENTRIES_A_TURN && next_line(r, &at, &line, &size)) {
+            struct val_doc *doc;
+            struct log_entry x;
+            n++;
+            if (!parse(line, size, &doc, &x))
+                continue;
+            if (wanted(r, &x)) {
+                if (r->skip > 0)
+                    r->skip--;
+                else
+                    r->paused = !r->fn(r->arg, &x);
+            }
+            val_doc_free(doc);
+        }
+        sb_drop_front(&r->held, at);
+        if (r->paused)
+            return;
+        if (n >= ENTRIES_A_TURN) {
+            loop_timer_set(r->timer, 0);
+            return;
+        }
+        bool ended = container_ended(r);
+        if (more(r) || next_file(r))
+            continue;
+        /* The end of a container is told after its last line is written. */
+        if (!r->q.follow || ended)
+            finish(r);
+        return;
+    }
+}
+
+static void on_notify(void *arg, unsigned events)
+{
+    struct runtime_logs *r = arg;
+    char buf[4096];
+    (void)events;
+    if (read(r->notify, buf, sizeof buf) > 0)
+        loop_timer_set(r->timer, 0);
+}
+
+struct runtime_logs *runtime_logs(struct runtime *rt, const char *id, const struct log_query *q, runtime_log_fn *fn,
+                                  runtime_log_end_fn *end, void *arg, struct err *e)
+{
+    const struct container *c = runtime_find(rt, id);
+    if (!c)
+        return err_set(e, E_NOT_FOUND, "no such container: %.64s", id), NULL;
+    struct runtime_logs *r = xnew(struct runtime_logs);
+    r->rt = rt;
+    r->loop = runtime_loop(rt);
+    r->id = xstrdup(c->spec.id);
+    r->dir = xstrdup(c->dir);
+    r->q = *q;
+    r->fn = fn;
+    r->end = end;
+    r->arg = arg;
+    r->fd = r->notify = -1;
+    sb_init(&r->held, LINE_CAP_BYTES);
+    r->timer = loop_timer_new(r->loop, run, r);
+    if (q->tail >= 0) {
+        int64_t n = count_entries(r);
+        r->skip = MAX(n - q->tail, 0);
+    }
+    if (q->follow) {
+        r->notify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        if (r->notify >= 0 && inotify_add_watch(r->notify, r->dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) >= 0)
+            r->watch = loop_fd_add(r->loop, r->notify, LOOP_READ, on_notify, r);
+    }
+    for (int f = oldest(r); f >= 0 && !open_file(r, f);)
+        f--;
+    list_push_back(runtime_log_readers(rt), &r->node);
+    loop_timer_set(r->timer, 0);
+    return r;
+}
+
+void logs_container_ended(struct runtime *rt, const char *id)
+{
+    struct runtime_logs *r;
+    list_for(r, runtime_log_readers(rt), node)
+        if (str_equal(r->id, id))
+            loop_timer_set(r->timer, 0);
+}
+
+void runtime_logs_resume(struct runtime_logs *r)
+{
+    r->paused = false;
+    loop_timer_set(r->timer, 0);
+}
+
+void runtime_logs_stop(struct runtime_logs *r)
+{
+    if (!r)
+        return;
+    list_remove(&r->node);
+    loop_fd_remove(r->watch);
+    loop_timer_free(r->timer);
+    if (r->notify >= 0)
+        close(r->notify);
+    if (r->fd >= 0)
+        close(r->fd);
+    sb_done(&r->held);
+    free(r->id);
+    free(r->dir);
+    free(r);
+}

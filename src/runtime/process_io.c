@@ -1,0 +1,458 @@
+/* Processes of a container: the first one, in new namespaces, held at a gate until its start; and further ones
+ * (exec) that join the namespaces of the first by its pidfd. A child that cannot go on writes one sentence to
+ * its error pipe, which closes by exec otherwise. Order of the last steps: groups, user, capabilities,
+ * no_new_privs, seccomp, exec (runtime.md section 2; capabilities(7), seccomp(2)). */
+#include "runtime_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <shoal/base/file.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct identity {
+    struct user user;
+    uint64_t caps;
+};
+
+static _Noreturn void die(int errors, const struct err *e)
+{
+    ssize_t ignored = write(errors, e->text, strlen(e->text));
+    _exit(ignored < 0 ? 126 : 127);
+}
+
+int pty_open(int *ret_master, int *ret_slave, unsigned rows, unsigned cols, struct err *e)
+{
+    int number, unlock = 0;
+    char path[32];
+    AUTO_CLOSE int m = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (m < 0 || ioctl(m, TIOCSPTLCK, &unlock) < 0 || ioctl(m, TIOCGPTN, &number) < 0)
+        return err_errno(e, errno, "open a terminal");
+    snprintf(path, sizeof path, "/dev/pts/%d", number);
+    int s = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (s < 0)
+        return err_errno(e, errno, "open a terminal");
+    struct winsize w = { .ws_row = (unsigned short)(rows ? rows : 24), .ws_col = (unsigned short)(cols ? cols : 80) };
+    ioctl(m, TIOCSWINSZ, &w);
+    *ret_master = m;
+    m = -1;
+    *ret_slave = s;
+    return 0;
+}
+
+uint64_t process_start_id(pid_t pid)
+{
+    char path[64];
+    AUTO_FREE char *text = NULL;
+    size_t size;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    if (file_read(path, 4096, &text, &size, NULL) < 0)
+        return 0;
+    const char *p = strrchr(text, ')'); /* the name may hold anything */
+    for (int i = 0; p && i < 20; i++)
+        p = strchr(p + 1, ' ');
+    return p ? strtoull(p + 1, NULL, 10) : 0;
+}
+
+/* ---- steps inside the child ---- */
+static int set_ulimits(const struct container_spec *s, struct err *e)
+{
+    static const struct { const char *name; int what; } limits[] = {
+        { "core", RLIMIT_CORE }, { "cpu", RLIMIT_CPU }, { "data", RLIMIT_DATA }, { "fsize", RLIMIT_FSIZE },
+        { "locks", RLIMIT_LOCKS }, { "memlock", RLIMIT_MEMLOCK }, { "msgqueue", RLIMIT_MSGQUEUE },
+        { "nice", RLIMIT_NICE }, { "nofile", RLIMIT_NOFILE }, { "nproc", RLIMIT_NPROC }, { "rss", RLIMIT_RSS },
+        { "rtprio", RLIMIT_RTPRIO }, { "rttime", RLIMIT_RTTIME }, { "sigpending", RLIMIT_SIGPENDING },
+        { "stack", RLIMIT_STACK },
+    };
+    for (uint32_t i = 0; i < s->ulimits.n; i++) {
+        const struct container_ulimit *u = &s->ulimits.v[i];
+        struct rlimit r = { u->soft < 0 ? RLIM_INFINITY : (rlim_t)u->soft, u->hard < 0 ? RLIM_INFINITY : (rlim_t)u->hard };
+        unsigned k = 0;
+        while (k < ARRAY_N(limits) && !str_equal(limits[k].name, u->name))
+            k++;
+        if (k == ARRAY_N(limits))
+            return err_set(e, E_INVALID, "unknown ulimit \"%s\"", u->name);
+        if (setrlimit((__rlimit_resource_t)limits[k].what, &r) < 0)
+            return err_errno(e, errno, "ulimit %s", u->name);
+    }
+    return 0;
+}
+
+/* The root is already the container's: plain paths are its own. */
+static int find_user(const struct container_spec *s, const char *text, struct user *ret, struct err *e)
+{
+    AUTO_FREE char *passwd = NULL, *group = NULL;
+    size_t n;
+    if (file_read("/etc/passwd", 1 << 20, &passwd, &n, NULL) < 0)
+        passwd = NULL;
+    if (file_read("/etc/group", 1 << 20, &group, &n, NULL) < 0)
+        group = NULL;
+    return user_resolve(ret, text, &s->groups, passwd, group, e);
+}
+
+static int drop_bounding(uint64_t caps, struct err *e)
+{
+    for (unsigned i = 0; i < 64; i++)
+        if (!(caps >> i & 1) && prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1 && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
+            return err_errno(e, errno, "drop capability %u", i);
+    return 0;
+}
+
+static int set_caps(uint64_t caps, struct err *e)
+{
+    struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct d[2];
+    uint64_t last = 0;
+    while (last < 63 && prctl(PR_CAPBSET_READ, last + 1, 0, 0, 0) >= 0)
+        last++;
+    caps &= last >= 63 ? UINT64_MAX : (UINT64_C(1) << (last + 1)) - 1; /* what this kernel knows */
+    for (int i = 0; i < 2; i++) {
+        d[i].effective = d[i].permitted = (uint32_t)(caps >> (32 * i));
+        d[i].inheritable = 0;
+    }
+    return syscall(SYS_capset, &h, d) < 0 ? err_errno(e, errno, "set the capabilities") : 0;
+}
+
+static int become(const struct container_spec *s, const struct identity *who, struct err *e)
+{
+    gid_t groups[ARRAY_N(who->user.groups)];
+    (void)s;
+    for (unsigned i = 0; i < who->user.n_groups; i++)
+        groups[i] = who->user.groups[i];
+    int r = drop_bounding(who->caps, e);
+    if (r < 0)
+        return r;
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (setgroups(who->user.n_groups, groups) < 0 || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 ||
+        setresgid(who->user.gid, who->user.gid, who->user.gid) < 0 ||
+        setresuid(who->user.uid, who->user.uid, who->user.uid) < 0)
+        return err_errno(e, errno, "become user %u:%u", who->user.uid, who->user.gid);
+    /* Another user than root has its capabilities only through file capabilities, as in Docker. */
+    r = set_caps(who->user.uid == 0 ? who->caps : 0, e);
+    prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    return r;
+}
+
+static void wire_io(const struct process_start *p)
+{
+    if (p->tty)
+        ioctl(p->in, TIOCSCTTY, 0);
+    dup2(p->in, 0);
+    dup2(p->out, 1);
+    dup2(p->err >= 0 ? p->err : p->out, 2);
+}
+
+static int filter(const struct process_start *p, bool no_new_privs, struct err *e)
+{
+    if (no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return err_errno(e, errno, "no_new_privs");
+    if (!p->seccomp)
+        return 0;
+    struct sock_fprog prog = { .len = p->seccomp->n, .filter = p->seccomp->filter };
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) < 0 ? err_errno(e, errno, "system call filter") : 0;
+}
+
+/* Environment of the new process: HOME and PATH are there in any case. */
+static char **environment(const struct strs *a, const struct strs *b, const char *home, bool tty)
+{
+    char **v = xcalloc((size_t)a->n + (b ? b->n : 0) + 4, sizeof *v);
+    unsigned n = 0;
+    bool has_home = false, has_path = false;
+    const struct strs *lists[] = { a, b };
+    for (unsigned l = 0; l < 2; l++)
+        for (uint32_t i = 0; lists[l] && i < lists[l]->n; i++) {
+            const char *x = lists[l]->v[i];
+            const char *eq = strchr(x, '=');
+            size_t len = eq ? (size_t)(eq - x) + 1 : strlen(x);
+            unsigned k = 0;
+            while (k < n && strncmp(v[k], x, len) != 0)
+                k++;
+            v[k] = xstrdup(x);
+            n += k == n;
+            has_home |= str_starts(x, "HOME=");
+            has_path |= str_starts(x, "PATH=");
+        }
+    if (!has_path)
+        v[n++] = xstrdup("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    if (!has_home)
+        v[n++] = xasprintf("HOME=%s", home);
+    if (tty)
+        v[n++] = xstrdup("TERM=xterm");
+    return v;
+}
+
+/* execve along PATH of the new environment, so that a missing program is told from one that cannot run. */
+static void run_program(char *const argv[], char *const env[], struct err *e)
+{
+    const char *path = "";
+    for (unsigned i = 0; env[i]; i++)
+        if (str_starts(env[i], "PATH="))
+            path = env[i] + 5;
+    int error = ENOENT;
+    if (strchr(argv[0], '/')) {
+        execve(argv[0], argv, env);
+        error = errno;
+    } else {
+        while (*path) {
+            size_t n = strcspn(path, ":");
+            char full[4096];
+            snprintf(full, sizeof full, "%.*s/%s", (int)n, path, argv[0]);
+            execve(full, argv, env);
+            if (errno != ENOENT && errno != ENOTDIR)
+                error = errno;
+            path += n + (path[n] == ':');
+        }
+    }
+    err_errno(e, error, "exec \"%s\" in the container", argv[0]);
+}
+
+static void default_signals(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    for (int i = 1; i < 65; i++)
+        signal(i, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Process 1 of `init: true`: runs the program as its child, passes signals on, reaps what is left to it. */
+static pid_t init_child;
+static void forward(int signum)
+{
+    if (init_child > 0)
+        kill(init_child, signum);
+}
+
+static void become_init(int errors)
+{
+    struct sigaction sa = { .sa_handler = forward };
+    pid_t child = fork();
+    if (child == 0)
+        return;
+    init_child = child;
+    for (int i = 1; i < 32; i++)
+        if (i != SIGCHLD && i != SIGKILL && i != SIGSTOP)
+            sigaction(i, &sa, NULL);
+    close(errors);
+    syscall(SYS_close_range, 0u, ~0u, 0u);
+    for (;;) {
+        int status;
+        pid_t p = wait(&status);
+        if (p == child || (p < 0 && errno == ECHILD))
+            _exit(p < 0 ? 0 : WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+    }
+}
+
+static _Noreturn void finish(const struct process_start *p, const struct exec_spec *x, int errors)
+{
+    struct err e = { 0 };
+    const struct container_spec *s = p->spec;
+    struct identity who = { 0 };
+    bool privileged = s->privileged || (x && x->privileged);
+    const char *cwd = x && x->cwd ? x->cwd : s->cwd ? s->cwd : "/";
+    if (find_user(s, x && x->user ? x->user : s->user, &who.user, &e) < 0 ||
+        capability_set(&s->cap_add, &s->cap_drop, privileged, &who.caps, &e) < 0)
+        die(errors, &e);
+    if (!x && file_mkdirs(cwd, 0755, NULL) < 0)
+        err_set(&e, E_IO, "unused"); /* a read-only root: chdir says what is missing */
+    if (chdir(cwd) < 0) {
+        err_errno(&e, errno, "working directory %s", cwd);
+        die(errors, &e);
+    }
+    const struct strs *argv = x ? &x->argv : &s->argv;
+    char **v = xcalloc((size_t)argv->n + 1, sizeof *v);
+    for (uint32_t i = 0; i < argv->n; i++)
+        v[i] = argv->v[i];
+    char **env = environment(&s->env, x ? &x->env : NULL, who.user.home, p->tty);
+    if (fchown(0, who.user.uid, (gid_t)-1) < 0 && p->tty) {
+        err_errno(&e, errno, "owner of the terminal");
+        die(errors, &e);
+    }
+    if (!x && s->init)
+        become_init(errors);
+    struct process_start q = *p;
+    if (privileged)
+        q.seccomp = NULL;
+    /* With no_new_privs the filter needs no privilege and comes last; without, before capabilities go. */
+    default_signals();
+    if (!s->no_new_privs && filter(&q, false, &e) < 0)
+        die(errors, &e);
+    if (become(s, &who, &e) < 0)
+        die(errors, &e);
+    if (s->no_new_privs && filter(&q, true, &e) < 0)
+        die(errors, &e);
+    if (!x)
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
+    run_program(v, env, &e);
+    die(errors, &e);
+}
+
+static _Noreturn void first_process(const struct process_start *p, int gate, int errors, int netns)
+{
+    struct err e = { 0 };
+    const struct container_spec *s = p->spec;
+    char go;
+    prctl(PR_SET_NAME, "shoal-init", 0, 0, 0);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* /proc/self/exe is the host's binary: nobody inside may open it */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    setsid();
+    if (read(gate, &go, 1) != 1) /* in its control group */
+        _exit(127);
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        err_errno(&e, errno, "new cgroup namespace");
+    else if (netns >= 0 && setns(netns, CLONE_NEWNET) < 0)
+        err_errno(&e, errno, "join the network namespace");
+    else if (s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
+        err_errno(&e, errno, "host name");
+    if (e.code)
+        die(errors, &e);
+    if (s->oom_score_adj) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", (int)s->oom_score_adj);
+        if (file_poke("/proc/self/oom_score_adj", text, &e) < 0)
+            die(errors, &e);
+    }
+    umask(0022);
+    if (set_ulimits(s, &e) < 0 || root_setup(s, p->dir, p->tty ? p->in : -1, &e) < 0)
+        die(errors, &e);
+    if (write(errors, "", 1) != 1) /* a lone NUL: ready */
+        _exit(127);
+    if (read(gate, &go, 1) != 1)
+        _exit(127);
+    wire_io(p);
+    finish(p, NULL, errors);
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate, int *ret_errors, struct err *e)
+{
+    const struct container_spec *s = p->spec;
+    int gate[2], errors[2], netns = -1;
+    uint64_t flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+    bool host_net = str_equal(s->netns, "host");
+    if (s->netns && !host_net) {
+        netns = open(s->netns, O_RDONLY | O_CLOEXEC);
+        if (netns < 0)
+            return err_errno(e, errno, "network namespace %s", s->netns);
+    }
+    if (!s->netns)
+        flags |= CLONE_NEWNET;
+    if (pipe2(gate, O_CLOEXEC) < 0)
+        return err_errno(e, errno, "pipe");
+    if (pipe2(errors, O_CLOEXEC) < 0) {
+        close(gate[0]);
+        close(gate[1]);
+        close_fd(netns);
+        return err_errno(e, errno, "pipe");
+    }
+    struct clone_args args = { .flags = flags, .exit_signal = SIGCHLD };
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    if (pid == 0) {
+        close(gate[1]);
+        close(errors[0]);
+        first_process(p, gate[0], errors[1], netns);
+    }
+    int error = errno;
+    close(gate[0]);
+    close(errors[1]);
+    close_fd(netns);
+    int r = pid < 0 ? err_errno(e, error, "new namespaces") : cgroup_add(p->cgroup_parent, s->id, pid, e);
+    if (r == 0 && write(gate[1], "", 1) != 1)
+        r = err_set(e, E_INTERNAL, "the container's first process died");
+    if (r < 0) {
+        close(gate[1]);
+        close(errors[0]);
+        if (pid > 0) {
+            kill(pid, SIGKILL);
+            waitpid(pid, NULL, 0);
+        }
+        return r;
+    }
+    *ret_pid = pid;
+    *ret_gate = gate[1];
+    *ret_errors = errors[0];
+    return 0;
+}
+
+static _Noreturn void exec_process(const struct process_start *p, const struct exec_spec *x, int pidfd, int errors,
+                                   int report)
+{
+    struct err e = { 0 };
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (cgroup_add(p->cgroup_parent, p->spec->id, getpid(), &e) < 0)
+        die(errors, &e);
+    if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
+        err_errno(&e, errno, "join the container");
+        die(errors, &e);
+    }
+    /* The new pid namespace is for children; CLONE_PARENT makes this one a child of the shim. */
+    struct clone_args args = { .flags = CLONE_PARENT, .exit_signal = 0 };
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0) {
+        err_errno(&e, errno, "fork");
+        die(errors, &e);
+    }
+    if (pid > 0)
+        _exit(write(report, &pid, sizeof pid) == sizeof pid ? 0 : 127);
+    setsid();
+    umask(0022);
+    wire_io(p);
+    finish(p, x, errors);
+}
+
+int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t container_pid, pid_t *ret_pid,
+                 int *ret_errors, struct err *e)
+{
+    int errors[2], report[2], status;
+    pid_t pid = -1;
+    AUTO_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, container_pid, 0);
+    if (pidfd < 0)
+        return err_errno(e, errno, "the container's process");
+    if (pipe2(errors, O_CLOEXEC) < 0)
+        return err_errno(e, errno, "pipe");
+    if (pipe2(report, O_CLOEXEC) < 0) {
+        close(errors[0]);
+        close(errors[1]);
+        return err_errno(e, errno, "pipe");
+    }
+    pid_t middle = fork();
+    if (middle == 0) {
+        close(errors[0]);
+        close(report[0]);
+        exec_process(p, x, pidfd, errors[1], report[1]);
+    }
+    close(errors[1]);
+    close(report[1]);
+    bool reported = middle > 0 && read(report[0], &pid, sizeof pid) == sizeof pid;
+    close(report[0]);
+    if (middle > 0)
+        waitpid(middle, &status, 0);
+    if (!reported) {
+        char text[512];
+        ssize_t n = middle > 0 ? read(errors[0], text, sizeof text - 1) : -1;
+        close(errors[0]);
+        return err_set(e, E_INTERNAL, "%.*s", n > 0 ? (int)n : 12, n > 0 ? text : "cannot fork.");
+    }
+    *ret_pid = pid;
+    *ret_errors = errors[0];
+    return 0;
+}

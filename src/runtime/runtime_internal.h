@@ -1,0 +1,106 @@
+/* Shared by the runtime's files. Three processes: the daemon (runtime_io.c, logs_io.c), the spawner
+ * (spawner_io.c) and a shim for each container (shim_io.c), which forks the container itself (process_io.c). */
+#ifndef RUNTIME_INTERNAL_H
+#define RUNTIME_INTERNAL_H
+
+#include <shoal/base/list.h>
+#include <shoal/base/map.h>
+#include <shoal/base/rng.h>
+#include <shoal/runtime.h>
+#include <sys/types.h>
+
+/* ---- capabilities and signals (capability.c, signal.c; pure) ---- */
+/* Bit mask of the default capabilities with add and drop applied ("ALL", with or without CAP_). */
+int capability_set(const struct strs *add, const struct strs *drop, bool privileged, uint64_t *ret, struct err *e)
+    must_check;
+const char *capability_name(unsigned n); /* "CAP_CHOWN", NULL: none */
+/* "SIGTERM", "TERM", "15", "RTMIN+3"; -E_INVALID. */
+int signal_number(const char *text, struct err *e) must_check;
+
+/* ---- user.c (pure): "name|id[:group|id]" by the image's own passwd and group (either may be NULL) ---- */
+struct user {
+    uint32_t uid, gid;
+    uint32_t groups[64]; /* supplementary */
+    unsigned n_groups;
+    char home[256];      /* "/" when unknown */
+};
+int user_resolve(struct user *ret, const char *text, const struct strs *more_groups, const char *passwd,
+                 const char *group, struct err *e) must_check;
+
+/* ---- seccomp.c ---- */
+struct seccomp_program { void *filter; uint16_t n; }; /* struct sock_filter */
+int seccomp_build(struct seccomp_program *ret, uint64_t caps, struct err *e) must_check;
+void seccomp_free(struct seccomp_program *p);
+
+/* ---- kern_cgroup.c: one group a container, "PARENT/ID", on v2 or each v1 controller ---- */
+int cgroup_create(const char *parent, const struct container_spec *s, struct err *e) must_check;
+int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e) must_check;
+bool cgroup_oom_killed(const char *parent, const char *id);
+/* Kills what is in it and removes it; false: something still lives. */
+bool cgroup_remove(const char *parent, const char *id);
+int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
+/* Ids of the groups below PARENT, for cleaning up. */
+void cgroup_list(const char *parent, struct strs *ret);
+void cgroup_remove_parent(const char *parent); /* if empty */
+
+/* ---- kern_root.c: in the container's new mount namespace ---- */
+int root_setup(const struct container_spec *s, const char *dir, int pty_slave, struct err *e) must_check;
+
+/* ---- process_io.c ---- */
+struct process_start {
+    const struct container_spec *spec;
+    const char *dir, *cgroup_parent;
+    const struct seccomp_program *seccomp; /* NULL: none */
+    int in, out, err;  /* descriptors of the process; taken over by dup */
+    bool tty;          /* in is the slave of a pty */
+};
+/* Forks process 1 in new namespaces, everything set up, waiting; gate: write one byte to go on. errors: reads
+ * EOF once it runs, or the sentence why it could not. Returns the pid. */
+int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate, int *ret_errors, struct err *e)
+    must_check;
+/* One more process inside. errors as above. */
+int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t container_pid, pid_t *ret_pid,
+                 int *ret_errors, struct err *e) must_check;
+int pty_open(int *ret_master, int *ret_slave, unsigned rows, unsigned cols, struct err *e) must_check;
+uint64_t process_start_id(pid_t pid); /* 0: gone */
+
+/* ---- log_io.c: the writer in the shim ---- */
+struct log_file;
+struct log_file *log_file_open(const char *dir, int64_t max_bytes, int64_t max_files);
+void log_file_write(struct log_file *f, bool err, const char *p, size_t size); /* raw output; framed to lines inside */
+void log_file_close(struct log_file *f);
+
+/* ---- shim_io.c and its wire: SOCK_SEQPACKET, struct shim_head then a body ---- */
+enum shim_message {
+    SHIM_START = 1,  /* daemon: -> REPLY */
+    SHIM_SIGNAL,     /* daemon: arg = signal -> REPLY */
+    SHIM_KILL_ALL,   /* daemon: SIGKILL to everything in the container -> REPLY */
+    SHIM_EXEC,       /* daemon: packed exec_spec + a stream socket -> REPLY, later EXEC_EXIT */
+    SHIM_RESIZE,     /* daemon: id of an exec (0: the container), arg = rows << 16 | cols -> REPLY */
+    SHIM_QUIT,       /* daemon: kill, clean up, exit: EOF follows */
+    SHIM_STATE,      /* shim: packed container_state; at connect and at each change */
+    SHIM_REPLY,      /* shim: arg = 0 or -E_, text */
+    SHIM_EXEC_EXIT,  /* shim: id, arg = exit code */
+    SHIM_ATTACH,     /* daemon: + a stream socket: stdin and live output of the container -> REPLY */
+};
+enum { SHIM_MESSAGE_MAX_BYTES = 128 << 10 };
+struct shim_head { uint32_t type; int32_t arg; uint64_t id; };
+
+struct shim_args {
+    const char *dir, *cgroup_parent;
+    struct container_spec *spec;
+    int listen_fd;
+    const struct seccomp_program *seccomp;
+    const struct err *failed; /* it cannot be made: the shim only says why */
+};
+int shim_run(const struct shim_args *a); /* exit status */
+
+/* What logs_io.c needs of the runtime. */
+struct loop *runtime_loop(const struct runtime *rt);
+struct list_node *runtime_log_readers(struct runtime *rt);
+void logs_container_ended(struct runtime *rt, const char *id); /* followers: look again */
+
+/* ---- spawner_io.c: SOCK_SEQPACKET: "DIR\0CGROUP\0" + {listening socket, memfd with the packed spec} ---- */
+int spawner_socket(void); /* of the daemon; -1: not started */
+
+#endif

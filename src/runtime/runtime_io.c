@@ -1,0 +1,824 @@
+/* The daemon's side of containers: one object a container, a connection to its shim, and requests that wait
+ * for the shim's answers. Shims are found again after a restart by their sockets in DIR/<id>/; a container
+ * whose shim is gone is dead, its remains are taken away. */
+#include "runtime_internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <shoal/base/log.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+LOG_MODULE("runtime");
+
+enum { SPEC_FILE_MAX = 64 << 20, KILL_AFTER_STOP_MS = 5000 };
+
+struct request {
+    uint64_t id;
+    uint32_t type;
+    runtime_done_fn *done;
+    runtime_exec_fn *started;
+    runtime_exit_fn *exited;
+    void *arg;
+    struct stream *stream;
+    struct request *next;
+};
+struct box { /* one container */
+    struct container c;
+    struct runtime *rt;
+    int fd;
+    struct loop_fd *watch;
+    struct request *requests;         /* asked, not answered; execs until they end */
+    runtime_done_fn *created;         /* runtime_create in flight */
+    runtime_done_fn *stopped;
+    runtime_done_fn *deleted;
+    void *created_arg, *stopped_arg, *deleted_arg;
+    struct loop_timer *stop_timer;
+    bool respawning, dying;
+    runtime_done_fn *restarted;
+    void *restarted_arg;
+};
+struct runtime {
+    struct loop *loop;
+    char *dir, *cgroup;
+    runtime_event_fn *event;
+    void *event_arg;
+    struct map boxes; /* id -> struct box */
+    struct list_node log_readers;
+    uint64_t next_id;
+};
+
+struct loop *runtime_loop(const struct runtime *rt)
+{
+    return rt->loop;
+}
+
+struct list_node *runtime_log_readers(struct runtime *rt)
+{
+    return &rt->log_readers;
+}
+
+static struct box *box_find(const struct runtime *rt, const char *id)
+{
+    return map_find(&rt->boxes, id);
+}
+
+static char *box_path(const struct box *b, const char *name)
+{
+    return path_join(b->c.dir, name);
+}
+
+static void box_free(struct box *b)
+{
+    loop_fd_remove(b->watch);
+    if (b->fd >= 0)
+        close(b->fd);
+    loop_timer_free(b->stop_timer);
+    container_spec_clear(&b->c.spec);
+    container_state_clear(&b->c.state);
+    free(b->c.dir);
+    free(b);
+}
+
+/* Sockets are addressed through a descriptor of their folder: paths may be longer than sun_path. */
+static int shim_address(const char *dir, struct sockaddr_un *ret, int *ret_dirfd, struct err *e)
+{
+    int d = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (d < 0)
+        return err_errno(e, errno, "%s", dir);
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/shim.sock", d);
+    *ret_dirfd = d;
+    return 0;
+}
+
+static int shim_listen(const char *dir, struct err *e)
+{
+    struct sockaddr_un a;
+    AUTO_CLOSE int d = -1;
+    int r = shim_address(dir, &a, &d, e);
+    if (r < 0)
+        return r;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    unlink(a.sun_path);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 8) < 0) {
+        r = err_errno(e, errno, "socket of the shim");
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    return fd;
+}
+
+static int shim_connect(const char *dir, struct err *e)
+{
+    struct sockaddr_un a;
+    AUTO_CLOSE int d = -1;
+    int r = shim_address(dir, &a, &d, e);
+    if (r < 0)
+        return r;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+        r = err_errno(e, errno, "the shim of the container");
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    return fd;
+}
+
+static void announce(struct box *b)
+{
+    if (!b->dying)
+        b->rt->event(b->rt->event_arg, &b->c);
+    if (b->c.state.phase == CONTAINER_EXITED || b->dying)
+        logs_container_ended(b->rt, b->c.spec.id);
+}
+
+/* ---- requests ---- */
+static struct request *ask(struct box *b, uint32_t type, int32_t arg, uint64_t target, const void *p, size_t size,
+                           const int *fd)
+{
+    struct request *q = xnew(struct request);
+    q->id = target ? target : ++b->rt->next_id;
+    q->type = type;
+    q->next = b->requests;
+    b->requests = q;
+    struct shim_head h = { type, arg, q->id };
+    AUTO_FREE char *bytes = xcalloc(1, sizeof h + size);
+    memcpy(bytes, &h, sizeof h);
+    if (size)
+        memcpy(bytes + sizeof h, p, size);
+    struct err e;
+    if (b->fd < 0 || fd_send_with_fds(b->fd, bytes, sizeof h + size, fd, fd ? 1 : 0, &e) < 0) {
+        if (b->fd >= 0)
+            shutdown(b->fd, SHUT_RDWR); /* EOF answers everything that waits */
+    }
+    return q;
+}
+
+static struct request *take_request(struct box *b, uint64_t id, uint32_t type)
+{
+    for (struct request **q = &b->requests; *q; q = &(*q)->next)
+        if ((*q)->id == id && (!type || (*q)->type == type)) {
+            struct request *found = *q;
+            *q = found->next;
+            return found;
+        }
+    return NULL;
+}
+
+static void answer(struct request *q, int result, const struct err *e)
+{
+    if (q->started) {
+        if (result < 0) {
+            stream_free(q->stream);
+            q->started(q->arg, result, NULL, 0, e);
+        } else {
+            q->started(q->arg, 0, q->stream, q->id, NULL);
+        }
+    } else if (q->done) {
+        q->done(q->arg, result, e);
+    }
+}
+
+static void fail_requests(struct box *b)
+{
+    struct err e;
+    err_set(&e, E_CONFLICT, "the container is not running");
+    for (struct request *q; (q = b->requests);) {
+        b->requests = q->next;
+        if (q->started && !q->stream) /* exec that ran: it ended with its container */
+            q->exited(q->arg, q->id, 137);
+        else
+            answer(q, -E_CONFLICT, &e);
+        free(q);
+    }
+}
+
+/* ---- deletion ---- */
+struct removal { struct box *b; struct err e; int result; };
+
+static void remove_work(void *arg)
+{
+    struct removal *m = arg;
+    m->result = file_remove_tree(m->b->c.dir, &m->e);
+}
+
+static void remove_done(void *arg)
+{
+    struct removal *m = arg;
+    struct box *b = m->b;
+    map_remove(&b->rt->boxes, b->c.spec.id);
+    if (m->result < 0)
+        log_warn("%s", m->e.text);
+    if (b->deleted)
+        b->deleted(b->deleted_arg, m->result, m->result < 0 ? &m->e : NULL);
+    box_free(b);
+    free(m);
+}
+
+static void remove_box(struct box *b)
+{
+    for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id); i++)
+        poll(NULL, 0, 1);
+    struct removal *m = xnew(struct removal);
+    m->b = b;
+    if (loop_work(b->rt->loop, LANE_BULK, remove_work, remove_done, m) < 0) {
+        remove_work(m);
+        remove_done(m);
+    }
+}
+
+/* ---- the shim speaks ---- */
+static void finish_create(struct box *b)
+{
+    runtime_done_fn *done = TAKE(b->created);
+    if (!done)
+        return;
+    if (b->c.state.ready) {
+        done(b->created_arg, 0, NULL);
+        return;
+    }
+    struct err e;
+    err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made");
+    b->dying = true;
+    remove_box(b);
+    done(b->created_arg, -e.code, &e);
+}
+
+static void got_state(struct box *b, const void *p, size_t size)
+{
+    struct container_state next = { 0 };
+    struct err e;
+    if (rec_unpack(&container_state_rec, &next, p, size, &e) < 0) {
+        log_warn("container %.12s: state of its shim: %s", b->c.spec.id, e.text);
+        return;
+    }
+    bool changed = !container_state_equal(&next, &b->c.state);
+    container_state_clear(&b->c.state);
+    b->c.state = next;
+    if (b->created) {
+        if (next.ready || next.phase == CONTAINER_EXITED)
+            finish_create(b);
+        if (b->dying)
+            return;
+    } else if (b->restarted && next.ready) {
+        runtime_done_fn *done = TAKE(b->restarted);
+        runtime_start(b->rt, b->c.spec.id, done, b->restarted_arg);
+        return;
+    }
+    if (changed)
+        announce(b);
+    if (next.phase == CONTAINER_EXITED && b->stopped) {
+        loop_timer_set(b->stop_timer, -1);
+        runtime_done_fn *done = TAKE(b->stopped);
+        done(b->stopped_arg, 0, NULL);
+    }
+}
+
+static void mark_dead(struct box *b)
+{
+    struct container_state *s = &b->c.state;
+    s->phase = CONTAINER_EXITED;
+    s->exit_code = 137;
+    s->pid = 0;
+    s->ready = false;
+    s->finished_ns = clock_real_ns();
+    str_set(&s->error, "its shim is gone (killed, or the machine restarted)");
+    for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id); i++)
+        poll(NULL, 0, 1);
+    struct sb json;
+    struct err e;
+    AUTO_FREE char *path = box_path(b, "state.json");
+    sb_init(&json, 65536);
+    rec_to_json(&container_state_rec, s, &json);
+    if (file_write_atomic(path, json.s, json.len, 0640, &e) < 0)
+        log_warn("%s", e.text);
+    sb_done(&json);
+}
+
+static void shim_gone(struct box *b)
+{
+    loop_fd_remove(b->watch);
+    b->watch = NULL;
+    close(b->fd);
+    b->fd = -1;
+    fail_requests(b);
+    if (b->deleted) {
+        remove_box(b);
+        return;
+    }
+    if (b->c.state.phase != CONTAINER_EXITED) {
+        mark_dead(b);
+        if (b->created) {
+            finish_create(b);
+            return;
+        }
+        announce(b);
+    }
+    if (b->restarted) {
+        struct err e;
+        err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
+        runtime_done_fn *done = TAKE(b->restarted);
+        done(b->restarted_arg, -e.code, &e);
+    }
+    if (b->stopped) {
+        runtime_done_fn *done = TAKE(b->stopped);
+        done(b->stopped_arg, 0, NULL);
+    }
+}
+
+static void got_reply(struct box *b, const struct shim_head *h, const char *text, size_t size)
+{
+    struct err e;
+    struct request *q = take_request(b, h->id, 0);
+    if (!q)
+        return;
+    if (h->arg < 0)
+        err_set(&e, -h->arg, "%.*s", (int)MIN(size, sizeof e.text - 1), text);
+    answer(q, h->arg, h->arg < 0 ? &e : NULL);
+    if (q->started && h->arg >= 0) { /* waits for its end */
+        q->stream = NULL;
+        q->next = b->requests;
+        b->requests = q;
+        return;
+    }
+    free(q);
+}
+
+static void on_shim(void *arg, unsigned events)
+{
+    static char buf[SHIM_MESSAGE_MAX_BYTES];
+    struct box *b = arg;
+    (void)events;
+    for (int i = 0; i < 16; i++) {
+        struct shim_head h;
+        ssize_t n = recv(b->fd, buf, sizeof buf, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n < (ssize_t)sizeof h) {
+            shim_gone(b);
+            return;
+        }
+        memcpy(&h, buf, sizeof h);
+        const char *body = buf + sizeof h;
+        size_t size = (size_t)n - sizeof h;
+        if (h.type == SHIM_STATE) {
+            got_state(b, body, size);
+            if (b->dying)
+                return;
+        } else if (h.type == SHIM_REPLY) {
+            got_reply(b, &h, body, size);
+        } else if (h.type == SHIM_EXEC_EXIT) {
+            struct request *q = take_request(b, h.id, SHIM_EXEC);
+            if (q)
+                q->exited(q->arg, q->id, h.arg);
+            free(q);
+        }
+    }
+}
+
+static void on_stop_timeout(void *arg)
+{
+    struct box *b = arg;
+    if (b->c.state.phase == CONTAINER_RUNNING) {
+        ask(b, SHIM_KILL_ALL, 0, 0, NULL, 0, NULL);
+        loop_timer_set(b->stop_timer, KILL_AFTER_STOP_MS);
+    }
+}
+
+static struct box *box_new(struct runtime *rt, const char *id)
+{
+    struct box *b = xnew(struct box);
+    b->rt = rt;
+    b->fd = -1;
+    b->c.dir = path_join(rt->dir, id);
+    b->stop_timer = loop_timer_new(rt->loop, on_stop_timeout, b);
+    return b;
+}
+
+/* ---- creation ---- */
+/* The specification as kept: everything but the data of secrets. */
+static int save_spec(const struct box *b, struct err *e)
+{
+    struct sb p;
+    AUTO_FREE char *path = box_path(b, "spec.mp");
+    sb_init(&p, SPEC_FILE_MAX);
+    rec_pack(&container_spec_rec, &b->c.spec, &p);
+    int r = file_write_atomic(path, p.s, p.len, 0600, e);
+    sb_done(&p);
+    return r;
+}
+
+static int make_folders(const struct box *b, struct err *e)
+{
+    static const char *const names[] = { "upper", "work", "merged", "files", "secrets" };
+    int r = 0;
+    for (unsigned i = 0; i < ARRAY_N(names) && r == 0; i++) {
+        AUTO_FREE char *path = box_path(b, names[i]);
+        r = file_mkdirs(path, i == 3 || i == 4 ? 0700 : 0755, e);
+    }
+    return r;
+}
+
+static int spawn_shim(struct box *b, const struct container_spec *full, struct err *e)
+{
+    struct sb p;
+    int fds[2];
+    AUTO_CLOSE int listener = shim_listen(b->c.dir, e);
+    if (listener < 0)
+        return listener;
+    AUTO_CLOSE int memfd = memfd_create("spec", MFD_CLOEXEC);
+    sb_init(&p, SPEC_FILE_MAX);
+    rec_pack(&container_spec_rec, full, &p);
+    int r = memfd < 0 ? err_errno(e, errno, "memfd") : fd_write_all(memfd, p.s, p.len, e);
+    crypto_wipe(p.s, p.len);
+    sb_done(&p);
+    if (r < 0)
+        return r;
+    b->fd = shim_connect(b->c.dir, e);
+    if (b->fd < 0)
+        return b->fd;
+    AUTO_FREE char *request = xasprintf("%s%c%s", b->c.dir, 0, b->rt->cgroup);
+    fds[0] = listener;
+    fds[1] = memfd;
+    r = fd_send_with_fds(spawner_socket(), request, strlen(b->c.dir) + strlen(b->rt->cgroup) + 2, fds, 2, e);
+    if (r < 0)
+        return err_wrap(e, "spawner");
+    b->watch = loop_fd_add(b->rt->loop, b->fd, LOOP_READ, on_shim, b);
+    return 0;
+}
+
+void runtime_create(struct runtime *rt, const struct container_spec *spec, runtime_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    int r = 0;
+    if (box_find(rt, spec->id))
+        r = err_set(&e, E_EXISTS, "container %.12s exists already", spec->id);
+    for (struct map_item *it = NULL; r == 0 && spec->name && (it = map_next(&rt->boxes, it));) {
+        const struct box *other = it->value;
+        if (str_equal(other->c.spec.name, spec->name) && !other->dying)
+            r = err_set(&e, E_CONFLICT, "the container name \"%s\" is used by container %.12s; remove or rename that one",
+                        spec->name, other->c.spec.id);
+    }
+    if (r == 0 && spec->argv.n == 0)
+        r = err_set(&e, E_INVALID, "no command given and the image has none");
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    struct box *b = box_new(rt, spec->id);
+    container_spec_copy(&b->c.spec, spec);
+    for (uint32_t i = 0; i < b->c.spec.files.n; i++)
+        if (b->c.spec.files.v[i].secret) {
+            struct bytes *d = &b->c.spec.files.v[i].data;
+            crypto_wipe(d->v, d->n);
+            free(d->v);
+            *d = (struct bytes){ 0 };
+        }
+    map_put(&rt->boxes, spec->id, b);
+    b->created = done;
+    b->created_arg = arg;
+    b->c.state.created_ns = clock_real_ns();
+    r = make_folders(b, &e);
+    if (r == 0)
+        r = save_spec(b, &e);
+    if (r == 0)
+        r = spawn_shim(b, spec, &e);
+    if (r < 0) {
+        b->created = NULL;
+        b->dying = true;
+        if (b->watch || b->fd >= 0) {
+            loop_fd_remove(b->watch);
+            b->watch = NULL;
+        }
+        remove_box(b);
+        done(arg, r, &e);
+    }
+}
+
+/* ---- the other calls ---- */
+static struct box *box_or_fail(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg)
+{
+    struct box *b = box_find(rt, id);
+    struct err e;
+    if (b && !b->dying)
+        return b;
+    err_set(&e, E_NOT_FOUND, "no such container: %.64s", id);
+    done(arg, -E_NOT_FOUND, &e);
+    return NULL;
+}
+
+void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    struct box *b = box_or_fail(rt, id, done, arg);
+    if (!b)
+        return;
+    if (b->c.state.phase == CONTAINER_RUNNING) {
+        err_set(&e, E_CONFLICT, "container %.12s runs already", id);
+        done(arg, -E_CONFLICT, &e);
+        return;
+    }
+    if (b->c.state.phase == CONTAINER_EXITED) { /* again: a new shim over the same folder */
+        if (b->fd >= 0) {
+            loop_fd_remove(b->watch);
+            b->watch = NULL;
+            close(b->fd);
+            b->fd = -1;
+        }
+        int64_t created = b->c.state.created_ns;
+        container_state_clear(&b->c.state);
+        b->c.state.created_ns = created;
+        b->restarted = done;
+        b->restarted_arg = arg;
+        if (spawn_shim(b, &b->c.spec, &e) < 0) {
+            b->restarted = NULL;
+            mark_dead(b);
+            done(arg, -e.code, &e);
+        }
+        return;
+    }
+    struct request *q = ask(b, SHIM_START, 0, 0, NULL, 0, NULL);
+    q->done = done;
+    q->arg = arg;
+}
+
+int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e)
+{
+    struct box *b = box_find(rt, id);
+    if (!b || b->dying)
+        return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
+    if (b->c.state.phase != CONTAINER_RUNNING)
+        return err_set(e, E_CONFLICT, "container %.12s is not running", id);
+    ask(b, SHIM_SIGNAL, signum, 0, NULL, 0, NULL);
+    return 0;
+}
+
+void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg)
+{
+    struct box *b = box_or_fail(rt, id, done, arg);
+    if (!b)
+        return;
+    if (b->c.state.phase != CONTAINER_RUNNING) {
+        done(arg, 0, NULL);
+        return;
+    }
+    if (b->stopped) {
+        struct err e;
+        err_set(&e, E_BUSY, "container %.12s is being stopped already", id);
+        done(arg, -E_BUSY, &e);
+        return;
+    }
+    int signum = signal_number(b->c.spec.stop_signal ? b->c.spec.stop_signal : "SIGTERM", NULL);
+    b->stopped = done;
+    b->stopped_arg = arg;
+    ask(b, SHIM_SIGNAL, signum > 0 ? signum : SIGTERM, 0, NULL, 0, NULL);
+    loop_timer_set(b->stop_timer, grace_ns / MS_NS);
+}
+
+void runtime_delete(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg)
+{
+    struct box *b = box_or_fail(rt, id, done, arg);
+    if (!b)
+        return;
+    b->dying = true;
+    logs_container_ended(rt, b->c.spec.id);
+    b->deleted = done;
+    b->deleted_arg = arg;
+    if (b->fd >= 0)
+        free(take_request(b, ask(b, SHIM_QUIT, 0, 0, NULL, 0, NULL)->id, 0)); /* answered by EOF */
+    else
+        remove_box(b);
+}
+
+void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *spec, runtime_exec_fn *started,
+                  runtime_exit_fn *exited, void *arg)
+{
+    struct err e = { 0 };
+    struct sb p;
+    int pair[2];
+    struct box *b = box_find(rt, id);
+    if (!b || b->dying)
+        err_set(&e, E_NOT_FOUND, "no such container: %.64s", id);
+    else if (b->c.state.phase != CONTAINER_RUNNING)
+        err_set(&e, E_CONFLICT, "container %.12s is not running", id);
+    else if (spec->argv.n == 0)
+        err_set(&e, E_INVALID, "no command given");
+    else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        err_errno(&e, errno, "exec");
+    if (e.code) {
+        started(arg, -e.code, NULL, 0, &e);
+        return;
+    }
+    sb_init(&p, SHIM_MESSAGE_MAX_BYTES - 64);
+    rec_pack(&exec_spec_rec, spec, &p);
+    if (p.overflow) {
+        sb_done(&p);
+        close(pair[0]);
+        close(pair[1]);
+        err_set(&e, E_TOO_BIG, "the command and its environment are longer than %d bytes", SHIM_MESSAGE_MAX_BYTES - 64);
+        started(arg, -e.code, NULL, 0, &e);
+        return;
+    }
+    struct request *q = ask(b, SHIM_EXEC, 0, 0, p.s, p.len, &pair[1]);
+    close(pair[1]);
+    sb_done(&p);
+    q->started = started;
+    q->exited = exited;
+    q->arg = arg;
+    q->stream = stream_from_fd(rt->loop, pair[0]);
+}
+
+struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e)
+{
+    int pair[2];
+    struct box *b = box_find(rt, id);
+    if (!b || b->dying)
+        return err_set(e, E_NOT_FOUND, "no such container: %.64s", id), NULL;
+    if (b->fd < 0 || b->c.state.phase == CONTAINER_EXITED)
+        return err_set(e, E_CONFLICT, "container %.12s is not running", id), NULL;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_errno(e, errno, "attach"), NULL;
+    ask(b, SHIM_ATTACH, 0, 0, NULL, 0, &pair[1]);
+    close(pair[1]);
+    return stream_from_fd(rt->loop, pair[0]);
+}
+
+int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, uint16_t rows, uint16_t cols,
+                        struct err *e)
+{
+    struct box *b = box_find(rt, id);
+    if (!b || b->dying || b->fd < 0)
+        return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
+    struct request *q = ask(b, SHIM_RESIZE, (int32_t)((uint32_t)rows << 16 | cols), exec_id, NULL, 0, NULL);
+    if (exec_id) /* the request of the exec itself keeps the id */
+        free(take_request(b, q->id, SHIM_RESIZE));
+    return 0;
+}
+
+const struct container *runtime_find(const struct runtime *rt, const char *ref)
+{
+    const struct box *b = box_find(rt, ref), *prefix = NULL;
+    if (b)
+        return b->dying ? NULL : &b->c;
+    size_t n = strlen(ref);
+    unsigned n_prefix = 0;
+    for (struct map_item *it = NULL; (it = map_next(&rt->boxes, it));) {
+        b = it->value;
+        if (b->dying)
+            continue;
+        if (str_equal(b->c.spec.name, *ref == '/' ? ref + 1 : ref))
+            return &b->c;
+        if (n >= 1 && strncmp(b->c.spec.id, ref, n) == 0) {
+            prefix = b;
+            n_prefix++;
+        }
+    }
+    return n_prefix == 1 ? &prefix->c : NULL;
+}
+
+const struct container *runtime_next(const struct runtime *rt, const struct container *after)
+{
+    bool found = after == NULL;
+    for (struct map_item *it = NULL; (it = map_next(&rt->boxes, it));) {
+        const struct box *b = it->value;
+        if (found && !b->dying)
+            return &b->c;
+        if (&b->c == after)
+            found = true;
+    }
+    return NULL;
+}
+
+int runtime_stats(struct runtime *rt, const char *id, struct container_stats *ret, struct err *e)
+{
+    return cgroup_stats(rt->cgroup, id, ret, e);
+}
+
+/* ---- start and end of the daemon ---- */
+static bool load(struct box *b, const char *id, struct err *e)
+{
+    AUTO_FREE char *spec = NULL, *state = NULL;
+    AUTO_FREE char *spec_path = box_path(b, "spec.mp"), *state_path = box_path(b, "state.json");
+    size_t n, m;
+    if (file_read(spec_path, SPEC_FILE_MAX, &spec, &n, e) < 0 ||
+        rec_unpack(&container_spec_rec, &b->c.spec, spec, n, e) < 0)
+        return false;
+    if (!str_equal(b->c.spec.id, id)) {
+        err_set(e, E_CORRUPT, "%s names another container", spec_path);
+        return false;
+    }
+    return file_read(state_path, 65536, &state, &m, e) == 0 &&
+           rec_from_json(&container_state_rec, &b->c.state, state, m, state_path, e) == 0;
+}
+
+/* The shim tells its state at once; it is waited for, so that the daemon starts with the truth. */
+static void adopt(struct box *b)
+{
+    static char buf[SHIM_MESSAGE_MAX_BYTES];
+    struct shim_head h;
+    b->fd = shim_connect(b->c.dir, NULL);
+    if (b->fd < 0) {
+        if (b->c.state.phase != CONTAINER_EXITED)
+            mark_dead(b);
+        return;
+    }
+    struct pollfd p = { .fd = b->fd, .events = POLLIN };
+    ssize_t n = poll(&p, 1, 1000) > 0 ? recv(b->fd, buf, sizeof buf, MSG_DONTWAIT) : -1;
+    if (n >= (ssize_t)sizeof h) {
+        struct container_state s = { 0 };
+        memcpy(&h, buf, sizeof h);
+        if (h.type == SHIM_STATE && rec_unpack(&container_state_rec, &s, buf + sizeof h, (size_t)n - sizeof h, NULL) == 0) {
+            container_state_clear(&b->c.state);
+            b->c.state = s;
+        }
+    }
+    b->watch = loop_fd_add(b->rt->loop, b->fd, LOOP_READ, on_shim, b);
+}
+
+static void take_over(struct runtime *rt, const char *id)
+{
+    struct err e = { 0 };
+    struct box *b = box_new(rt, id);
+    if (!load(b, id, &e)) { /* died while it was made: nobody was told of it */
+        log_info("container %.12s was never finished, removed: %s", id, e.text);
+        str_set(&b->c.spec.id, id);
+        map_put(&rt->boxes, id, b);
+        b->dying = true;
+        b->fd = shim_connect(b->c.dir, NULL);
+        if (b->fd >= 0) {
+            b->deleted = NULL;
+            struct shim_head h = { SHIM_QUIT, 0, 0 };
+            if (fd_send_with_fds(b->fd, &h, sizeof h, NULL, 0, &e) < 0)
+                log_warn("container %.12s: %s", id, e.text);
+        }
+        remove_box(b);
+        return;
+    }
+    map_put(&rt->boxes, id, b);
+    adopt(b);
+}
+
+int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_config *cfg, runtime_event_fn *fn,
+                 void *arg, struct err *e)
+{
+    int r = file_mkdirs(cfg->dir, 0711, e);
+    if (r < 0)
+        return r;
+    DIR *d = opendir(cfg->dir);
+    if (!d)
+        return err_errno(e, errno, "%s", cfg->dir);
+    struct runtime *rt = xnew(struct runtime);
+    rt->loop = l;
+    rt->dir = xstrdup(cfg->dir);
+    rt->cgroup = xstrdup(cfg->cgroup);
+    rt->event = fn;
+    rt->event_arg = arg;
+    map_init(&rt->boxes);
+    list_init(&rt->log_readers);
+    for (struct dirent *x; (x = readdir(d));)
+        if (strlen(x->d_name) == 64)
+            take_over(rt, x->d_name);
+    closedir(d);
+    struct strs groups = { 0 }; /* of containers whose folder is gone */
+    cgroup_list(rt->cgroup, &groups);
+    for (uint32_t i = 0; i < groups.n; i++)
+        if (!box_find(rt, groups.v[i]))
+            cgroup_remove(rt->cgroup, groups.v[i]);
+    strs_clear(&groups);
+    *ret = rt;
+    for (struct map_item *it = NULL; (it = map_next(&rt->boxes, it));)
+        announce(it->value);
+    return 0;
+}
+
+void runtime_close(struct runtime *rt)
+{
+    if (!rt)
+        return;
+    for (struct map_item *it = NULL; (it = map_next(&rt->boxes, it));) {
+        struct box *b = it->value;
+        for (struct request *q; (q = b->requests);) {
+            b->requests = q->next;
+            stream_free(q->stream);
+            free(q);
+        }
+        box_free(b);
+    }
+    if (rt->boxes.n == 0)
+        cgroup_remove_parent(rt->cgroup);
+    map_done(&rt->boxes);
+    free(rt->dir);
+    free(rt->cgroup);
+    free(rt);
+}
