@@ -1,0 +1,212 @@
+/* The door to libnl: links, addresses and routes in the network namespace that the thread is in (each call opens
+ * a netlink socket there). TAP devices by ioctl, sysctls by file. */
+#include "overlay_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/link.h>
+#include <netlink/route/link/bridge.h>
+#include <netlink/route/link/veth.h>
+#include <netlink/route/route.h>
+#include <shoal/base/file.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static struct nl_sock *open_netlink(void)
+{
+    struct nl_sock *s = nl_socket_alloc();
+    if (s && nl_connect(s, NETLINK_ROUTE) < 0) {
+        nl_socket_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+static int fail(struct err *e, int nl, const char *what, const char *name)
+{
+    return err_set(e, nl == -NLE_EXIST ? E_EXISTS : E_INTERNAL, "%s %s: %s", what, name, nl_geterror(nl));
+}
+
+bool link_exists(const char *name)
+{
+    return if_nametoindex(name) != 0;
+}
+
+/* Applies a change that fn describes to the link NAME. */
+static int change(const char *name, const char *what, struct rtnl_link *wanted, struct err *e)
+{
+    struct nl_sock *s = open_netlink();
+    struct rtnl_link *old = NULL;
+    int r = s ? rtnl_link_get_kernel(s, 0, name, &old) : -NLE_FAILURE;
+    if (r == 0)
+        r = rtnl_link_change(s, old, wanted, 0);
+    if (old)
+        rtnl_link_put(old);
+    rtnl_link_put(wanted);
+    if (s)
+        nl_socket_free(s);
+    return r < 0 ? fail(e, r, what, name) : 0;
+}
+
+int link_up(const char *name, struct err *e)
+{
+    struct rtnl_link *l = rtnl_link_alloc();
+    rtnl_link_set_flags(l, IFF_UP);
+    return change(name, "bring up", l, e);
+}
+
+int link_set_mtu(const char *name, unsigned mtu, struct err *e)
+{
+    struct rtnl_link *l = rtnl_link_alloc();
+    rtnl_link_set_mtu(l, mtu);
+    return change(name, "set the MTU of", l, e);
+}
+
+int link_set_mac(const char *name, const uint8_t mac[6], struct err *e)
+{
+    struct rtnl_link *l = rtnl_link_alloc();
+    struct nl_addr *a = nl_addr_build(AF_LLC, mac, 6);
+    rtnl_link_set_addr(l, a);
+    nl_addr_put(a);
+    return change(name, "set the MAC of", l, e);
+}
+
+int link_set_master(const char *name, const char *bridge, struct err *e)
+{
+    struct rtnl_link *l = rtnl_link_alloc();
+    rtnl_link_set_master(l, (int)if_nametoindex(bridge));
+    return change(name, "connect", l, e);
+}
+
+int link_make_bridge(const char *name, struct err *e)
+{
+    if (link_exists(name))
+        return 0;
+    struct nl_sock *s = open_netlink();
+    struct rtnl_link *l = rtnl_link_bridge_alloc();
+    rtnl_link_set_name(l, name);
+    int r = s ? rtnl_link_add(s, l, NLM_F_CREATE | NLM_F_EXCL) : -NLE_FAILURE;
+    rtnl_link_put(l);
+    if (s)
+        nl_socket_free(s);
+    return r < 0 ? fail(e, r, "make the bridge", name) : 0;
+}
+
+int link_make_veth(const char *name, const char *peer_name, int peer_netns, unsigned mtu, const uint8_t *peer_mac,
+                   struct err *e)
+{
+    struct nl_sock *s = open_netlink();
+    struct rtnl_link *l = rtnl_link_veth_alloc(), *peer = rtnl_link_veth_get_peer(l);
+    rtnl_link_set_name(l, name);
+    rtnl_link_set_mtu(l, mtu);
+    rtnl_link_set_name(peer, peer_name);
+    rtnl_link_set_mtu(peer, mtu);
+    rtnl_link_set_ns_fd(peer, peer_netns);
+    if (peer_mac) {
+        struct nl_addr *a = nl_addr_build(AF_LLC, peer_mac, 6);
+        rtnl_link_set_addr(peer, a);
+        nl_addr_put(a);
+    }
+    int r = s ? rtnl_link_add(s, l, NLM_F_CREATE | NLM_F_EXCL) : -NLE_FAILURE;
+    rtnl_link_put(peer);
+    rtnl_link_put(l);
+    if (s)
+        nl_socket_free(s);
+    return r < 0 ? fail(e, r, "make the link", name) : 0;
+}
+
+int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err *e)
+{
+    uint32_t be = htonl(addr);
+    struct nl_sock *s = open_netlink();
+    struct rtnl_addr *a = rtnl_addr_alloc();
+    struct nl_addr *local = nl_addr_build(AF_INET, &be, 4);
+    nl_addr_set_prefixlen(local, (int)bits);
+    rtnl_addr_set_ifindex(a, (int)if_nametoindex(name));
+    rtnl_addr_set_local(a, local);
+    int r = s ? rtnl_addr_add(s, a, 0) : -NLE_FAILURE;
+    nl_addr_put(local);
+    rtnl_addr_put(a);
+    if (s)
+        nl_socket_free(s);
+    return r < 0 && r != -NLE_EXIST ? fail(e, r, "give an address to", name) : 0;
+}
+
+int link_add_default_route(uint32_t via, struct err *e)
+{
+    uint32_t be = htonl(via), zero = 0;
+    struct nl_sock *s = open_netlink();
+    struct rtnl_route *route = rtnl_route_alloc();
+    struct nl_addr *dst = nl_addr_build(AF_INET, &zero, 4), *gw = nl_addr_build(AF_INET, &be, 4);
+    struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
+    nl_addr_set_prefixlen(dst, 0);
+    rtnl_route_set_family(route, AF_INET);
+    rtnl_route_set_dst(route, dst);
+    rtnl_route_nh_set_gateway(hop, gw);
+    rtnl_route_add_nexthop(route, hop);
+    int r = s ? rtnl_route_add(s, route, 0) : -NLE_FAILURE;
+    nl_addr_put(dst);
+    nl_addr_put(gw);
+    rtnl_route_put(route);
+    if (s)
+        nl_socket_free(s);
+    return r < 0 && r != -NLE_EXIST ? fail(e, r, "add", "the default route") : 0;
+}
+
+void link_remove(const char *name)
+{
+    struct nl_sock *s = open_netlink();
+    struct rtnl_link *l = rtnl_link_alloc();
+    rtnl_link_set_name(l, name);
+    if (s && link_exists(name))
+        rtnl_link_delete(s, l);
+    rtnl_link_put(l);
+    if (s)
+        nl_socket_free(s);
+}
+
+int link_open_tap(const char *name, struct err *e)
+{
+    struct ifreq q = { .ifr_flags = IFF_TAP | IFF_NO_PI };
+    snprintf(q.ifr_name, sizeof q.ifr_name, "%s", name);
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || ioctl(fd, TUNSETIFF, &q) < 0) {
+        int r = err_errno(e, errno, "make the TAP device %s", name);
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    return fd;
+}
+
+unsigned link_underlay_mtu(const char *addr)
+{
+    struct ifaddrs *all, *i;
+    unsigned mtu = 1500;
+    uint32_t want;
+    if (!addr || !address_parse(addr, &want, NULL) || getifaddrs(&all) < 0)
+        return mtu;
+    for (i = all; i; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET ||
+            ntohl(((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr.s_addr) != want)
+            continue;
+        struct ifreq q = { .ifr_mtu = 0 };
+        AUTO_CLOSE int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        snprintf(q.ifr_name, sizeof q.ifr_name, "%s", i->ifa_name);
+        if (s >= 0 && ioctl(s, SIOCGIFMTU, &q) == 0)
+            mtu = (unsigned)q.ifr_mtu;
+    }
+    freeifaddrs(all);
+    return MIN(mtu, 9000u);
+}
+
+int sysctl_set(const char *name, const char *value, struct err *e)
+{
+    AUTO_FREE char *path = path_join("/proc/sys", name);
+    return file_poke(path, value, e);
+}

@@ -1,0 +1,25 @@
+noinst_LIBRARIES += liboverlay.a
+liboverlay_a_SOURCES = \
+	overlay/address.c \
+	overlay/dns.c \
+	overlay/dns_io.c \
+	overlay/kern_link.c \
+	overlay/kern_netns.c \
+	overlay/kern_nft.c \
+	overlay/noise_ik.c \
+	overlay/overlay_io.c \
+	overlay/overlay_records.c \
+	overlay/peer.c \
+	overlay/plan.c \
+	overlay/replay.c \
+	overlay/tunnel.c \
+	overlay/tunnel_client_io.c \
+	overlay/tunnel_io.c \
+	overlay/tunnel_records.c \
+	overlay/vxlan.c \
+	overlay/noise_ik.h \
+	overlay/overlay_internal.h \
+	overlay/peer.h \
+	overlay/replay.h \
+	overlay/tunnel.h \
+	overlay/vxlan.h

@@ -1,0 +1,86 @@
+/* Shared by the overlay's files in the daemon. */
+#ifndef OVERLAY_INTERNAL_H
+#define OVERLAY_INTERNAL_H
+
+#include <shoal/overlay.h>
+
+/* ---- address.c (pure) ---- */
+/* "10.0.0.2/24" or "10.0.0.2": host-order address, prefix length (32 when none). */
+bool address_parse(const char *text, uint32_t *ret_addr, unsigned *ret_bits);
+void address_format(char out[32], uint32_t addr, int bits); /* bits < 0: without */
+void address_mac(uint8_t out[6], uint32_t addr);            /* 02:42:a:b:c:d */
+
+/* ---- plan.c (pure): what the kernel and the tunnel shall hold, from assignment and sandboxes ---- */
+struct plan_input {
+    const struct assignment *a;
+    const struct map *suspects; /* of node ids */
+    const char *node_id;        /* NULL: none */
+    const struct map *sandboxes; /* id -> struct sandbox */
+    const char *gateway_bridge, *gateway_pool, *ingress_link;
+    uint32_t gateway_addr;      /* of the bridge itself */
+};
+const struct node *plan_self(const struct plan_input *in);
+const struct network *plan_ingress(const struct plan_input *in);
+/* Is the network needed here: a sandbox is on it, or it is ingress. */
+bool plan_needs_network(const struct plan_input *in, const struct network *n);
+void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
+/* nft commands that replace our table, for the host and for one sandbox. */
+void plan_host_rules(const struct plan_input *in, struct sb *out);
+void plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out);
+
+/* ---- dns.c (pure) ---- */
+enum { DNS_PACKET_MAX_BYTES = 4096, DNS_UDP_BYTES = 512 };
+/* Answers a query from the tables. Returns the size of the answer, 0: not ours, ask outside, -E_INVALID: drop it.
+ * udp_bytes: longest answer; longer ones are cut with the TC bit. */
+long dns_answer(const struct plan_input *in, const struct sandbox *s, const uint8_t *query, size_t size,
+                uint8_t *out, size_t udp_bytes);
+/* SERVFAIL to a query (nobody outside answered). Same return. */
+long dns_fail(const uint8_t *query, size_t size, uint8_t *out, size_t out_size);
+
+/* ---- dns_io.c: 127.0.0.11:53 inside each sandbox ---- */
+struct resolver;
+struct resolver *resolver_new(struct loop *l, const struct plan_input *in /* borrowed, read at each query */);
+void resolver_free(struct resolver *r);
+/* Call while inside the sandbox's namespace. */
+int resolver_open(struct resolver *r, const struct sandbox *s /* borrowed until close */, struct err *e) must_check;
+void resolver_close(struct resolver *r, const char *sandbox_id);
+
+/* ---- kern_netns.c ---- */
+int netns_make(const char *path, struct err *e) must_check; /* new, named by a bind mount; lo is up */
+void netns_remove(const char *path);
+bool netns_exists(const char *path);
+/* The calling thread goes in and comes back; -1 and e when it cannot. */
+int netns_enter(const char *path, struct err *e) must_check; /* returns the way back: a descriptor */
+void netns_leave(int back);
+
+/* ---- kern_link.c: in the present namespace ---- */
+bool link_exists(const char *name);
+int link_up(const char *name, struct err *e) must_check;
+int link_make_bridge(const char *name, struct err *e) must_check; /* exists already: fine */
+/* A pair: name here, peer_name in the namespace of the descriptor. */
+int link_make_veth(const char *name, const char *peer_name, int peer_netns, unsigned mtu, const uint8_t *peer_mac,
+                   struct err *e) must_check;
+int link_set_master(const char *name, const char *bridge, struct err *e) must_check;
+int link_set_mac(const char *name, const uint8_t mac[6], struct err *e) must_check;
+int link_set_mtu(const char *name, unsigned mtu, struct err *e) must_check;
+int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err *e) must_check;
+int link_add_default_route(uint32_t via, struct err *e) must_check;
+void link_remove(const char *name);
+int link_open_tap(const char *name, struct err *e) must_check; /* descriptor, non-blocking */
+unsigned link_underlay_mtu(const char *addr); /* of the device with this address; 1500 when unknown */
+int sysctl_set(const char *name, const char *value, struct err *e) must_check; /* "net/ipv4/ip_forward" */
+
+/* ---- kern_nft.c: the door to libnftables; in the present namespace ---- */
+int nft_run(const char *commands, struct err *e) must_check;
+
+/* ---- tunnel_client_io.c: the tunnel process ---- */
+struct tunnel_client;
+struct tunnel_client *tunnel_client_new(struct loop *l, const char *exe, const char *socket_path,
+                                        void (*ready)(void *arg), void *arg);
+void tunnel_client_free(struct tunnel_client *t, bool quit);
+void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c);
+bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni); /* false until the process told */
+bool tunnel_client_is_ready(const struct tunnel_client *t);
+void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd /* taken */);
+
+#endif

@@ -1,0 +1,671 @@
+/* The reconciler: brings namespaces, links, rules and the tunnel in line with what is wanted, whenever that
+ * changes. RUN/net/ holds a namespace file for each network ("n-VNI") and sandbox ("s-ID"), RUN/sandboxes/ the
+ * record of each sandbox, so that a restarted daemon finds all of it; files nobody wants are cleaned at start. */
+#include "overlay_internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <shoal/base/log.h>
+#include <stdio.h>
+#include <unistd.h>
+
+LOG_MODULE("overlay");
+
+#define GATEWAY_BRIDGE "shoal-gw"
+#define INGRESS_LINK "shoal-in"
+#define GATEWAY_POOL "172.30.0.0/16"
+enum { RETRY_MS = 1000 };
+
+struct network_ns { char *path; uint32_t vni; bool wanted, has_ingress; };
+
+struct overlay {
+    struct loop *loop;
+    struct overlay_config cfg;
+    char *net_dir, *sandbox_dir, *gateway_pool;
+    char *node_id;
+    struct assignment a;
+    struct map suspects, sandboxes, networks; /* id -> struct sandbox; "vni" -> struct network_ns */
+    struct map paths;                         /* sandbox id -> path of its namespace */
+    struct map rules;                         /* sandbox id or "" (host) -> rules in force */
+    struct plan_input in;
+    struct resolver *resolver;
+    struct tunnel_client *tunnel;
+    struct loop_timer *retry;
+    uint32_t gateway_base, gateway_next;
+    unsigned gateway_bits;
+    bool gateway_up;
+    char *ingress_addr; /* as set on the host's end */
+};
+
+/* ---- names ---- */
+static char *network_path(const struct overlay *o, uint32_t vni)
+{
+    return xasprintf("%s/n-%u", o->net_dir, vni);
+}
+
+static char *sandbox_path(const struct overlay *o, const char *id)
+{
+    return xasprintf("%s/s-%s", o->net_dir, id);
+}
+
+/* Interface names have 15 characters: a hash of whom they belong to. */
+static void link_name(char out[16], const char *prefix, const char *a, uint32_t b)
+{
+    uint8_t h[32];
+    char text[256];
+    int n = snprintf(text, sizeof text, "%s/%u", a, b);
+    crypto_blake2s(h, 5, text, (size_t)n, NULL, 0);
+    snprintf(out, 16, "%s%02x%02x%02x%02x%02x", prefix, h[0], h[1], h[2], h[3], h[4]);
+}
+
+static unsigned overlay_mtu(const struct overlay *o)
+{
+    const struct node *self = plan_self(&o->in);
+    return link_underlay_mtu(self ? self->status.addr : NULL) - TUNNEL_MTU_OVERHEAD;
+}
+
+/* ---- rules: only what changed goes to the kernel ---- */
+static int apply_rules(struct overlay *o, const char *key, const char *netns, const struct sb *rules, struct err *e)
+{
+    const char *old = map_find(&o->rules, key);
+    if (old && str_equal(old, rules->s))
+        return 0;
+    int back = -1;
+    if (netns && (back = netns_enter(netns, e)) < 0)
+        return back;
+    int r = nft_run(rules->s, e);
+    if (back >= 0)
+        netns_leave(back);
+    if (r == 0)
+        free(map_put(&o->rules, key, xstrdup(rules->s)));
+    return r;
+}
+
+static int sandbox_rules(struct overlay *o, const struct sandbox *s, struct err *e)
+{
+    struct sb rules;
+    sb_init(&rules, 0);
+    plan_sandbox_rules(&o->in, s, &rules);
+    int r = apply_rules(o, s->id, map_find(&o->paths, s->id), &rules, e);
+    sb_done(&rules);
+    return r;
+}
+
+static int host_rules(struct overlay *o, struct err *e)
+{
+    struct sb rules;
+    sb_init(&rules, 0);
+    plan_host_rules(&o->in, &rules);
+    int r = apply_rules(o, "", NULL, &rules, e);
+    sb_done(&rules);
+    return r;
+}
+
+/* ---- the node's own bridge: the way out of containers ---- */
+static int gateway_up(struct overlay *o, struct err *e)
+{
+    if (o->gateway_up && link_exists(GATEWAY_BRIDGE))
+        return 0;
+    int r = link_make_bridge(GATEWAY_BRIDGE, e);
+    if (r == 0)
+        r = link_add_address(GATEWAY_BRIDGE, o->gateway_base + 1, o->gateway_bits, e);
+    if (r == 0)
+        r = link_up(GATEWAY_BRIDGE, e);
+    if (r == 0)
+        r = sysctl_set("net/ipv4/ip_forward", "1", e);
+    if (r == 0) /* 127.0.0.1:PORT of the host reaches published ports */
+        r = sysctl_set("net/ipv4/conf/" GATEWAY_BRIDGE "/route_localnet", "1", e);
+    o->gateway_up = r == 0;
+    return r;
+}
+
+static bool gateway_taken(const struct overlay *o, const char *text)
+{
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));)
+        if (str_equal(((struct sandbox *)it->value)->gateway_addr, text))
+            return true;
+    return false;
+}
+
+static int gateway_address(struct overlay *o, char out[32], struct err *e)
+{
+    uint32_t size = (uint32_t)1 << (32 - o->gateway_bits);
+    for (uint32_t i = 0; i < size; i++) {
+        uint32_t k = o->gateway_next++ % size;
+        if (k < 2 || k == size - 1)
+            continue;
+        address_format(out, o->gateway_base + k, (int)o->gateway_bits);
+        if (!gateway_taken(o, out))
+            return 0;
+    }
+    return err_set(e, E_BUSY, "no address is left in %s for the node's own bridge", o->gateway_pool);
+}
+
+/* ---- networks ---- */
+static int network_make(struct overlay *o, struct network_ns *n, struct err *e)
+{
+    if (!netns_exists(n->path)) {
+        unlink(n->path);
+        int r = netns_make(n->path, e);
+        if (r < 0)
+            return r;
+    }
+    int back = netns_enter(n->path, e);
+    if (back < 0)
+        return back;
+    int r = link_make_bridge("br0", e);
+    if (r == 0)
+        r = link_set_mtu("br0", overlay_mtu(o), e);
+    if (r == 0)
+        r = link_up("br0", e);
+    netns_leave(back);
+    return r;
+}
+
+static int network_tap(struct overlay *o, struct network_ns *n, struct err *e)
+{
+    if (!tunnel_client_is_ready(o->tunnel) || tunnel_client_has_tap(o->tunnel, n->vni))
+        return 0;
+    int back = netns_enter(n->path, e);
+    if (back < 0)
+        return back;
+    int r = 0, fd = link_open_tap("tap0", e);
+    if (fd < 0)
+        r = fd;
+    if (r == 0)
+        r = link_set_mtu("tap0", overlay_mtu(o), e);
+    if (r == 0)
+        r = link_set_master("tap0", "br0", e);
+    if (r == 0)
+        r = link_up("tap0", e);
+    netns_leave(back);
+    if (r == 0)
+        tunnel_client_tap(o->tunnel, n->vni, fd);
+    else if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+/* A pair between the network's bridge and another namespace (peer), with the MAC that the address implies. */
+static int connect_to(const struct network_ns *n, const char *name, const char *peer_name, int peer_netns, unsigned mtu,
+                      uint32_t addr, struct err *e)
+{
+    uint8_t mac[6];
+    address_mac(mac, addr);
+    int back = netns_enter(n->path, e);
+    if (back < 0)
+        return back;
+    link_remove(name);
+    int r = link_make_veth(name, peer_name, peer_netns, mtu, mac, e);
+    if (r == 0)
+        r = link_set_master(name, "br0", e);
+    if (r == 0)
+        r = link_up(name, e);
+    netns_leave(back);
+    return r;
+}
+
+/* The host's own foot on the ingress network, for published ports. */
+static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
+{
+    const struct node *self = plan_self(&o->in);
+    uint32_t addr;
+    unsigned bits;
+    if (!self || !self->ingress_addr || !address_parse(self->ingress_addr, &addr, &bits))
+        return 0;
+    if (str_equal(o->ingress_addr, self->ingress_addr) && link_exists(INGRESS_LINK))
+        return 0;
+    link_remove(INGRESS_LINK);
+    int host = netns_enter("/proc/thread-self/ns/net", e); /* a descriptor of where we are */
+    if (host < 0)
+        return host;
+    int r = connect_to(n, "host", INGRESS_LINK, host, overlay_mtu(o), addr, e);
+    close(host);
+    if (r == 0)
+        r = link_add_address(INGRESS_LINK, addr, bits, e);
+    if (r == 0)
+        r = link_up(INGRESS_LINK, e);
+    if (r == 0)
+        r = sysctl_set("net/ipv4/ip_forward", "1", e);
+    if (r == 0)
+        r = sysctl_set("net/ipv4/conf/" INGRESS_LINK "/route_localnet", "1", e);
+    if (r == 0)
+        str_set(&o->ingress_addr, self->ingress_addr);
+    return r;
+}
+
+static struct network_ns *network_of(struct overlay *o, uint32_t vni)
+{
+    char key[16];
+    snprintf(key, sizeof key, "%u", vni);
+    return map_find(&o->networks, key);
+}
+
+static struct network_ns *network_want(struct overlay *o, uint32_t vni)
+{
+    char key[16];
+    struct network_ns *n = network_of(o, vni);
+    if (!n) {
+        n = xnew(struct network_ns);
+        n->vni = vni;
+        n->path = network_path(o, vni);
+        snprintf(key, sizeof key, "%u", vni);
+        map_put(&o->networks, key, n);
+    }
+    n->wanted = true;
+    return n;
+}
+
+static void network_drop(struct overlay *o, struct network_ns *n)
+{
+    char key[16];
+    if (n->has_ingress) {
+        link_remove(INGRESS_LINK);
+        str_set(&o->ingress_addr, NULL);
+    }
+    netns_remove(n->path);
+    snprintf(key, sizeof key, "%u", n->vni);
+    map_remove(&o->networks, key);
+    free(n->path);
+    free(n);
+}
+
+static int reconcile_networks(struct overlay *o, struct err *e)
+{
+    int result = 0;
+    for (struct map_item *it = NULL; (it = map_next(&o->networks, it));)
+        ((struct network_ns *)it->value)->wanted = false;
+    for (uint32_t i = 0; i < o->a.networks.n; i++) {
+        const struct network *w = &o->a.networks.v[i];
+        if (!o->node_id || !w->vni || !plan_needs_network(&o->in, w))
+            continue;
+        struct network_ns *n = network_want(o, (uint32_t)w->vni);
+        n->has_ingress = w->ingress;
+        int r = network_make(o, n, e);
+        if (r == 0)
+            r = network_tap(o, n, e);
+        if (r == 0 && w->ingress)
+            r = ingress_up(o, n, e);
+        if (r < 0)
+            result = err_wrap(e, "network %s", w->name);
+    }
+    for (struct map_item *it = NULL; (it = map_next(&o->networks, it));) {
+        struct network_ns *n = it->value;
+        bool used = false;
+        for (struct map_item *s = NULL; (s = map_next(&o->sandboxes, s));)
+            for (uint32_t k = 0; k < ((struct sandbox *)s->value)->links.n; k++)
+                used |= ((struct sandbox *)s->value)->links.v[k].vni == n->vni;
+        if (!n->wanted && !used)
+            network_drop(o, n);
+    }
+    return result;
+}
+
+static void configure_tunnel(struct overlay *o)
+{
+    struct tunnel_config c = { 0 };
+    plan_tunnel(&o->in, &c);
+    if (c.addr) {
+        c.key = (struct bytes){ xmemdup(o->cfg.tunnel_secret, 32), 32 };
+        c.psk = (struct bytes){ xmemdup(o->a.tunnel_psk.v, o->a.tunnel_psk.n), o->a.tunnel_psk.n };
+        str_set(&c.listen, o->cfg.listen_addr);
+        tunnel_client_config(o->tunnel, &c);
+    }
+    if (c.key.n)
+        crypto_wipe(c.key.v, c.key.n);
+    rec_clear(&tunnel_config_rec, &c);
+}
+
+static void reconcile(void *arg)
+{
+    struct overlay *o = arg;
+    struct err e = { 0 };
+    int r = 0;
+    configure_tunnel(o);
+    if (reconcile_networks(o, &e) < 0)
+        r = -1;
+    if ((o->node_id || o->sandboxes.n) && gateway_up(o, &e) < 0)
+        r = -1;
+    if ((o->node_id || o->sandboxes.n) && host_rules(o, &e) < 0)
+        r = -1;
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));)
+        if (map_find(&o->paths, it->key) && sandbox_rules(o, it->value, &e) < 0)
+            r = -1;
+    if (r < 0) {
+        log_warn("%s; tried again in a second", e.text);
+        loop_timer_set(o->retry, RETRY_MS);
+    }
+}
+
+void overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects)
+{
+    assignment_clear(&o->a);
+    assignment_copy(&o->a, a);
+    str_set(&o->node_id, node_id);
+    map_done(&o->suspects);
+    map_init(&o->suspects);
+    for (struct map_item *it = NULL; suspects && (it = map_next(suspects, it));)
+        map_put(&o->suspects, it->key, o);
+    o->in.node_id = o->node_id;
+    reconcile(o);
+}
+
+/* ---- sandboxes ---- */
+static int sandbox_save(const struct overlay *o, const struct sandbox *s, struct err *e)
+{
+    struct sb b;
+    AUTO_FREE char *path = path_join(o->sandbox_dir, s->id);
+    sb_init(&b, 1 << 20);
+    rec_pack(&sandbox_rec, s, &b);
+    int r = file_write_atomic(path, b.s, b.len, 0600, e);
+    sb_done(&b);
+    return r;
+}
+
+static int open_path(const char *path, struct err *e)
+{
+    int back = netns_enter(path, e);
+    if (back < 0)
+        return back;
+    int here = netns_enter("/proc/thread-self/ns/net", e);
+    netns_leave(back);
+    return here;
+}
+
+static int connect_network(struct overlay *o, const struct sandbox *s, uint32_t i, int netns, struct err *e)
+{
+    const struct sandbox_link *l = &s->links.v[i];
+    struct network_ns *n = network_of(o, (uint32_t)l->vni);
+    char host[16], eth[16];
+    uint32_t addr;
+    unsigned bits;
+    if (!n)
+        return err_set(e, E_UNAVAILABLE, "network %s is not known to this node yet", l->network_id);
+    if (!address_parse(l->addr, &addr, &bits))
+        return err_set(e, E_INVALID, "\"%s\" is no address", l->addr);
+    link_name(host, "v", s->id, (uint32_t)l->vni);
+    snprintf(eth, sizeof eth, "eth%u", i);
+    int r = connect_to(n, host, eth, netns, overlay_mtu(o), addr, e);
+    if (r < 0)
+        return r;
+    int back = netns_enter(map_find(&o->paths, s->id), e);
+    if (back < 0)
+        return back;
+    r = link_add_address(eth, addr, bits, e);
+    if (r == 0)
+        r = link_up(eth, e);
+    netns_leave(back);
+    return r;
+}
+
+static int connect_gateway(struct overlay *o, const struct sandbox *s, int netns, struct err *e)
+{
+    char host[16], eth[16];
+    uint32_t addr;
+    unsigned bits;
+    link_name(host, "g", s->id, 0);
+    snprintf(eth, sizeof eth, "eth%u", s->links.n);
+    address_parse(s->gateway_addr, &addr, &bits);
+    link_remove(host);
+    int r = link_make_veth(host, eth, netns, 1500, NULL, e);
+    if (r == 0)
+        r = link_set_master(host, GATEWAY_BRIDGE, e);
+    if (r == 0)
+        r = link_up(host, e);
+    if (r < 0)
+        return r;
+    int back = netns_enter(map_find(&o->paths, s->id), e);
+    if (back < 0)
+        return back;
+    r = link_add_address(eth, addr, bits, e);
+    if (r == 0)
+        r = link_up(eth, e);
+    if (r == 0)
+        r = link_add_default_route(o->gateway_base + 1, e);
+    netns_leave(back);
+    return r;
+}
+
+static int open_resolver(struct overlay *o, const struct sandbox *s, struct err *e)
+{
+    int back = netns_enter(map_find(&o->paths, s->id), e);
+    if (back < 0)
+        return back;
+    int r = resolver_open(o->resolver, s, e);
+    netns_leave(back);
+    return r;
+}
+
+static int sandbox_build(struct overlay *o, const struct sandbox *s, const char *path, struct err *e)
+{
+    int r = netns_make(path, e);
+    if (r < 0)
+        return r;
+    AUTO_CLOSE int netns = open_path(path, e);
+    if (netns < 0)
+        return netns;
+    for (uint32_t i = 0; i < s->links.n && r == 0; i++)
+        r = connect_network(o, s, i, netns, e);
+    if (r == 0 && !s->internal)
+        r = connect_gateway(o, s, netns, e);
+    if (r == 0)
+        r = open_resolver(o, s, e);
+    if (r == 0)
+        r = sandbox_rules(o, s, e);
+    if (r == 0)
+        r = sandbox_save(o, s, e);
+    return r;
+}
+
+int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char **ret_netns, struct err *e)
+{
+    char gateway[32];
+    const char *had = map_find(&o->paths, s->id);
+    if (had) {
+        *ret_netns = had;
+        return 0;
+    }
+    int r = gateway_up(o, e);
+    if (r == 0 && !s->internal)
+        r = gateway_address(o, gateway, e);
+    if (r < 0)
+        return r;
+    struct sandbox *mine = xnew(struct sandbox);
+    sandbox_copy(mine, s);
+    if (!s->internal)
+        str_set(&mine->gateway_addr, gateway);
+    char *path = sandbox_path(o, s->id);
+    map_put(&o->sandboxes, s->id, mine);
+    map_put(&o->paths, s->id, path);
+    r = reconcile_networks(o, e);
+    if (r == 0)
+        r = sandbox_build(o, mine, path, e);
+    if (r == 0)
+        r = host_rules(o, e);
+    if (r < 0) {
+        overlay_sandbox_remove(o, s->id);
+        return r;
+    }
+    configure_tunnel(o);
+    *ret_netns = path;
+    return 0;
+}
+
+void overlay_sandbox_remove(struct overlay *o, const char *id)
+{
+    struct sandbox *s = map_remove(&o->sandboxes, id);
+    char *path = map_remove(&o->paths, id);
+    char name[16];
+    if (!s)
+        return;
+    resolver_close(o->resolver, id);
+    link_name(name, "g", id, 0);
+    link_remove(name);
+    for (uint32_t i = 0; i < s->links.n; i++) {
+        struct network_ns *n = network_of(o, (uint32_t)s->links.v[i].vni);
+        int back = n ? netns_enter(n->path, NULL) : -1;
+        link_name(name, "v", id, (uint32_t)s->links.v[i].vni);
+        if (back >= 0) {
+            link_remove(name);
+            netns_leave(back);
+        }
+    }
+    if (path)
+        netns_remove(path);
+    AUTO_FREE char *file = path_join(o->sandbox_dir, id);
+    unlink(file);
+    free(map_remove(&o->rules, id));
+    free(path);
+    sandbox_clear(s);
+    free(s);
+    loop_timer_set(o->retry, 0); /* networks that nobody uses now, host rules */
+}
+
+const struct sandbox *overlay_sandbox(const struct overlay *o, const char *id)
+{
+    return map_find(&o->sandboxes, id);
+}
+
+const struct sandbox *overlay_sandbox_next(const struct overlay *o, const struct sandbox *after)
+{
+    bool found = after == NULL;
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
+        if (found)
+            return it->value;
+        found = it->value == after;
+    }
+    return NULL;
+}
+
+/* ---- start and end ---- */
+static void load_sandbox(struct overlay *o, const char *id)
+{
+    struct err e = { 0 };
+    AUTO_FREE char *file = path_join(o->sandbox_dir, id), *data = NULL;
+    AUTO_FREE char *path = sandbox_path(o, id);
+    size_t size;
+    struct sandbox *s = xnew(struct sandbox);
+    if (!netns_exists(path) || file_read(file, 1 << 20, &data, &size, &e) < 0 ||
+        rec_unpack(&sandbox_rec, s, data, size, &e) < 0) {
+        unlink(file);
+        netns_remove(path);
+        free(s);
+        return;
+    }
+    map_put(&o->sandboxes, id, s);
+    map_put(&o->paths, id, TAKE(path));
+    if (open_resolver(o, s, &e) < 0)
+        log_warn("sandbox %s: %s", id, e.text);
+}
+
+static void load(struct overlay *o)
+{
+    DIR *d = opendir(o->sandbox_dir);
+    for (struct dirent *x; d && (x = readdir(d));)
+        if (x->d_name[0] != '.' && !str_ends(x->d_name, ".tmp"))
+            load_sandbox(o, x->d_name);
+    if (d)
+        closedir(d);
+    d = opendir(o->net_dir);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        uint64_t vni;
+        AUTO_FREE char *path = path_join(o->net_dir, x->d_name);
+        if (str_starts(x->d_name, "n-") && str_u64(x->d_name + 2, 1, 0xffffff, &vni) && netns_exists(path))
+            network_want(o, (uint32_t)vni);
+        else if (str_starts(x->d_name, "n-") || (str_starts(x->d_name, "s-") && !map_find(&o->sandboxes, x->d_name + 2)))
+            netns_remove(path);
+    }
+    if (d)
+        closedir(d);
+}
+
+int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_config *cfg, struct err *e)
+{
+    struct overlay *o = xnew(struct overlay);
+    const char *pool = cfg->gateway_pool ? cfg->gateway_pool : GATEWAY_POOL;
+    int r = 0;
+    o->loop = l;
+    o->cfg = *cfg;
+    o->net_dir = path_join(cfg->run_dir, "net");
+    o->sandbox_dir = path_join(cfg->run_dir, "sandboxes");
+    o->gateway_pool = xstrdup(pool);
+    map_init(&o->suspects);
+    map_init(&o->sandboxes);
+    map_init(&o->networks);
+    map_init(&o->paths);
+    map_init(&o->rules);
+    o->in = (struct plan_input){ .a = &o->a, .suspects = &o->suspects, .sandboxes = &o->sandboxes,
+                                 .gateway_bridge = GATEWAY_BRIDGE, .gateway_pool = o->gateway_pool,
+                                 .ingress_link = INGRESS_LINK };
+    if (!address_parse(pool, &o->gateway_base, &o->gateway_bits) || o->gateway_bits > 29 || o->gateway_bits < 8)
+        r = err_set(e, E_INVALID, "gateway pool \"%s\" must be like 172.30.0.0/16", pool);
+    o->gateway_base &= ~UINT32_C(0) << (32 - o->gateway_bits);
+    o->gateway_next = 2;
+    o->in.gateway_addr = o->gateway_base + 1;
+    if (r == 0)
+        r = file_mkdirs(o->net_dir, 0700, e);
+    if (r == 0)
+        r = file_mkdirs(o->sandbox_dir, 0700, e);
+    AUTO_FREE char *socket_path = path_join(cfg->run_dir, "tunnel.sock");
+    o->tunnel = tunnel_client_new(l, cfg->self_exe, socket_path, reconcile, o);
+    o->retry = loop_timer_new(l, reconcile, o);
+    o->resolver = resolver_new(l, &o->in);
+    if (r < 0) {
+        overlay_close(o);
+        return r;
+    }
+    load(o);
+    *ret = o;
+    return 0;
+}
+
+static void release(struct overlay *o, bool quit)
+{
+    tunnel_client_free(o->tunnel, quit);
+    loop_timer_free(o->retry);
+    resolver_free(o->resolver);
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
+        sandbox_clear(it->value);
+        free(it->value);
+    }
+    for (struct map_item *it = NULL; (it = map_next(&o->networks, it));) {
+        free(((struct network_ns *)it->value)->path);
+        free(it->value);
+    }
+    for (struct map_item *it = NULL; (it = map_next(&o->paths, it));)
+        free(it->value);
+    for (struct map_item *it = NULL; (it = map_next(&o->rules, it));)
+        free(it->value);
+    map_done(&o->suspects);
+    map_done(&o->sandboxes);
+    map_done(&o->networks);
+    map_done(&o->paths);
+    map_done(&o->rules);
+    assignment_clear(&o->a);
+    free(o->net_dir);
+    free(o->sandbox_dir);
+    free(o->gateway_pool);
+    free(o->node_id);
+    free(o->ingress_addr);
+    free(o);
+}
+
+void overlay_close(struct overlay *o)
+{
+    if (o)
+        release(o, false);
+}
+
+void overlay_clear(struct overlay *o)
+{
+    struct err e;
+    for (struct map_item *it = NULL; (it = map_next(&o->networks, it));)
+        network_drop(o, it->value);
+    link_remove(GATEWAY_BRIDGE);
+    if (nft_run("table ip shoal\ndelete table ip shoal\n", &e) < 0)
+        log_warn("%s", e.text);
+    rmdir(o->net_dir);
+    rmdir(o->sandbox_dir);
+    release(o, true);
+}

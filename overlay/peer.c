@@ -1,0 +1,298 @@
+/* A WireGuard peer. Three sessions: previous (still opens), current (seals), next (ours as responder, until the
+ * other end has used it). The initiator renews after 120 s of age; nothing is sealed or opened after 180 s. */
+#include "peer.h"
+#include <shoal/base/crypto.h>
+#include <shoal/base/mem.h>
+
+enum { TYPE_INITIATION = 1, TYPE_RESPONSE, TYPE_COOKIE, TYPE_DATA, DATA_HEAD = 16, TAG = 16 };
+#define REKEY_AFTER_MESSAGES (UINT64_C(1) << 60)
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    for (int i = 0; i < 8; i++)
+        p[i] = (uint8_t)(v >> (8 * i));
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    uint64_t v = 0;
+    for (int i = 7; i >= 0; i--)
+        v = v << 8 | p[i];
+    return v;
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (8 * i));
+}
+
+/* TAI64N of real time; low bits of the nanoseconds are blanked, as the whitepaper advises. */
+static void tai64n(uint8_t out[12], int64_t real_ns)
+{
+    uint64_t s = (uint64_t)(real_ns / 1000000000) + UINT64_C(0x400000000000000a);
+    uint32_t ns = (uint32_t)(real_ns % 1000000000) & ~UINT32_C(0xffffff);
+    for (int i = 0; i < 8; i++)
+        out[i] = (uint8_t)(s >> (56 - 8 * i));
+    for (int i = 0; i < 4; i++)
+        out[8 + i] = (uint8_t)(ns >> (24 - 8 * i));
+}
+
+static void session_wipe(struct session *s)
+{
+    crypto_wipe(s, sizeof *s);
+}
+
+static bool session_alive(const struct session *s, int64_t now_ms)
+{
+    return s->valid && now_ms - s->born_ms < PEER_REJECT_AFTER_MS;
+}
+
+void peer_init(struct peer *p, const struct ik_identity *id, const uint8_t key[32], uint32_t slot,
+               const struct peer_out *out, void *arg)
+{
+    uint8_t r[2];
+    *p = (struct peer){ .id = id, .out = out, .arg = arg, .slot = slot };
+    memcpy(p->key, key, 32);
+    crypto_random(r, sizeof r);
+    p->generation = r[0];
+    p->jitter_ms = (uint32_t)r[1] * 334 / 256;
+}
+
+void peer_done(struct peer *p)
+{
+    for (unsigned i = 0; i < p->queue_n; i++)
+        free(p->queue[(p->queue_first + i) % PEER_QUEUE_MAX].p);
+    crypto_wipe(p, sizeof *p);
+}
+
+static uint32_t new_index(struct peer *p)
+{
+    return p->slot << 8 | ++p->generation;
+}
+
+/* ---- handshake ---- */
+static void send_initiation(struct peer *p, int64_t now_ms, int64_t real_ns)
+{
+    uint8_t msg[IK_INITIATION_BYTES], stamp[IK_TIMESTAMP_BYTES];
+    bool has_cookie = p->cookie_ms && now_ms - p->cookie_ms < PEER_COOKIE_MS;
+    p->sent_initiation_ms = now_ms;
+    if (!p->endpoint.known)
+        return;
+    tai64n(stamp, real_ns);
+    if (!ik_initiate(&p->hs, p->id, p->key, new_index(p), stamp, has_cookie ? p->cookie : NULL, msg))
+        return;
+    memcpy(p->last_mac1, msg + IK_INITIATION_BYTES - 32, IK_MAC_BYTES);
+    p->out->send(p->out->arg, &p->endpoint, msg, sizeof msg);
+}
+
+static void want_handshake(struct peer *p, int64_t now_ms, int64_t real_ns)
+{
+    if (p->handshaking || (p->sent_initiation_ms && now_ms - p->sent_initiation_ms < PEER_REKEY_TIMEOUT_MS &&
+                           session_alive(&p->current, now_ms)))
+        return;
+    p->handshaking = true;
+    p->started_ms = now_ms;
+    send_initiation(p, now_ms, real_ns);
+}
+
+static void seal(struct peer *p, struct session *s, int64_t now_ms, const uint8_t *packet, size_t size)
+{
+    static uint8_t out[DATA_HEAD + PEER_PACKET_MAX_BYTES + 16 + TAG], plain[PEER_PACKET_MAX_BYTES + 16];
+    size_t padded = (size + 15) & ~(size_t)15;
+    if (size > PEER_PACKET_MAX_BYTES || !p->endpoint.known)
+        return;
+    put32(out, TYPE_DATA);
+    put32(out + 4, s->peer_index);
+    put64(out + 8, s->n_sent);
+    if (padded == size) {
+        crypto_aead_seal(out + DATA_HEAD, packet, size, NULL, 0, s->n_sent, s->keys.send);
+    } else {
+        memcpy(plain, packet, size);
+        memset(plain + size, 0, padded - size);
+        crypto_aead_seal(out + DATA_HEAD, plain, padded, NULL, 0, s->n_sent, s->keys.send);
+    }
+    s->n_sent++;
+    p->tx_bytes += size;
+    p->owes_keepalive = false;
+    if (size) {
+        p->data_sent_ms = now_ms;
+        if (!p->expects_answer) {
+            p->expects_answer = true;
+            p->expects_since_ms = now_ms;
+        }
+    }
+    p->out->send(p->out->arg, &p->endpoint, out, DATA_HEAD + padded + TAG);
+}
+
+static void flush_queue(struct peer *p, int64_t now_ms)
+{
+    while (p->queue_n) {
+        struct queued *q = &p->queue[p->queue_first];
+        seal(p, &p->current, now_ms, q->p, q->size);
+        free(q->p);
+        p->queue_first = (p->queue_first + 1) % PEER_QUEUE_MAX;
+        p->queue_n--;
+    }
+}
+
+void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, const uint8_t *packet, size_t size)
+{
+    struct session *s = &p->current;
+    if (session_alive(s, now_ms) && s->n_sent < UINT64_MAX - (1 << 13)) {
+        seal(p, s, now_ms, packet, size);
+        if ((s->initiator && now_ms - s->born_ms > PEER_REKEY_AFTER_MS) || s->n_sent > REKEY_AFTER_MESSAGES)
+            want_handshake(p, now_ms, real_ns);
+        return;
+    }
+    if (size && size <= PEER_PACKET_MAX_BYTES) {
+        if (p->queue_n == PEER_QUEUE_MAX) {
+            free(p->queue[p->queue_first].p);
+            p->queue_first = (p->queue_first + 1) % PEER_QUEUE_MAX;
+            p->queue_n--;
+            p->n_dropped++;
+        }
+        p->queue[(p->queue_first + p->queue_n++) % PEER_QUEUE_MAX] = (struct queued){ xmemdup(packet, size), size };
+    }
+    want_handshake(p, now_ms, real_ns);
+}
+
+static void begin_session(struct session *s, const struct ik_keys *keys, bool initiator, uint32_t ours, uint32_t theirs,
+                          int64_t now_ms)
+{
+    session_wipe(s);
+    *s = (struct session){ .valid = true, .initiator = initiator, .keys = *keys, .our_index = ours,
+                           .peer_index = theirs, .born_ms = now_ms };
+    replay_init(&s->window);
+}
+
+void peer_initiated(struct peer *p, int64_t now_ms, const struct endpoint *from, struct ik_handshake *hs,
+                    const uint8_t timestamp[IK_TIMESTAMP_BYTES])
+{
+    uint8_t msg[IK_RESPONSE_BYTES];
+    struct ik_keys keys;
+    uint32_t theirs = hs->peer_index, ours;
+    bool has_cookie = p->cookie_ms && now_ms - p->cookie_ms < PEER_COOKIE_MS;
+    if (memcmp(timestamp, p->latest_timestamp, IK_TIMESTAMP_BYTES) <= 0)
+        return; /* replayed */
+    ours = new_index(p);
+    if (!ik_respond(hs, p->id, p->key, ours, has_cookie ? p->cookie : NULL, msg, &keys))
+        return;
+    memcpy(p->latest_timestamp, timestamp, IK_TIMESTAMP_BYTES);
+    memcpy(p->last_mac1, msg + IK_RESPONSE_BYTES - 32, IK_MAC_BYTES);
+    begin_session(&p->next, &keys, false, ours, theirs, now_ms);
+    crypto_wipe(&keys, sizeof keys);
+    p->endpoint = *from;
+    p->heard_ms = now_ms;
+    p->out->send(p->out->arg, &p->endpoint, msg, sizeof msg);
+}
+
+static void got_response(struct peer *p, int64_t now_ms, const struct endpoint *from, const uint8_t *packet)
+{
+    struct ik_keys keys;
+    uint32_t ours = p->hs.our_index;
+    if (!p->handshaking || !ik_read_response(&p->hs, p->id, packet, &keys))
+        return;
+    session_wipe(&p->previous);
+    p->previous = p->current;
+    begin_session(&p->current, &keys, true, ours, p->hs.peer_index, now_ms);
+    crypto_wipe(&keys, sizeof keys);
+    p->handshaking = false;
+    p->expects_answer = false;
+    p->endpoint = *from;
+    p->heard_ms = p->handshake_ms = now_ms;
+    if (p->queue_n)
+        flush_queue(p, now_ms);
+    else
+        seal(p, &p->current, now_ms, NULL, 0); /* confirms it */
+}
+
+/* ---- data ---- */
+static struct session *session_by_index(struct peer *p, uint32_t index)
+{
+    struct session *all[] = { &p->current, &p->previous, &p->next };
+    for (unsigned i = 0; i < ARRAY_N(all); i++)
+        if (all[i]->valid && all[i]->our_index == index)
+            return all[i];
+    return NULL;
+}
+
+static void got_data(struct peer *p, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *packet,
+                     size_t size)
+{
+    struct session *s = session_by_index(p, get32(packet + 4));
+    uint64_t counter = get64(packet + 8);
+    size_t n = size - DATA_HEAD - TAG;
+    if (!s || !session_alive(s, now_ms) ||
+        !crypto_aead_open(packet + DATA_HEAD, packet + DATA_HEAD, n + TAG, NULL, 0, counter, s->keys.receive))
+        return;
+    bool newest = replay_is_newest(&s->window, counter);
+    if (!replay_accept(&s->window, counter))
+        return;
+    if (s == &p->next) { /* the initiator uses it: now it is ours too */
+        session_wipe(&p->previous);
+        p->previous = p->current;
+        p->current = p->next;
+        session_wipe(&p->next);
+        s = &p->current;
+        p->handshaking = false;
+        p->handshake_ms = now_ms;
+        flush_queue(p, now_ms);
+    }
+    if (newest)
+        p->endpoint = *from;
+    p->heard_ms = now_ms;
+    p->expects_answer = false;
+    p->rx_bytes += n;
+    if (s->initiator && now_ms - s->born_ms > PEER_REJECT_AFTER_MS - PEER_KEEPALIVE_MS - PEER_REKEY_TIMEOUT_MS)
+        want_handshake(p, now_ms, real_ns);
+    if (n == 0)
+        return;
+    if (!p->owes_keepalive) {
+        p->owes_keepalive = true;
+        p->data_heard_ms = now_ms;
+    }
+    p->out->deliver(p->out->arg, p->arg, packet + DATA_HEAD, n);
+}
+
+void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *packet, size_t size)
+{
+    if (size == IK_RESPONSE_BYTES && packet[0] == TYPE_RESPONSE) {
+        got_response(p, now_ms, from, packet);
+    } else if (size == IK_COOKIE_BYTES && packet[0] == TYPE_COOKIE) {
+        if (ik_read_cookie(p->key, p->last_mac1, packet, p->cookie))
+            p->cookie_ms = now_ms;
+    } else if (size >= DATA_HEAD + TAG && packet[0] == TYPE_DATA && (size - DATA_HEAD - TAG) % 16 == 0) {
+        got_data(p, now_ms, real_ns, from, packet, size);
+    }
+}
+
+void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns)
+{
+    struct session *all[] = { &p->current, &p->previous, &p->next };
+    for (unsigned i = 0; i < ARRAY_N(all); i++)
+        if (all[i]->valid && now_ms - all[i]->born_ms >= PEER_REJECT_AFTER_MS)
+            session_wipe(all[i]);
+    if (p->handshaking && now_ms - p->sent_initiation_ms >= PEER_REKEY_TIMEOUT_MS + (int64_t)p->jitter_ms) {
+        if (now_ms - p->started_ms > PEER_REKEY_ATTEMPT_MS) {
+            p->handshaking = false; /* given up until there is something to send */
+            for (; p->queue_n; p->queue_n--, p->n_dropped++) {
+                free(p->queue[p->queue_first].p);
+                p->queue_first = (p->queue_first + 1) % PEER_QUEUE_MAX;
+            }
+        } else {
+            send_initiation(p, now_ms, real_ns);
+        }
+    }
+    if (p->owes_keepalive && now_ms - p->data_heard_ms >= PEER_KEEPALIVE_MS && session_alive(&p->current, now_ms))
+        seal(p, &p->current, now_ms, NULL, 0);
+    if (p->expects_answer && now_ms - p->expects_since_ms >= PEER_KEEPALIVE_MS + PEER_REKEY_TIMEOUT_MS) {
+        p->expects_answer = false; /* sent and heard nothing: the other end may have lost its keys */
+        want_handshake(p, now_ms, real_ns);
+    }
+}

@@ -1,0 +1,69 @@
+/* One WireGuard peer: its sessions, timers and the packets that wait for a handshake (whitepaper, section 6).
+ * Pure: bytes and times in, bytes out through the given functions. */
+#ifndef OVERLAY_PEER_H
+#define OVERLAY_PEER_H
+
+#include "noise_ik.h"
+#include "replay.h"
+
+enum {
+    PEER_REKEY_AFTER_MS = 120000, PEER_REJECT_AFTER_MS = 180000, PEER_REKEY_TIMEOUT_MS = 5000,
+    PEER_REKEY_ATTEMPT_MS = 90000, PEER_KEEPALIVE_MS = 10000, PEER_COOKIE_MS = 120000,
+    PEER_QUEUE_MAX = 128, PEER_PACKET_MAX_BYTES = 65535, PEER_OVERHEAD = 32,
+};
+
+struct endpoint { uint8_t addr[16]; uint16_t port; bool v6, known; };
+
+struct peer_out {
+    void *arg;
+    void (*send)(void *arg, const struct endpoint *to, const uint8_t *p, size_t size);    /* to the wire */
+    void (*deliver)(void *arg, void *peer_arg, const uint8_t *p, size_t size);            /* opened, an IP packet */
+};
+
+struct session {
+    bool valid, initiator, confirmed;
+    uint32_t our_index, peer_index;
+    struct ik_keys keys;
+    uint64_t n_sent;
+    int64_t born_ms;
+    struct replay window;
+};
+struct queued { uint8_t *p; size_t size; };
+struct peer {
+    const struct ik_identity *id;
+    const struct peer_out *out;
+    void *arg;                /* for deliver */
+    uint8_t key[32];
+    struct endpoint endpoint;
+    uint32_t slot;            /* indexes are slot << 8 | generation */
+    uint8_t generation;
+    struct session current, previous, next;
+    bool handshaking;
+    struct ik_handshake hs;
+    int64_t started_ms, sent_initiation_ms; /* of this attempt; of its last message */
+    uint8_t last_mac1[IK_MAC_BYTES], cookie[IK_MAC_BYTES];
+    int64_t cookie_ms;
+    uint8_t latest_timestamp[IK_TIMESTAMP_BYTES];
+    int64_t heard_ms, data_sent_ms, data_heard_ms, handshake_ms; /* 0: never */
+    bool owes_keepalive, expects_answer;
+    int64_t expects_since_ms;
+    struct queued queue[PEER_QUEUE_MAX];
+    unsigned queue_first, queue_n;
+    uint64_t rx_bytes, tx_bytes, n_dropped;
+    uint32_t jitter_ms;
+};
+
+void peer_init(struct peer *p, const struct ik_identity *id, const uint8_t key[32], uint32_t slot,
+               const struct peer_out *out, void *arg);
+void peer_done(struct peer *p); /* wipes keys, frees the queue */
+/* An IP packet to the peer: sealed and sent, or queued while a handshake runs (the oldest gives way). */
+void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, const uint8_t *packet, size_t size);
+/* What came from the wire for this peer: messages 2 to 4 found by index. from: where from (roaming). */
+void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *packet, size_t size);
+/* A message 1, opened already by ik_read_initiation. */
+void peer_initiated(struct peer *p, int64_t now_ms, const struct endpoint *from, struct ik_handshake *hs,
+                    const uint8_t timestamp[IK_TIMESTAMP_BYTES]);
+/* Timers; call at least every 250 ms. */
+void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns);
+
+#endif

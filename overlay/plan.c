@@ -1,0 +1,230 @@
+/* What this node's kernel and tunnel shall hold, computed from the assignment, the suspects and the sandboxes
+ * that exist. Pure, so that every rule set can be read and tested as text.
+ *
+ * Virtual IPs are chosen where a connection begins: in the container's own namespace (hook output), by numgen
+ * over the ready replicas; conntrack keeps the choice. Published ports are chosen likewise by the host that was
+ * called, and leave it with the host's address on the ingress network, so that answers come back to it. */
+#include "overlay_internal.h"
+#include <stdio.h>
+
+static const char *const protocols[] = { "tcp", "udp", "sctp" };
+
+const struct node *plan_self(const struct plan_input *in)
+{
+    for (uint32_t i = 0; in->node_id && i < in->a->nodes.n; i++)
+        if (str_equal(in->a->nodes.v[i].id, in->node_id))
+            return &in->a->nodes.v[i];
+    return NULL;
+}
+
+const struct network *plan_ingress(const struct plan_input *in)
+{
+    for (uint32_t i = 0; in->node_id && i < in->a->networks.n; i++)
+        if (in->a->networks.v[i].ingress)
+            return &in->a->networks.v[i];
+    return NULL;
+}
+
+static bool sandbox_is_on(const struct sandbox *s, const char *network_id)
+{
+    for (uint32_t i = 0; i < s->links.n; i++)
+        if (str_equal(s->links.v[i].network_id, network_id))
+            return true;
+    return false;
+}
+
+bool plan_needs_network(const struct plan_input *in, const struct network *n)
+{
+    if (n->ingress)
+        return true;
+    for (struct map_item *it = NULL; (it = map_next(in->sandboxes, it));)
+        if (sandbox_is_on(it->value, n->id))
+            return true;
+    return false;
+}
+
+/* ---- tunnel ---- */
+static const struct node *node_by_id(const struct assignment *a, const char *id)
+{
+    for (uint32_t i = 0; i < a->nodes.n; i++)
+        if (str_equal(a->nodes.v[i].id, id))
+            return &a->nodes.v[i];
+    return NULL;
+}
+
+static void add_route(struct tunnel_network *n, const char *addr, const struct node *via)
+{
+    uint32_t a, v;
+    if (!via || !addr || !via->tunnel_addr || !address_parse(addr, &a, NULL) || !address_parse(via->tunnel_addr, &v, NULL))
+        return;
+    struct tunnel_route *r = REC_ADD(&n->routes);
+    r->addr = a;
+    r->via = v;
+}
+
+void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret)
+{
+    const struct node *self = plan_self(in);
+    uint32_t addr;
+    if (!self || !self->tunnel_addr || !address_parse(self->tunnel_addr, &addr, NULL))
+        return;
+    ret->addr = addr;
+    ret->port = self->tunnel_port;
+    for (uint32_t i = 0; i < in->a->nodes.n; i++) {
+        const struct node *n = &in->a->nodes.v[i];
+        if (n == self || n->tunnel_key.n != 32 || !n->tunnel_addr || !address_parse(n->tunnel_addr, &addr, NULL))
+            continue;
+        struct tunnel_peer *p = REC_ADD(&ret->peers);
+        p->key = (struct bytes){ xmemdup(n->tunnel_key.v, 32), 32 };
+        str_set(&p->endpoint, n->status.addr);
+        p->port = n->tunnel_port;
+        p->addr = addr;
+    }
+    for (uint32_t i = 0; i < in->a->networks.n; i++) {
+        const struct network *n = &in->a->networks.v[i];
+        if (!plan_needs_network(in, n))
+            continue;
+        struct tunnel_network *t = REC_ADD(&ret->networks);
+        t->vni = n->vni;
+        for (uint32_t k = 0; k < in->a->replicas.n; k++) {
+            const struct replica *r = &in->a->replicas.v[k];
+            if (str_equal(r->network_id, n->id) && !str_equal(r->node_id, in->node_id))
+                add_route(t, r->addr, node_by_id(in->a, r->node_id));
+        }
+        for (uint32_t k = 0; n->ingress && k < in->a->nodes.n; k++)
+            if (&in->a->nodes.v[k] != self)
+                add_route(t, in->a->nodes.v[k].ingress_addr, &in->a->nodes.v[k]);
+    }
+}
+
+/* ---- rules ---- */
+/* Addresses of a service's replicas on a network that may get new connections. */
+static uint32_t backends(const struct plan_input *in, const char *service_id, const char *network_id,
+                         struct strs *ret)
+{
+    for (uint32_t i = 0; i < in->a->replicas.n; i++) {
+        const struct replica *r = &in->a->replicas.v[i];
+        char text[32];
+        uint32_t addr;
+        if (!r->ready || !str_equal(r->service_id, service_id) || !str_equal(r->network_id, network_id) ||
+            (in->suspects && map_find(in->suspects, r->node_id)) || !address_parse(r->addr, &addr, NULL))
+            continue;
+        address_format(text, addr, -1);
+        strs_add(ret, text);
+    }
+    return ret->n;
+}
+
+/* "dnat to 10.0.0.5[:80]" or, with several, a map by a counter (round robin). */
+static void dnat(struct sb *out, const struct strs *to, unsigned port)
+{
+    char suffix[16] = "";
+    if (port)
+        snprintf(suffix, sizeof suffix, ":%u", port);
+    if (to->n == 1) {
+        sb_printf(out, "dnat to %s%s\n", to->v[0], suffix);
+        return;
+    }
+    sb_printf(out, "dnat to numgen inc mod %u map { ", to->n);
+    for (uint32_t i = 0; i < to->n; i++)
+        sb_printf(out, "%s%u : %s", i ? ", " : "", i, to->v[i]);
+    sb_printf(out, " }%s\n", suffix);
+}
+
+static void begin(struct sb *out)
+{
+    sb_str(out, "table ip shoal\ndelete table ip shoal\ntable ip shoal {\n");
+}
+
+void plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out)
+{
+    struct sb refuse;
+    begin(out);
+    sb_init(&refuse, 0);
+    sb_str(out, "chain choose {\ntype nat hook output priority -100; policy accept;\n");
+    for (uint32_t i = 0; i < in->a->services.n; i++) {
+        const struct service_entry *e = &in->a->services.v[i];
+        for (uint32_t k = 0; k < e->vips.n; k++) {
+            struct strs to = { 0 };
+            char vip[32];
+            uint32_t addr;
+            if (!sandbox_is_on(s, e->vips.v[k].network_id) || !address_parse(e->vips.v[k].addr, &addr, NULL))
+                continue;
+            address_format(vip, addr, -1);
+            if (backends(in, e->id, e->vips.v[k].network_id, &to)) {
+                sb_printf(out, "ip daddr %s ", vip);
+                dnat(out, &to, 0);
+            } else { /* nobody there: said at once instead of a silence */
+                sb_printf(&refuse, "ip daddr %s reject\n", vip);
+            }
+            strs_clear(&to);
+        }
+    }
+    sb_str(out, "}\n");
+    if (refuse.len)
+        sb_printf(out, "chain refuse {\ntype filter hook output priority 0; policy accept;\n%s}\n", refuse.s);
+    sb_str(out, "}\n");
+    sb_done(&refuse);
+}
+
+/* One published port of a service: every address of this host, by TCP port. */
+static void publish(const struct plan_input *in, const struct service_entry *e, const struct port *p,
+                    const char *ingress_id, struct sb *nat, struct sb *refuse)
+{
+    struct strs to = { 0 };
+    if (p->mode != PUBLISH_INGRESS || !p->published)
+        return;
+    if (backends(in, e->id, ingress_id, &to)) {
+        sb_printf(nat, "%s dport %u ", protocols[p->protocol], (unsigned)p->published);
+        dnat(nat, &to, (unsigned)p->target);
+    } else {
+        sb_printf(refuse, "%s dport %u reject%s\n", protocols[p->protocol], (unsigned)p->published,
+                  p->protocol == PROTO_TCP ? " with tcp reset" : "");
+    }
+    strs_clear(&to);
+}
+
+static void publish_here(const struct sandbox *s, struct sb *nat)
+{
+    char addr[32];
+    uint32_t a;
+    if (!s->gateway_addr || !address_parse(s->gateway_addr, &a, NULL))
+        return;
+    address_format(addr, a, -1);
+    for (uint32_t i = 0; i < s->ports.n; i++)
+        sb_printf(nat, "%s dport %u dnat to %s:%u\n", protocols[s->ports.v[i].protocol],
+                  (unsigned)s->ports.v[i].published, addr, (unsigned)s->ports.v[i].target);
+}
+
+void plan_host_rules(const struct plan_input *in, struct sb *out)
+{
+    const struct network *ingress = plan_ingress(in);
+    struct sb nat, refuse;
+    sb_init(&nat, 0);
+    sb_init(&refuse, 0);
+    for (uint32_t i = 0; ingress && i < in->a->services.n; i++)
+        for (uint32_t k = 0; k < in->a->services.v[i].ports.n; k++)
+            publish(in, &in->a->services.v[i], &in->a->services.v[i].ports.v[k], ingress->id, &nat, &refuse);
+    for (struct map_item *it = NULL; (it = map_next(in->sandboxes, it));)
+        publish_here(it->value, &nat);
+    begin(out);
+    sb_printf(out, "chain published {\n%s}\n", nat.s);
+    sb_str(out, "chain prerouting {\ntype nat hook prerouting priority -100; policy accept;\n"
+                "fib daddr type local jump published\n}\n"
+                "chain output {\ntype nat hook output priority -100; policy accept;\n"
+                "fib daddr type local jump published\n}\n");
+    sb_printf(out, "chain postrouting {\ntype nat hook postrouting priority 100; policy accept;\n"
+                   "oifname \"%s\" masquerade\n"
+                   "ip saddr %s oifname != \"%s\" masquerade\n"
+                   "ip saddr 127.0.0.0/8 oifname \"%s\" masquerade\n}\n",
+              in->ingress_link, in->gateway_pool, in->gateway_bridge, in->gateway_bridge);
+    if (refuse.len) /* ports whose service has no ready replica */
+        sb_printf(out, "chain refuse {\ntype filter hook input priority 0; policy accept;\n%s}\n", refuse.s);
+    /* Containers of a node do not reach each other over its own bridge: only what is published goes there. */
+    sb_printf(out, "chain forward {\ntype filter hook forward priority 0; policy accept;\n"
+                   "iifname \"%s\" oifname \"%s\" ct status dnat accept\n"
+                   "iifname \"%s\" oifname \"%s\" drop\n}\n}\n",
+              in->gateway_bridge, in->gateway_bridge, in->gateway_bridge, in->gateway_bridge);
+    sb_done(&nat);
+    sb_done(&refuse);
+}

@@ -1,0 +1,270 @@
+/* The daemon's end of the tunnel process: starts it when none answers on its socket, gives it the wanted state
+ * and the TAPs it lacks, starts it again should it die. It is started apart (own session), so that it goes on
+ * when the daemon ends. */
+#include "overlay_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <shoal/base/log.h>
+#include <shoal/stream.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+LOG_MODULE("tunnel");
+
+enum { RETRY_MS = 50, SPAWN_AGAIN_MS = 2000, HEAD_BYTES = 5 };
+
+struct tunnel_client {
+    struct loop *loop;
+    char *exe, *path;
+    void (*ready)(void *arg);
+    void *arg;
+    int fd;
+    struct loop_fd *watch;
+    struct loop_timer *timer;
+    int64_t spawned_ms;
+    struct sb in, config; /* config: the last one, packed */
+    struct map taps;      /* "vni" -> self */
+    bool told;            /* the process said what it has */
+};
+
+extern char **environ;
+
+static void drop(struct tunnel_client *t)
+{
+    loop_fd_remove(t->watch);
+    t->watch = NULL;
+    if (t->fd >= 0)
+        close(t->fd);
+    t->fd = -1;
+    t->told = false;
+    sb_reset(&t->in);
+    map_done(&t->taps);
+    map_init(&t->taps);
+    loop_timer_set(t->timer, RETRY_MS);
+}
+
+static void send_frame(struct tunnel_client *t, uint8_t type, const void *p, size_t size, const int *fd)
+{
+    struct err e;
+    uint32_t n = (uint32_t)size + 1;
+    if (t->fd < 0)
+        return;
+    AUTO_FREE uint8_t *frame = xcalloc(1, HEAD_BYTES + size);
+    frame[0] = (uint8_t)(n >> 24);
+    frame[1] = (uint8_t)(n >> 16);
+    frame[2] = (uint8_t)(n >> 8);
+    frame[3] = (uint8_t)n;
+    frame[4] = type;
+    if (size)
+        memcpy(frame + HEAD_BYTES, p, size);
+    /* The descriptor travels with the first byte; the process always reads, so this does not block for long. */
+    int r = fd ? fd_send_with_fds(t->fd, frame, HEAD_BYTES + size, fd, 1, &e)
+               : fd_write_all(t->fd, frame, HEAD_BYTES + size, &e);
+    crypto_wipe(frame, HEAD_BYTES + size);
+    if (r < 0)
+        loop_timer_set(t->timer, 0); /* on_timer finds the socket dead */
+}
+
+static void got_status(struct tunnel_client *t, const void *p, size_t size)
+{
+    struct tunnel_status s = { 0 };
+    struct err e;
+    if (rec_unpack(&tunnel_status_rec, &s, p, size, &e) < 0) {
+        log_warn("status of the tunnel: %s", e.text);
+        return;
+    }
+    for (uint32_t i = 0; i < s.taps.n; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", (unsigned)s.taps.v[i].vni);
+        map_put(&t->taps, key, t);
+    }
+    rec_clear(&tunnel_status_rec, &s);
+    bool first = !t->told;
+    t->told = true;
+    if (first)
+        t->ready(t->arg);
+}
+
+static void on_socket(void *arg, unsigned events)
+{
+    struct tunnel_client *t = arg;
+    char buf[65536];
+    (void)events;
+    ssize_t n = recv(t->fd, buf, sizeof buf, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        log_warn("the tunnel process ended, it is started again");
+        drop(t);
+        return;
+    }
+    sb_add(&t->in, buf, (size_t)n);
+    for (;;) {
+        const uint8_t *p = (const uint8_t *)t->in.s;
+        if (t->in.len < HEAD_BYTES)
+            return;
+        uint32_t size = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        if (size < 1 || size > TUNNEL_FRAME_MAX_BYTES || t->in.overflow) {
+            drop(t);
+            return;
+        }
+        if (t->in.len < 4 + (size_t)size)
+            return;
+        if (p[4] == TUNNEL_REPLY)
+            got_status(t, p + HEAD_BYTES, size - 1);
+        if (t->fd < 0)
+            return;
+        sb_drop_front(&t->in, 4 + (size_t)size);
+    }
+}
+
+static bool try_connect(struct tunnel_client *t)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int dir;
+    AUTO_FREE char *folder = xstrdup(t->path);
+    char *slash = strrchr(folder, '/');
+    *slash = '\0';
+    dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return false;
+    snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", dir, slash + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool ok = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+    close(dir);
+    if (!ok) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    t->fd = fd;
+    t->watch = loop_fd_add(t->loop, fd, LOOP_READ, on_socket, t);
+    if (t->config.len)
+        send_frame(t, TUNNEL_CONFIG, t->config.s, t->config.len, NULL);
+    send_frame(t, TUNNEL_STATUS, NULL, 0, NULL);
+    return true;
+}
+
+static void spawn(struct tunnel_client *t)
+{
+    char *argv[] = { t->exe, (char *)(uintptr_t)"tunnel", t->path, NULL };
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    pid_t pid;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    int r = posix_spawn(&pid, t->exe, NULL, &attr, argv, environ);
+    posix_spawnattr_destroy(&attr);
+    if (r != 0)
+        log_error("cannot start the tunnel process %s: error %d", t->exe, r);
+    else
+        log_info("tunnel process %d started", (int)pid);
+    t->spawned_ms = loop_now_ms(t->loop);
+}
+
+static void on_timer(void *arg)
+{
+    struct tunnel_client *t = arg;
+    char byte;
+    if (t->fd >= 0) {
+        ssize_t n = recv(t->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+            return;
+        drop(t);
+        return;
+    }
+    if (try_connect(t))
+        return;
+    if (!t->spawned_ms || loop_now_ms(t->loop) - t->spawned_ms > SPAWN_AGAIN_MS)
+        spawn(t);
+    loop_timer_set(t->timer, RETRY_MS);
+}
+
+struct tunnel_client *tunnel_client_new(struct loop *l, const char *exe, const char *socket_path,
+                                        void (*ready)(void *arg), void *arg)
+{
+    struct tunnel_client *t = xnew(struct tunnel_client);
+    t->loop = l;
+    t->exe = xstrdup(exe);
+    t->path = xstrdup(socket_path);
+    t->ready = ready;
+    t->arg = arg;
+    t->fd = -1;
+    sb_init(&t->in, TUNNEL_FRAME_MAX_BYTES + (1 << 20));
+    sb_init(&t->config, TUNNEL_FRAME_MAX_BYTES);
+    map_init(&t->taps);
+    t->timer = loop_timer_new(l, on_timer, t);
+    return t;
+}
+
+void tunnel_client_free(struct tunnel_client *t, bool quit)
+{
+    if (!t)
+        return;
+    if (quit && t->fd < 0 && t->spawned_ms == 0)
+        try_connect(t); /* one from before this daemon */
+    if (quit)
+        send_frame(t, TUNNEL_QUIT, NULL, 0, NULL);
+    loop_fd_remove(t->watch);
+    loop_timer_free(t->timer);
+    if (t->fd >= 0)
+        close(t->fd);
+    sb_done(&t->in);
+    crypto_wipe(t->config.s, t->config.len);
+    sb_done(&t->config);
+    map_done(&t->taps);
+    free(t->exe);
+    free(t->path);
+    free(t);
+}
+
+void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c)
+{
+    struct sb next;
+    sb_init(&next, TUNNEL_FRAME_MAX_BYTES);
+    rec_pack(&tunnel_config_rec, c, &next);
+    if (next.len == t->config.len && memcmp(next.s, t->config.s, next.len) == 0) {
+        sb_done(&next);
+        return;
+    }
+    crypto_wipe(t->config.s, t->config.len);
+    sb_done(&t->config);
+    t->config = next;
+    if (t->fd >= 0)
+        send_frame(t, TUNNEL_CONFIG, t->config.s, t->config.len, NULL);
+    else
+        loop_timer_set(t->timer, 0);
+}
+
+bool tunnel_client_is_ready(const struct tunnel_client *t)
+{
+    return t->told;
+}
+
+bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni)
+{
+    char key[16];
+    snprintf(key, sizeof key, "%u", vni);
+    return map_find(&t->taps, key) != NULL;
+}
+
+void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd)
+{
+    char key[16];
+    uint8_t body[4] = { (uint8_t)(vni >> 24), (uint8_t)(vni >> 16), (uint8_t)(vni >> 8), (uint8_t)vni };
+    snprintf(key, sizeof key, "%u", vni);
+    send_frame(t, TUNNEL_TAP, body, sizeof body, &fd);
+    close(fd);
+    map_put(&t->taps, key, t);
+}
