@@ -208,7 +208,10 @@ bool ik_read_response(struct ik_handshake *hs, const struct ik_identity *id, con
 bool ik_read_cookie(const uint8_t peer[32], const uint8_t mac1[IK_MAC_BYTES], const uint8_t in[IK_COOKIE_BYTES],
                     uint8_t ret_cookie[IK_MAC_BYTES])
 {
-    uint8_t key[32];
+    uint8_t key[32], cookie[IK_MAC_BYTES]; /* a forged one must not wipe the one we have */
     label_key(key, "cookie--", peer);
-    return crypto_xaead_open(ret_cookie, in + 32, 32, mac1, IK_MAC_BYTES, in + 8, key);
+    if (!crypto_xaead_open(cookie, in + 32, 32, mac1, IK_MAC_BYTES, in + 8, key))
+        return false;
+    memcpy(ret_cookie, cookie, IK_MAC_BYTES);
+    return true;
 }

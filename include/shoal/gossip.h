@@ -1,5 +1,5 @@
-/* Gossip: who of the known members answers. SWIM (Das et al. 2002) with Lifeguard's local health and
- * suspicion (Dadgar et al. 2018); packets sealed with the cluster's gossip keys. The node table of the
+/* Gossip: who of the known members answers. SWIM (Das et al. 2002) with Lifeguard's local
+ * health (Dadgar et al. 2018); packets sealed with the cluster's gossip keys. The node table of the
  * cluster says who is a member (gossip_member); gossip says whether it is alive. This door is the shell of
  * membership/gossip: pure core + UDP socket + timer. Everything on the loop's thread.
  * Design: design/consensus.md section 1.3, 2.3. */
@@ -21,7 +21,6 @@ struct gossip_config {
     const char *node_id;         /* own, at most 64 bytes; copied */
     const char *listen_addr;     /* numeric IPv4 or IPv6; NULL: any */
     uint16_t port;               /* UDP */
-    const char *advertise_addr;  /* how others reach this node; copied */
     uint32_t probe_ms;           /* 200: period of probing one member */
     uint32_t timeout_ms;         /* 100: direct answer, then indirect through `indirect` members */
     uint32_t indirect;           /* 3 */
@@ -33,8 +32,6 @@ struct gossip_hooks {
     void *arg;
     /* A member's state as this node sees it changed. LEFT: it said goodbye. */
     void (*state)(void *arg, const char *node_id, enum gossip_state state);
-    /* A member is reached at another address than was given (packet it sealed said so). May be NULL. */
-    void (*moved)(void *arg, const char *node_id, const char *addr, uint16_t port);
 };
 
 struct gossip;

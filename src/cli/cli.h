@@ -126,14 +126,15 @@ int term_session(struct cli *c, int fd, struct sb *held, bool tty, bool input, c
                  struct err *e) must_check;
 extern char **environ;
 
-/* ---- frames.c: the 8-byte header of attach and logs ---- */
+/* ---- frames.c ---- */
+/* The 8-byte header of attach and logs. */
 struct frames { struct sb buf; };
 typedef int frame_fn(void *arg, int stream, const char *p, size_t size, struct err *e);
 int frames_take(struct frames *f, const char *p, size_t size, frame_fn *fn, void *arg, struct err *e) must_check;
-/* ---- jsonlines.c: progress of pull, load, import ---- */
+/* Progress of pull, load, import: one JSON object a line. */
 struct progress { struct sb line; FILE *out; bool quiet, failed; struct sb last; };
 int progress_data(void *arg, const char *p, size_t size, struct err *e) must_check; /* a cli_data_fn */
-void progress_done(struct progress *p);
+int progress_end(struct progress *p, struct err *e) must_check; /* a last line without newline; frees */
 
 /* ---- table.c, format.c ---- */
 struct column { const char *head, *key; bool raw; }; /* head NULL: only in JSON; raw: not a string there */
@@ -149,7 +150,7 @@ int table_show(struct cli *c, const struct table *t, unsigned quiet_col, struct 
 enum format { FORMAT_NONE, FORMAT_TABLE, FORMAT_JSON };
 int format_of(const struct cli *c, enum format *ret, struct err *e) must_check;
 void format_json(FILE *f, const struct val *v, unsigned indent); /* with a newline */
-/* GET of each argument; paths[] are tried in turn, %s is the encoded name. Prints a list, or lines of JSON. */
+/* GET of each argument; paths[] are tried in turn, * is the encoded name. Prints a list, or lines of JSON. */
 int format_inspect(struct cli *c, const char *what, const char *const *paths, struct err *e) must_check;
 void format_pretty(FILE *f, const struct val *v, unsigned depth); /* "Name:  value" lines */
 /* filters= of -f/--filter (key=value) plus extra pairs; empty when none. Result is encoded for a query. */

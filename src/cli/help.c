@@ -1,0 +1,88 @@
+/* --help of a command, of a group of commands and of the program, from the command table. */
+#include "cli.h"
+
+static const char *const kind_words[] = { [CLI_BOOL] = "",           [CLI_STR] = "string",  [CLI_LIST] = "list",
+                                          [CLI_INT] = "int",         [CLI_DURATION] = "duration",
+                                          [CLI_BYTES] = "bytes",     [CLI_CPUS] = "decimal",
+                                          [CLI_RATIO] = "float" };
+
+static void flag_line(FILE *f, const struct cli_flag *flag, int width)
+{
+    char name[80], letter[8] = "   ";
+    if (flag->letter)
+        snprintf(letter, sizeof letter, "-%c,", flag->letter);
+    snprintf(name, sizeof name, "%s %s", flag->name, kind_words[flag->kind]);
+    fprintf(f, "  %s --%-*s %s", letter, width, name, flag->help);
+    if (flag->choices)
+        fprintf(f, " (%s)", flag->choices);
+    fputc('\n', f);
+}
+
+static void flag_lines(FILE *f, const struct cli_flag *flags)
+{
+    int width = 0;
+    for (const struct cli_flag *p = flags; p->name; p++)
+        width = MAX(width, (int)(strlen(p->name) + strlen(kind_words[p->kind]) + 2));
+    for (const struct cli_flag *p = flags; p->name; p++)
+        flag_line(f, p, width);
+}
+
+void cli_help(FILE *f, const struct cli_command *k)
+{
+    bool flags = k->flags && k->flags[0].name;
+    fprintf(f, "Usage:  shoal %s%s%s%s\n\n%s\n", k->words, flags ? " [OPTIONS]" : "", k->args[0] ? " " : "",
+            k->args, k->summary);
+    if (flags) {
+        fputs("\nOptions:\n", f);
+        flag_lines(f, k->flags);
+    }
+    fprintf(f, "\nExample:\n  %s\n", k->example);
+}
+
+/* The first word of a row, as a group, seen first at this row? */
+static bool first_of_group(const struct cli_command *group, const struct cli_command *k, size_t len)
+{
+    for (; group < k; group++)
+        if (!strncmp(group->words, k->words, len) && group->words[len] == ' ')
+            return false;
+    return true;
+}
+
+static void help_all(FILE *f)
+{
+    fputs("Usage:  shoal [OPTIONS] COMMAND\n\nRuns services on a cluster of machines.\n\nCommands:\n", f);
+    for (unsigned g = 0; cli_groups[g]; g++)
+        for (const struct cli_command *k = cli_groups[g]; k->words; k++) {
+            size_t len = strcspn(k->words, " ");
+            if (!k->words[len])
+                fprintf(f, "  %-12s %s\n", k->words, k->summary);
+            else if (first_of_group(cli_groups[g], k, len))
+                fprintf(f, "  %-12.*s %s commands, see `shoal %.*s --help`\n", (int)len, k->words, "Group of",
+                        (int)len, k->words);
+        }
+    fputs("  daemon       Run the node itself\n\nOptions:\n", f);
+    flag_lines(f, cli_global_flags);
+    fputs("\nExample:\n  shoal init && shoal stack deploy -c compose.yaml web && shoal service ls\n", f);
+}
+
+bool cli_group_help(FILE *f, const char *words)
+{
+    size_t len = strlen(words);
+    const struct cli_command *some = NULL;
+    if (!len) {
+        help_all(f);
+        return true;
+    }
+    for (unsigned g = 0; cli_groups[g]; g++)
+        for (const struct cli_command *k = cli_groups[g]; k->words; k++) {
+            if (strncmp(k->words, words, len) || k->words[len] != ' ')
+                continue;
+            if (!some)
+                fprintf(f, "Usage:  shoal %s COMMAND\n\nCommands:\n", words);
+            some = some ? some : k;
+            fprintf(f, "  %-12s %s\n", k->words + len + 1, k->summary);
+        }
+    if (some)
+        fprintf(f, "\nExample:\n  %s\n", some->example);
+    return some != NULL;
+}

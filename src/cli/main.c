@@ -1,0 +1,14 @@
+/* One binary, several programs: the node (daemon), its helpers that outlive it, and the command line. */
+#include "cli.h"
+#include <shoal/node.h>
+#include <shoal/tunnel.h>
+
+int main(int argc, char **argv)
+{
+    const char *program = argc > 1 ? argv[1] : "";
+    if (!strcmp(program, "daemon"))
+        return daemon_main(argc - 1, argv + 1);
+    if (!strcmp(program, "tunnel"))
+        return tunnel_main(argc - 1, argv + 1);
+    return cli_main(argc, argv);
+}
