@@ -104,7 +104,8 @@ static void want_handshake(struct peer *p, int64_t now_ms, int64_t real_ns)
 static void seal(struct peer *p, struct session *s, int64_t now_ms, const uint8_t *packet, size_t size)
 {
     static uint8_t out[DATA_HEAD + PEER_PACKET_MAX_BYTES + 16 + TAG], plain[PEER_PACKET_MAX_BYTES + 16];
-    size_t padded = (size + 15) & ~(size_t)15;
+    p->largest = MAX(p->largest, size);
+    size_t padded = MIN((size + 15) & ~(size_t)15, p->largest);
     if (size > PEER_PACKET_MAX_BYTES || !p->endpoint.known)
         return;
     put32(out, TYPE_DATA);
@@ -267,7 +268,7 @@ void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct 
     } else if (size == IK_COOKIE_BYTES && packet[0] == TYPE_COOKIE) {
         if (ik_read_cookie(p->key, p->last_mac1, packet, p->cookie))
             p->cookie_ms = now_ms;
-    } else if (size >= DATA_HEAD + TAG && packet[0] == TYPE_DATA && (size - DATA_HEAD - TAG) % 16 == 0) {
+    } else if (size >= DATA_HEAD + TAG && packet[0] == TYPE_DATA) {
         got_data(p, now_ms, real_ns, from, packet, size);
     }
 }

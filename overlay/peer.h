@@ -50,6 +50,7 @@ struct peer {
     struct queued queue[PEER_QUEUE_MAX];
     unsigned queue_first, queue_n;
     uint64_t rx_bytes, tx_bytes, n_dropped;
+    size_t largest;           /* packet sent: padding stays within the path's MTU, which is not known here */
     uint32_t jitter_ms;
 };
 

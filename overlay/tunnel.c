@@ -9,6 +9,7 @@
 struct tunnel_peer_state {
     struct peer peer;
     struct tunnel *t;
+    struct endpoint configured; /* the peer's own endpoint follows where it is heard from */
     uint32_t addr;
     bool wanted;
 };
@@ -123,15 +124,13 @@ static void configure_peers(struct tunnel *t, const struct tunnel_config *c,
         if (w->key.n != 32)
             continue;
         struct tunnel_peer_state *p = map_find_n(&t->peers, w->key.v, 32);
-        bool fresh = !p;
         if (!p)
             p = peer_add(t, w->key.v);
         p->wanted = true;
         p->addr = (uint32_t)w->addr;
-        /* A peer that was heard from keeps the address it has now (it may be behind NAT). */
-        if (w->endpoint && endpoint(w->endpoint, (uint16_t)w->port, &e) &&
-            (fresh || (!same_address(&p->peer.endpoint, &e) && !p->peer.heard_ms)))
-            p->peer.endpoint = e;
+        /* A peer that was heard from keeps the address it has now (it may be behind NAT), until it is told anew. */
+        if (w->endpoint && endpoint(w->endpoint, (uint16_t)w->port, &e) && !same_address(&p->configured, &e))
+            p->configured = p->peer.endpoint = e;
     }
     for (struct map_item *it = NULL; (it = map_next(&t->peers, it));)
         if (!((struct tunnel_peer_state *)it->value)->wanted)

@@ -29,6 +29,7 @@ struct tunnel_client {
     struct loop_fd *watch;
     struct loop_timer *timer;
     int64_t spawned_ms;
+    pid_t pid; /* of a process we started, 0: none */
     struct sb in, config; /* config: the last one, packed */
     struct map taps;      /* "vni" -> self */
     bool told;            /* the process said what it has */
@@ -36,8 +37,15 @@ struct tunnel_client {
 
 extern char **environ;
 
+static void reap(struct tunnel_client *t)
+{
+    if (t->pid > 0 && waitpid(t->pid, NULL, WNOHANG) == t->pid)
+        t->pid = 0;
+}
+
 static void drop(struct tunnel_client *t)
 {
+    reap(t);
     loop_fd_remove(t->watch);
     t->watch = NULL;
     if (t->fd >= 0)
@@ -157,19 +165,19 @@ static void spawn(struct tunnel_client *t)
     char *argv[] = { t->exe, (char *)(uintptr_t)"tunnel", t->path, NULL };
     posix_spawnattr_t attr;
     sigset_t none, all;
-    pid_t pid;
+    reap(t);
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_init(&attr);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &all);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int r = posix_spawn(&pid, t->exe, NULL, &attr, argv, environ);
+    int r = posix_spawn(&t->pid, t->exe, NULL, &attr, argv, environ);
     posix_spawnattr_destroy(&attr);
     if (r != 0)
         log_error("cannot start the tunnel process %s: error %d", t->exe, r);
     else
-        log_info("tunnel process %d started", (int)pid);
+        log_info("tunnel process %d started", (int)t->pid);
     t->spawned_ms = loop_now_ms(t->loop);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/log.h>
@@ -20,7 +21,8 @@
 
 LOG_MODULE("tunnel");
 
-enum { BATCH = 64, PACKET_BYTES = 65535 + 64, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5, SEND_BYTES = 9216 };
+enum { BATCH = 64, PACKET_BYTES = 65535 + 64, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5, SEND_BYTES = 9216,
+       GSO_BYTES = 65000 /* of one message */ };
 
 struct tap { struct io *io; uint32_t vni; int fd; struct loop_fd *watch; };
 struct io {
@@ -35,7 +37,7 @@ struct io {
     char listen_addr[64];
     uint16_t port;
     /* packets to be sent at the end of the turn */
-    struct mmsghdr out[BATCH];
+    bool no_gso; /* the device cannot: EIO was the answer */
     struct iovec out_iov[BATCH];
     struct sockaddr_storage out_to[BATCH];
     uint8_t out_bytes[BATCH][SEND_BYTES];
@@ -92,15 +94,71 @@ static void from_sockaddr(const struct sockaddr_storage *s, struct endpoint *ret
 }
 
 /* ---- sending ---- */
+/* How many packets from this one on go as one message with UDP_SEGMENT: one receiver, equal sizes but for the last. */
+static unsigned group_at(const struct io *io, unsigned at)
+{
+    size_t size = io->out_iov[at].iov_len, total = size;
+    unsigned n = 1;
+    for (; !io->no_gso && at + n < io->n_out && io->out_iov[at + n - 1].iov_len == size; n++) {
+        size_t more = io->out_iov[at + n].iov_len;
+        total += more;
+        if (more > size || total > GSO_BYTES ||
+            memcmp(&io->out_to[at], &io->out_to[at + n], sizeof(struct sockaddr_in6)) != 0)
+            break;
+    }
+    return n;
+}
+
+static void fill_message(struct io *io, unsigned at, unsigned n, struct msghdr *m, char control[CMSG_SPACE(2)])
+{
+    *m = (struct msghdr){ .msg_name = &io->out_to[at], .msg_namelen = sizeof(struct sockaddr_in6),
+                          .msg_iov = &io->out_iov[at], .msg_iovlen = n };
+    if (n == 1)
+        return;
+    uint16_t size = (uint16_t)io->out_iov[at].iov_len;
+    memset(control, 0, CMSG_SPACE(2));
+    m->msg_control = control;
+    m->msg_controllen = CMSG_SPACE(2);
+    struct cmsghdr *c = CMSG_FIRSTHDR(m);
+    *c = (struct cmsghdr){ .cmsg_level = SOL_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(2) };
+    memcpy(CMSG_DATA(c), &size, sizeof size);
+}
+
+/* A batch was refused: the device has no such offload, or the packets are longer than the path's MTU. */
+static void send_singly(struct io *io, unsigned at, unsigned n, int error)
+{
+    if (error == EIO) {
+        io->no_gso = true;
+        log_info("the device takes no batches of UDP packets (no checksum offload); sending them one by one");
+    }
+    for (unsigned i = at; i < at + n; i++) {
+        struct msghdr m;
+        fill_message(io, i, 1, &m, NULL);
+        if (sendmsg(io->udp, &m, MSG_DONTWAIT) < 0)
+            log_debug("packet lost: %d", errno);
+    }
+}
+
 static void flush(struct io *io)
 {
-    unsigned at = 0;
-    while (at < io->n_out && io->udp >= 0) {
-        int n = sendmmsg(io->udp, io->out + at, io->n_out - at, MSG_DONTWAIT);
-        if (n > 0)
-            at += (unsigned)n;
-        else if (errno != EINTR)
-            at++; /* full or refused: this one is lost, as on any wire */
+    struct mmsghdr m[BATCH];
+    char control[BATCH][CMSG_SPACE(2)] __attribute__((aligned(8)));
+    for (unsigned at = 0; at < io->n_out && io->udp >= 0;) {
+        unsigned n_m = 0;
+        for (unsigned i = at, n; i < io->n_out; i += n) {
+            n = group_at(io, i);
+            fill_message(io, i, n, &m[n_m].msg_hdr, control[n_m]);
+            n_m++;
+        }
+        unsigned first = (unsigned)m[0].msg_hdr.msg_iovlen;
+        int sent = sendmmsg(io->udp, m, n_m, MSG_DONTWAIT), error = errno;
+        for (int i = 0; i < sent; i++)
+            at += (unsigned)m[i].msg_hdr.msg_iovlen;
+        if (sent > 0 || error == EINTR)
+            continue;
+        if (first > 1 && (error == EIO || error == EINVAL))
+            send_singly(io, at, first, error);
+        at += first; /* full or refused: lost, as on any wire */
     }
     io->n_out = 0;
 }
@@ -122,8 +180,6 @@ static void on_send(void *arg, const struct endpoint *to, const uint8_t *p, size
     memcpy(io->out_bytes[i], p, size);
     to_sockaddr(to, &io->out_to[i]);
     io->out_iov[i] = (struct iovec){ io->out_bytes[i], size };
-    io->out[i].msg_hdr = (struct msghdr){ .msg_name = &io->out_to[i], .msg_namelen = sizeof(struct sockaddr_in6),
-                                          .msg_iov = &io->out_iov[i], .msg_iovlen = 1 };
     if (++io->n_out == BATCH)
         flush(io);
 }

@@ -5,8 +5,11 @@
 #define SHOAL_AGENT_H
 
 #include <shoal/base/map.h>
+#include <shoal/image.h>
 #include <shoal/loop.h>
 #include <shoal/model/assignment.h>
+#include <shoal/overlay.h>
+#include <shoal/runtime.h>
 
 struct agent;
 
@@ -67,5 +70,23 @@ const struct assignment *agent_assignment(const struct agent *a); /* never NULL;
 const char *agent_leader_id(const struct agent *a);               /* NULL: unknown */
 /* Leaving the cluster: every task is stopped and removed; done when none is left. */
 void agent_leave(struct agent *a, loop_fn *done, void *arg);
+
+/* ---- the executor: tasks as containers of this node (executor_io.c, task_spec.c, health_io.c) ---- */
+struct executor;
+struct executor_config {
+    struct runtime *runtime;
+    struct image_store *images;
+    struct overlay *overlay;
+    const char *volumes_dir, *node_id, *hostname; /* copied */
+};
+extern const struct executor_ops executor_ops; /* arg: struct executor */
+struct executor *executor_new(struct loop *l, const struct executor_config *cfg);
+void executor_free(struct executor *x); /* takes NULL; containers go on */
+/* Tells the agent of every container found from before, and removes leftovers of tasks nobody knows. */
+void executor_adopt(struct executor *x, struct agent *a);
+/* From the runtime: a container changed. False: it is no task's. */
+bool executor_container_event(struct executor *x, const struct container *c);
+/* A volume's folder, made if missing. NULL with e. Caller frees. */
+char *executor_volume(struct executor *x, const char *name, struct err *e);
 
 #endif

@@ -12,7 +12,7 @@
 
 struct api;
 
-struct node_init { char *advertise_addr; uint16_t control_port; struct strs address_pools; int availability; };
+struct node_init { char *advertise_addr; uint16_t control_port; struct strs address_pools; uint32_t subnet_size; int availability; };
 struct node_join { char *token, *advertise_addr; struct strs remote_addrs; uint16_t control_port; int availability; };
 typedef void node_done_fn(void *arg, const struct err *e); /* e NULL: done */
 
@@ -24,6 +24,8 @@ struct api_backend {
     struct image_store *images;
     struct manager *(*manager)(void *arg); /* NULL: no manager here */
     struct agent *(*agent)(void *arg);     /* NULL: in no cluster */
+    struct overlay *(*overlay)(void *arg);
+    struct executor *(*executor)(void *arg); /* NULL: in no cluster */
     const char *(*node_id)(void *arg);     /* NULL: in no cluster */
     const char *(*node_addr)(void *arg);   /* NULL: in no cluster */
     uint16_t control_port;

@@ -9,11 +9,12 @@
 #include <shoal/base/mem.h>
 #include <shoal/base/sb.h>
 #include <shoal/base/val.h>
+#include <shoal/base/version.h>
 #include <shoal/model/rec.h>
 #include <shoal/model/service.h>
 #include <stdio.h>
 
-#define CLI_VERSION "0.1.0"
+#define CLI_VERSION SHOAL_VERSION
 #define CLI_API "/v1.41"
 #define CLI_HOST "unix:///run/shoal/api.sock"
 
@@ -44,7 +45,8 @@ struct cli_command {
     unsigned min_args, max_args, how;
 };
 extern const struct cli_command *const cli_groups[]; /* NULL-terminated; every command, in order of help */
-extern const struct cli_command swarm_commands[], node_commands[], service_commands[], stack_commands[];
+extern const struct cli_command swarm_commands[], node_commands[], service_commands[], stack_commands[],
+    service_change_commands[];
 extern const struct cli_command object_commands[], image_commands[], container_commands[], system_commands[];
 extern const struct cli_flag cli_global_flags[];
 
@@ -112,6 +114,7 @@ int cli_hijack(struct cli *c, const char *path, const char *body, int *ret_fd, s
 
 /* ---- term_io.c ---- */
 int64_t term_now_ns(void);
+int64_t term_mono_ns(void);
 bool term_is_tty(int fd);
 void term_size(unsigned *ret_rows, unsigned *ret_cols); /* 0, 0: no terminal */
 int term_read_input(const char *path, size_t max, struct bytes *ret, struct err *e) must_check; /* "-": stdin */
@@ -121,9 +124,14 @@ char *term_folder(const char *path); /* absolute folder of the file, heap */
 void term_catch_interrupt(void);     /* Ctrl-C sets a flag instead of ending the program */
 bool term_interrupted(void);
 void term_pause_ms(int ms); /* between two looks at the daemon; ends early on Ctrl-C */
-/* Carries terminal and connection both ways until the other side is done. resize: path without h and w. */
-int term_session(struct cli *c, int fd, struct sb *held, bool tty, bool input, const char *resize,
-                 struct err *e) must_check;
+/* ---- session_io.c ---- */
+struct session_of {
+    bool tty, input;
+    const char *resize;    /* path that takes ?h=&w=; NULL: no size is sent */
+    const char *container; /* signals to this program are forwarded to it; NULL: they are not */
+};
+/* Carries terminal and connection both ways until the other side is done. */
+int term_session(struct cli *c, int fd, struct sb *held, const struct session_of *of, struct err *e) must_check;
 extern char **environ;
 
 /* ---- frames.c ---- */
@@ -172,6 +180,8 @@ const char *name_of_service(struct cli *c, const char *id);
 void names_free(struct cli *c);
 /* The object called ref exactly (by name first) or by id. */
 int find_object(struct cli *c, const char *kind, const char *ref, struct val_doc **ret, struct err *e) must_check;
+/* DELETE of every argument; goes on after one that fails. */
+int delete_each(struct cli *c, const char *kind, const char *query, struct err *e) must_check;
 const struct val *at(const struct val *v, const char *path); /* "Spec.Name"; NULL when absent */
 const char *str_at(const struct val *v, const char *path);   /* "" when absent */
 int64_t int_at(const struct val *v, const char *path, int64_t otherwise);
@@ -184,15 +194,17 @@ int tasks_show(struct cli *c, const struct val *tasks, struct err *e) must_check
 int services_show(struct cli *c, const struct val *services, struct err *e) must_check;
 void ports_text(struct sb *b, const struct val *ports);
 
-/* ---- service_flags.c, service_values.c: flags of create and update to a spec ---- */
+/* ---- service_flags.c, service_lists.c, service_values.c: flags of create and update to a spec ---- */
 extern const struct cli_flag service_create_flags[], service_update_flags[];
 int service_spec_from_flags(struct cli *c, struct service_spec *s, bool update, struct err *e) must_check;
+int service_lists_from_flags(struct cli *c, struct service_spec *s, struct err *e) must_check;
 int value_mount(const char *text, struct mount *ret, struct err *e) must_check;
 int value_publish(const char *text, struct rec_list *ports, struct err *e) must_check;
 int value_network(const char *text, struct network_ref *ret, struct err *e) must_check;
 int value_secret(const char *text, struct secret_ref *ret, struct err *e) must_check;
 int value_ulimit(const char *text, struct ulimit *ret, struct err *e) must_check;
 int value_env(struct strs *env, const char *text); /* NAME alone: from the environment; replaces */
+bool value_env_remove(struct strs *env, const char *name);
 int value_label(struct labels *l, const char *text, struct err *e) must_check;
 /* SecretID and ConfigID from the names; missing ones are an error. */
 int service_resolve(struct cli *c, struct service_spec *s, struct err *e) must_check;
@@ -213,8 +225,19 @@ void converge_look(struct converge_view *ret, const struct val *service, const s
                    const struct val *nodes);
 int converge_wait(struct cli *c, const struct strs *ids, struct err *e) must_check;
 
+/* ---- cmd_stack.c, stack_deploy.c ---- */
+int stack_list(struct cli *c, const char *kind, const char *stack, struct val_doc **ret, struct err *e) must_check;
+int cmd_stack_deploy(struct cli *c, struct err *e);
+/* ---- cmd_image.c ---- */
+int image_pull(struct cli *c, const char *ref, bool quiet, struct err *e) must_check;
+/* ---- cmd_run.c ---- */
+extern const struct cli_flag run_flags[], exec_flags[];
+int cmd_run(struct cli *c, struct err *e);
+int cmd_exec(struct cli *c, struct err *e);
 /* ---- logs.c ---- */
 extern const struct cli_flag log_flags[];
+int container_logs(struct cli *c, const char *id, const char *path, struct err *e) must_check;
+int service_logs(struct cli *c, const char *path, struct err *e) must_check;
 int logs_query(struct cli *c, struct sb *path, struct err *e) must_check;
 
 #endif

@@ -39,13 +39,17 @@ void cli_help(FILE *f, const struct cli_command *k)
     fprintf(f, "\nExample:\n  %s\n", k->example);
 }
 
-/* The first word of a row, as a group, seen first at this row? */
-static bool first_of_group(const struct cli_command *group, const struct cli_command *k, size_t len)
+/* Is k the first row whose words start with this group's word? */
+static bool first_of_group(const struct cli_command *k, size_t len)
 {
-    for (; group < k; group++)
-        if (!strncmp(group->words, k->words, len) && group->words[len] == ' ')
-            return false;
-    return true;
+    for (unsigned g = 0; cli_groups[g]; g++)
+        for (const struct cli_command *p = cli_groups[g]; p->words; p++) {
+            if (p == k)
+                return true;
+            if (!strncmp(p->words, k->words, len) && p->words[len] == ' ')
+                return false;
+        }
+    return false;
 }
 
 static void help_all(FILE *f)
@@ -56,9 +60,9 @@ static void help_all(FILE *f)
             size_t len = strcspn(k->words, " ");
             if (!k->words[len])
                 fprintf(f, "  %-12s %s\n", k->words, k->summary);
-            else if (first_of_group(cli_groups[g], k, len))
-                fprintf(f, "  %-12.*s %s commands, see `shoal %.*s --help`\n", (int)len, k->words, "Group of",
-                        (int)len, k->words);
+            else if (first_of_group(k, len))
+                fprintf(f, "  %-12.*s Group of commands, see `shoal %.*s --help`\n", (int)len, k->words, (int)len,
+                        k->words);
         }
     fputs("  daemon       Run the node itself\n\nOptions:\n", f);
     flag_lines(f, cli_global_flags);

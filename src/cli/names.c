@@ -115,3 +115,25 @@ int find_object(struct cli *c, const char *kind, const char *ref, struct val_doc
     http_encode(&enc, self ? self : ref);
     return cli_get(c, ret, e, "/%s/%s", kind, enc.s);
 }
+
+int delete_each(struct cli *c, const char *kind, const char *query, struct err *e)
+{
+    int failed = 0;
+    for (uint32_t i = 0; i < c->args.n; i++) {
+        AUTO_SB struct sb path;
+        sb_init(&path, 0);
+        sb_printf(&path, "/%s/", kind);
+        http_encode(&path, c->args.v[i]);
+        sb_str(&path, query ? query : "");
+        if (failed)
+            fprintf(c->err, "Error: %s\n", e->text);
+        failed = cli_call(c, "DELETE", path.s, NULL, NULL, e);
+        if (failed)
+            c->status = 1;
+        else
+            fprintf(c->out, "%s\n", c->args.v[i]);
+        if (failed == -E_UNAVAILABLE || failed == -E_DENIED)
+            break;
+    }
+    return failed;
+}

@@ -1,6 +1,7 @@
 /* One command from start to end: help, parse, run, print the error, exit status (2: wrong use of the command
  * line, 1: it failed, or what the command chose, such as the exit code of a container). */
 #include "cli.h"
+#include <shoal/base/crypto.h>
 
 static bool is_help(const char *a)
 {
@@ -65,6 +66,7 @@ int cli_main(int argc, char **argv)
     struct cli c = { .out = stdout, .err = stderr, .now_ns = term_now_ns(), .tty = term_is_tty(1) };
     struct err e = { 0 };
     int status;
+    crypto_init();
     if (help_asked(stdout, argc, argv, &status))
         return status;
     int rc = cli_parse(&c, argc, argv, &e);

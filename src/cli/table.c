@@ -112,7 +112,7 @@ int table_show(struct cli *c, const struct table *t, unsigned quiet_col, struct 
         return rc;
     if (format == FORMAT_JSON)
         table_json(t, c->out);
-    else if (format == FORMAT_NONE && cli_on(c, "quiet"))
+    else if (format == FORMAT_NONE && cli_has(c, "quiet") && cli_on(c, "quiet"))
         for (unsigned r = 0; r < t->cells.n / t->n_cols; r++)
             fprintf(c->out, "%s\n", cell(t, r, quiet_col));
     else

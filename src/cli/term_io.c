@@ -14,6 +14,11 @@ int64_t term_now_ns(void)
     return clock_real_ns();
 }
 
+int64_t term_mono_ns(void)
+{
+    return clock_mono_ns();
+}
+
 bool term_is_tty(int fd)
 {
     return isatty(fd);

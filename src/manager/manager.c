@@ -340,6 +340,10 @@ void manager_got_message(struct manager *m, const char *from, uint8_t type, cons
     }
     if (!store_find(m->store, TABLE_NODE, from))
         return; /* removed from the cluster: nothing it says counts */
+    if (type == MSG_LEAVE) {
+        members_leave(m, from);
+        return;
+    }
     liveness_seen(m->liveness, from);
     if (type == MSG_HELLO) {
         struct session_hello h = { 0 };

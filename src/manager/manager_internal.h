@@ -66,5 +66,7 @@ bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 
 /* members.c: keeps Raft's configuration equal to the managers in the node table. */
 void members_reconcile(struct manager *m);
+/* The node says goodbye: DOWN, no manager any more; MSG_LEAVE_OK when that is committed. */
+void members_leave(struct manager *m, const char *node_id);
 
 #endif

@@ -1,6 +1,7 @@
 /* Raft's configuration follows the node table: a node with the role of manager is added as learner, made a
  * voter when it has caught up, and removed when its role or the node is gone. One change at a time. */
 #include "manager_internal.h"
+#include <shoal/base/file.h>
 
 LOG_MODULE("manager");
 
@@ -62,4 +63,44 @@ void members_reconcile(struct manager *m)
             raft_node_remove(m->raft, members[i].id, change_done, m);
             return;
         }
+}
+
+/* ---- a node that leaves in order ---- */
+#define LEFT_MESSAGE "left the cluster"
+
+struct departure {
+    struct manager *m;
+    char *node_id;
+};
+
+static void departed(void *arg, int result, const struct err *e)
+{
+    struct departure *x = arg;
+    if (result == 0)
+        x->m->hooks.send(x->m->hooks.arg, x->node_id, MSG_LEAVE_OK, "", 0);
+    else
+        log_debug("departure of %s: %s", x->node_id, e->text); /* it asks again */
+    free(x->node_id);
+    free(x);
+}
+
+void members_leave(struct manager *m, const char *node_id)
+{
+    const struct node *n = store_find(m->store, TABLE_NODE, node_id);
+    struct departure *x = xnew(struct departure);
+    *x = (struct departure){ m, xstrdup(node_id) };
+    if (!n || (n->status.state == NODE_DOWN && str_equal(n->status.message, LEFT_MESSAGE))) {
+        departed(x, 0, NULL);
+        return;
+    }
+    struct node copy = { 0 };
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    node_copy(&copy, n);
+    copy.spec.role = ROLE_WORKER; /* Raft lets it go */
+    copy.status.state = NODE_DOWN;
+    copy.down_since = clock_real_ns();
+    str_set(&copy.status.message, LEFT_MESSAGE);
+    store_tx_update(tx, TABLE_NODE, &copy);
+    node_clear(&copy);
+    manager_propose(m, tx, departed, x);
 }

@@ -35,5 +35,4 @@ int time_parse(const char *s, int64_t *ret_real_ns); /* 0 or -1; RFC 3339 */
 
 /* Runs argv to its end, output of stdout+stderr (at most 64 KiB) into out if given. Returns exit status, 128+signal, or -E_. */
 int proc_run(const char *const argv[], struct sb *out, struct err *e) must_check;
-
 #endif

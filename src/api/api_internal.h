@@ -1,0 +1,96 @@
+/* Shared by the API's files. A call is one request from its route to its reply; it lives on the heap because most
+ * answers come later. The client may go meanwhile: then c->r is NULL and replies go nowhere. */
+#ifndef API_INTERNAL_H
+#define API_INTERNAL_H
+
+#include <shoal/api.h>
+#include <shoal/base/log.h>
+#include <shoal/base/version.h>
+
+#define API_VERSION "1.44"
+#define API_MIN_VERSION "1.24"
+
+enum { BODY_MAX_BYTES = 4 << 20 };
+
+struct call {
+    struct api *api;
+    struct http_request *r;   /* NULL: gone */
+    char *param[2];           /* from the path */
+    bool from_peer;
+    char id[26];              /* of what control_* made */
+    struct err warning;
+    /* for what goes on after the start of a reply */
+    void *state;
+    void (*gone)(struct call *c);  /* the client went: stop, then call_free */
+    void (*drain)(struct call *c);
+};
+typedef void handler_fn(struct call *c);
+
+/* READ, WRITE: of the cluster, at the leader; LOCAL_OR_READ: READ on managers, what this node has elsewhere */
+enum { ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
+struct route { const char *method, *path; handler_fn *fn; int kind; };
+extern const struct route system_routes[], swarm_routes[], service_routes[], network_routes[], image_routes[],
+    container_routes[], exec_routes[], volume_routes[]; /* each ended by NULL */
+
+struct api {
+    struct api_backend b;
+    struct http_server *local, *peer;
+    struct map execs;    /* id -> struct exec_box */
+    struct map watchers, waits; /* pointer text -> struct call: GET /events; /containers/x/wait */
+    void *doors[2];
+};
+
+/* ---- api.c ---- */
+void call_free(struct call *c);
+void reply_json(struct call *c, int status, const char *json);     /* these end the call */
+void reply_val(struct call *c, int status, struct val_doc *doc);   /* doc is freed */
+void reply_err(struct call *c, const struct err *e);
+void reply_error(struct call *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void reply_empty(struct call *c, int status);
+/* Reads a JSON body (empty: NULL root) and calls fn; malformed ones are answered. fn may keep nothing of doc. */
+typedef void body_fn(struct call *c, const struct val *body, const char *text, size_t size);
+void with_body(struct call *c, body_fn *fn);
+/* For control_*: replies e or 200 with nothing. */
+void done_empty(void *arg, int result, const struct err *e);
+void done_created(void *arg, int result, const struct err *e); /* 201 {"ID": c->id} */
+struct manager *call_manager(const struct call *c);
+const struct store *call_store(const struct call *c);
+const char *query(const struct call *c, const char *name);
+bool query_flag(const struct call *c, const char *name); /* 1, true, yes */
+uint64_t query_version(struct call *c, bool *ok);
+void stream_begin(struct call *c, const char *content_type);
+void stream_put(struct call *c, const void *p, size_t size);
+void stream_done(struct call *c);
+
+/* ---- filters.c: {"name":["a"]} or {"name":{"a":true}} ---- */
+struct filters { struct val_doc *doc; };
+/* allowed: NULL-terminated. */
+int filters_parse(const char *text, const char *const *allowed, struct filters *ret, struct err *e) must_check;
+void filters_free(struct filters *f);
+bool filters_has(const struct filters *f, const char *key);
+bool filter_exact(const struct filters *f, const char *key, const char *value);  /* true also when not asked */
+bool filter_prefix(const struct filters *f, const char *key, const char *value);
+bool filter_name(const struct filters *f, const char *key, const char *value);   /* part of it */
+bool filter_labels(const struct filters *f, const char *key, const struct labels *l);
+
+/* ---- machine_io.c ---- */
+struct machine_facts { char kernel[66], arch[66], os[128], host[256], id[64]; int64_t cpus, memory_bytes; };
+void machine_facts(struct machine_facts *ret);
+
+/* ---- parts used across files ---- */
+void api_event(struct api *a, const char *type, const char *action, const char *id, const struct labels *attributes);
+struct val *container_state_val(struct val_doc *d, const struct container *c);
+void container_wait_check(struct api *a, const struct container *c); /* events.c calls it on each change */
+void events_container(struct api *a, const struct container *c);
+handler_fn service_logs, task_logs, container_logs; /* logs.c */
+handler_fn container_create; /* container_create.c */
+/* Folder of a volume (made when asked), NULL with e. Caller frees. */
+char *api_volume_path(const struct api *a, const char *name, bool make, struct err *e);
+void exec_free_all(struct api *a);
+bool auth_of(const struct call *c, char **ret_json); /* decoded X-Registry-Auth */
+struct val *strs_val(struct val_doc *d, const struct strs *s);
+struct val *labels_val(struct val_doc *d, const struct labels *l);
+struct val *time_val(struct val_doc *d, int64_t real_ns);
+int strs_from_val(struct strs *ret, const struct val *v, const char *path, struct err *e) must_check;
+
+#endif

@@ -1,0 +1,16 @@
+noinst_LIBRARIES += libapi.a
+libapi_a_SOURCES = \
+	src/api/api.c \
+	src/api/container_create.c \
+	src/api/containers.c \
+	src/api/exec.c \
+	src/api/filters.c \
+	src/api/images.c \
+	src/api/logs.c \
+	src/api/machine_io.c \
+	src/api/networks.c \
+	src/api/services.c \
+	src/api/swarm.c \
+	src/api/system.c \
+	src/api/volumes_io.c \
+	src/api/api_internal.h

@@ -1,0 +1,251 @@
+/* /_ping, /version, /info, /events and what clients ask before anything else. */
+#include "api_internal.h"
+#include <shoal/base/file.h>
+#include <stdio.h>
+
+#ifdef __x86_64__
+#define ARCH "amd64"
+#elif defined(__aarch64__)
+#define ARCH "arm64"
+#else
+#define ARCH "unknown"
+#endif
+
+static void ping(struct call *c)
+{
+    const char *id = c->api->b.node_id(c->api->b.arg);
+    if (c->r) {
+        http_reply_header(c->r, "Cache-Control", "no-cache, no-store, must-revalidate");
+        http_reply_header(c->r, "Swarm", !id ? "inactive" : call_manager(c) ? "active/manager" : "active/worker");
+        http_reply(c->r, 200, "text/plain; charset=utf-8", "OK", 2);
+    }
+    call_free(c);
+}
+
+static void version(struct call *c)
+{
+    struct val_doc *d = val_doc_new();
+    struct val *v = val_map(d), *component = val_map(d), *details = val_map(d), *list = val_list(d), *platform = val_map(d);
+    struct machine_facts m;
+    machine_facts(&m);
+    val_set_root(d, v);
+    val_set(d, platform, "Name", val_str(d, "shoal"));
+    val_set(d, v, "Platform", platform);
+    static const char *const both[][2] = { { "ApiVersion", API_VERSION }, { "MinAPIVersion", API_MIN_VERSION },
+                                           { "Os", "linux" }, { "Arch", ARCH }, { "GitCommit", "" }, { "GoVersion", "" },
+                                           { "BuildTime", "" } };
+    for (unsigned i = 0; i < ARRAY_N(both); i++) {
+        val_set(d, v, both[i][0], val_str(d, both[i][1]));
+        val_set(d, details, both[i][0], val_str(d, both[i][1]));
+    }
+    val_set(d, v, "Version", val_str(d, SHOAL_VERSION));
+    val_set(d, v, "KernelVersion", val_str(d, m.kernel));
+    val_set(d, details, "KernelVersion", val_str(d, m.kernel));
+    val_set(d, details, "Experimental", val_str(d, "false"));
+    val_set(d, component, "Name", val_str(d, "Engine"));
+    val_set(d, component, "Version", val_str(d, SHOAL_VERSION));
+    val_set(d, component, "Details", details);
+    val_push(d, list, component);
+    val_set(d, v, "Components", list);
+    reply_val(c, 200, d);
+}
+
+static struct val *remote_managers(struct call *c, struct val_doc *d)
+{
+    struct val *list = val_list(d);
+    struct agent *agent = c->api->b.agent(c->api->b.arg);
+    const struct assignment *a = agent ? agent_assignment(agent) : NULL;
+    for (uint32_t i = 0; a && i < a->nodes.n; i++) {
+        const struct node *n = &a->nodes.v[i];
+        if (n->spec.role != ROLE_MANAGER)
+            continue;
+        struct val *v = val_map(d);
+        AUTO_FREE char *addr = xasprintf("%s:%u", n->status.addr ? n->status.addr : "", (unsigned)n->control_port);
+        val_set(d, v, "NodeID", val_str(d, n->id));
+        val_set(d, v, "Addr", val_str(d, addr));
+        val_push(d, list, v);
+    }
+    return list;
+}
+
+static struct val *swarm_info(struct call *c, struct val_doc *d)
+{
+    struct val *v = val_map(d);
+    const struct api_backend *b = &c->api->b;
+    struct manager *m = call_manager(c);
+    const char *id = b->node_id(b->arg), *addr = b->node_addr(b->arg);
+    val_set(d, v, "NodeID", val_str(d, id ? id : ""));
+    val_set(d, v, "NodeAddr", val_str(d, id && addr ? addr : ""));
+    val_set(d, v, "LocalNodeState", val_str(d, id ? "active" : "inactive"));
+    val_set(d, v, "ControlAvailable", val_bool(d, m != NULL));
+    val_set(d, v, "Error", val_str(d, ""));
+    val_set(d, v, "RemoteManagers", id ? remote_managers(c, d) : val_null(d));
+    if (!m)
+        return v;
+    const struct store *s = manager_store(m);
+    int64_t n_managers = 0;
+    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
+        n_managers += n->spec.role == ROLE_MANAGER;
+    val_set(d, v, "Nodes", val_int(d, store_count(s, TABLE_NODE)));
+    val_set(d, v, "Managers", val_int(d, n_managers));
+    if (store_cluster(s)) {
+        struct val *cl = rec_to_val(&cluster_rec, store_cluster(s), d);
+        val_unset(cl, "JoinTokens");
+        val_set(d, v, "Cluster", cl);
+    }
+    return v;
+}
+
+static void info(struct call *c)
+{
+    struct val_doc *d = val_doc_new();
+    struct val *v = val_map(d), *plugins = val_map(d);
+    const struct api_backend *b = &c->api->b;
+    struct machine_facts m;
+    int64_t count[4] = { 0 }, images = 0;
+    machine_facts(&m);
+    for (const struct container *x = NULL; (x = runtime_next(b->runtime, x));)
+        count[x->state.phase]++;
+    for (const struct image *i = NULL; (i = image_next(b->images, i));)
+        images++;
+    val_set_root(d, v);
+    val_set(d, v, "ID", val_str(d, m.id));
+    val_set(d, v, "Containers", val_int(d, count[0] + count[1] + count[2] + count[3]));
+    val_set(d, v, "ContainersRunning", val_int(d, count[CONTAINER_RUNNING]));
+    val_set(d, v, "ContainersPaused", val_int(d, count[CONTAINER_PAUSED]));
+    val_set(d, v, "ContainersStopped", val_int(d, count[CONTAINER_CREATED] + count[CONTAINER_EXITED]));
+    val_set(d, v, "Images", val_int(d, images));
+    static const char *const text[][2] = {
+        { "Driver", "overlayfs" }, { "LoggingDriver", "json-file" }, { "OSType", "linux" }, { "DefaultRuntime", "shoal" },
+        { "IndexServerAddress", "https://index.docker.io/v1/" }, { "InitBinary", "shoal" }, { "Isolation", "" },
+        { "HttpProxy", "" }, { "HttpsProxy", "" }, { "NoProxy", "" }, { "ServerVersion", SHOAL_VERSION },
+    };
+    for (unsigned i = 0; i < ARRAY_N(text); i++)
+        val_set(d, v, text[i][0], val_str(d, text[i][1]));
+    static const char *const yes[] = { "MemoryLimit", "CpuCfsPeriod", "CpuCfsQuota", "PidsLimit", "IPv4Forwarding" };
+    for (unsigned i = 0; i < ARRAY_N(yes); i++)
+        val_set(d, v, yes[i], val_bool(d, true));
+    static const char *const no[] = { "SwapLimit", "CPUShares", "CPUSet", "OomKillDisable", "Debug", "ExperimentalBuild",
+                                      "LiveRestoreEnabled" };
+    for (unsigned i = 0; i < ARRAY_N(no); i++)
+        val_set(d, v, no[i], val_bool(d, str_equal(no[i], "LiveRestoreEnabled")));
+    val_set(d, v, "Architecture", val_str(d, m.arch));
+    val_set(d, v, "KernelVersion", val_str(d, m.kernel));
+    val_set(d, v, "OperatingSystem", val_str(d, m.os));
+    val_set(d, v, "Name", val_str(d, m.host));
+    val_set(d, v, "NCPU", val_int(d, m.cpus));
+    val_set(d, v, "MemTotal", val_int(d, m.memory_bytes));
+    val_set(d, v, "CgroupDriver", val_str(d, "cgroupfs"));
+    val_set(d, v, "CgroupVersion", val_str(d, file_exists("/sys/fs/cgroup/cgroup.controllers") ? "2" : "1"));
+    val_set(d, v, "DockerRootDir", val_str(d, b->root_dir));
+    val_set(d, v, "SystemTime", time_val(d, clock_real_ns()));
+    val_set(d, v, "NGoroutines", val_int(d, 0));
+    val_set(d, v, "NFd", val_int(d, 0));
+    val_set(d, v, "NEventsListener", val_int(d, c->api->watchers.n));
+    struct val *security = val_list(d);
+    val_push(d, security, val_str(d, "name=seccomp,profile=builtin"));
+    val_set(d, v, "SecurityOptions", security);
+    static const char *const kinds[][2] = { { "Volume", "local" }, { "Network", "overlay" }, { "Log", "json-file" } };
+    for (unsigned i = 0; i < ARRAY_N(kinds); i++) {
+        struct val *l = val_list(d);
+        val_push(d, l, val_str(d, kinds[i][1]));
+        val_set(d, plugins, kinds[i][0], l);
+    }
+    val_set(d, plugins, "Authorization", val_list(d));
+    val_set(d, v, "Plugins", plugins);
+    struct val *registry = val_map(d), *insecure = val_map(d);
+    for (unsigned i = 0; b->insecure_registries && b->insecure_registries[i]; i++) {
+        struct val *one = val_map(d);
+        val_set(d, one, "Name", val_str(d, b->insecure_registries[i]));
+        val_set(d, one, "Secure", val_bool(d, false));
+        val_set(d, insecure, b->insecure_registries[i], one);
+    }
+    val_set(d, registry, "IndexConfigs", insecure);
+    val_set(d, registry, "InsecureRegistryCIDRs", val_list(d));
+    val_set(d, registry, "Mirrors", val_list(d));
+    val_set(d, v, "RegistryConfig", registry);
+    val_set(d, v, "DriverStatus", val_list(d));
+    val_set(d, v, "Labels", val_list(d));
+    val_set(d, v, "Warnings", val_list(d));
+    val_set(d, v, "Swarm", swarm_info(c, d));
+    reply_val(c, 200, d);
+}
+
+/* ---- events ---- */
+static void events_gone(struct call *c)
+{
+    char key[32];
+    snprintf(key, sizeof key, "%p", (void *)c);
+    map_remove(&c->api->watchers, key);
+    call_free(c);
+}
+
+static void events(struct call *c)
+{
+    char key[32];
+    if (query(c, "until")) { /* only what is to come can be watched: nothing is kept */
+        reply_error(c, E_UNSUPPORTED, "events of the past are not kept: leave out until");
+        return;
+    }
+    snprintf(key, sizeof key, "%p", (void *)c);
+    map_put(&c->api->watchers, key, c);
+    c->gone = events_gone;
+    stream_begin(c, "application/json");
+}
+
+void api_event(struct api *a, const char *type, const char *action, const char *id, const struct labels *attributes)
+{
+    struct val_doc *d = val_doc_new();
+    struct val *v = val_map(d), *actor = val_map(d);
+    struct sb b;
+    int64_t now = clock_real_ns();
+    if (a->watchers.n == 0) {
+        val_doc_free(d);
+        return;
+    }
+    val_set(d, v, "Type", val_str(d, type));
+    val_set(d, v, "Action", val_str(d, action));
+    val_set(d, actor, "ID", val_str(d, id));
+    val_set(d, actor, "Attributes", labels_val(d, attributes));
+    val_set(d, v, "Actor", actor);
+    val_set(d, v, "scope", val_str(d, "local"));
+    val_set(d, v, "status", val_str(d, action));
+    val_set(d, v, "id", val_str(d, id));
+    val_set(d, v, "time", val_int(d, now / SEC_NS));
+    val_set(d, v, "timeNano", val_int(d, now));
+    sb_init(&b, 0);
+    json_write(&b, v, 0);
+    sb_char(&b, '\n');
+    for (struct map_item *it = NULL; (it = map_next(&a->watchers, it));)
+        stream_put(it->value, b.s, b.len);
+    sb_done(&b);
+    val_doc_free(d);
+}
+
+void events_container(struct api *a, const struct container *c)
+{
+    struct labels attributes = { 0 };
+    char code[16];
+    if (c->state.phase != CONTAINER_RUNNING && c->state.phase != CONTAINER_EXITED)
+        return;
+    for (uint32_t i = 0; i < c->spec.labels.n; i++)
+        labels_set(&attributes, c->spec.labels.v[i].key, c->spec.labels.v[i].value);
+    labels_set(&attributes, "name", c->spec.name ? c->spec.name : "");
+    labels_set(&attributes, "image", c->spec.image ? c->spec.image : "");
+    if (c->state.phase == CONTAINER_EXITED) {
+        snprintf(code, sizeof code, "%d", (int)c->state.exit_code);
+        labels_set(&attributes, "exitCode", code);
+        if (c->state.oom_killed)
+            api_event(a, "container", "oom", c->spec.id, &attributes);
+    }
+    api_event(a, "container", c->state.phase == CONTAINER_RUNNING ? "start" : "die", c->spec.id, &attributes);
+    labels_clear(&attributes);
+}
+
+const struct route system_routes[] = {
+    { "GET", "/_ping", ping, ROUTE_LOCAL },
+    { "GET", "/version", version, ROUTE_LOCAL },
+    { "GET", "/info", info, ROUTE_LOCAL },
+    { "GET", "/events", events, ROUTE_LOCAL },
+    { 0 },
+};

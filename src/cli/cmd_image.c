@@ -1,0 +1,240 @@
+/* image ls, load, import, pull, rm, tag, inspect. Archives are sent as
+ * they are read, whatever their size. */
+#include "cli.h"
+#include <shoal/http.h>
+
+static const struct cli_flag ls_flags[] = {
+    { "all", 'a', CLI_BOOL, "Also images without a name", NULL },
+    { "filter", 'f', CLI_LIST, "Only images with KEY=VALUE (reference, label, dangling)", NULL },
+    { "format", 0, CLI_STR, "Output: table or json (one object a line)", NULL },
+    { "no-trunc", 0, CLI_BOOL, "Whole ids", NULL },
+    { "quiet", 'q', CLI_BOOL, "Only ids", NULL },
+    { 0 },
+};
+static const struct cli_flag load_flags[] = {
+    { "input", 'i', CLI_STR, "File instead of the standard input", NULL },
+    { "quiet", 'q', CLI_BOOL, "No progress", NULL },
+    { 0 },
+};
+static const struct cli_flag import_flags[] = {
+    { "change", 'c', CLI_LIST, "Instruction for the image, as in CMD [\"/bin/web\"]", NULL },
+    { "message", 'm', CLI_STR, "Comment of the image", NULL },
+    { 0 },
+};
+static const struct cli_flag pull_flags[] = {
+    { "quiet", 'q', CLI_BOOL, "No progress", NULL },
+    { 0 },
+};
+static const struct cli_flag rm_flags[] = {
+    { "force", 'f', CLI_BOOL, "Remove even when stopped containers use it", NULL },
+    { 0 },
+};
+static const struct cli_flag inspect_flags[] = {
+    { "format", 0, CLI_STR, "Output: json (one object a line)", NULL },
+    { 0 },
+};
+static const struct column columns[] = {
+    { "REPOSITORY", "Repository", false }, { "TAG", "Tag", false }, { "IMAGE ID", "ID", false },
+    { "CREATED", "CreatedSince", false },  { "SIZE", "Size", false },
+};
+
+static void add_image(struct cli *c, struct table *t, const struct val *image, const char *ref)
+{
+    char id[16], size[32], age[48];
+    const char *colon = strrchr(ref, ':'), *whole = str_at(image, "Id");
+    units_ago(age, c->now_ns - int_at(image, "Created", 0) * INT64_C(1000000000));
+    units_bytes(size, int_at(image, "Size", 0), false);
+    table_addf(t, "%.*s", colon ? (int)(colon - ref) : (int)strlen(ref), ref);
+    table_add(t, colon ? colon + 1 : "<none>");
+    table_add(t, cli_on(c, "no-trunc") ? whole : short_id(whole, id));
+    table_addf(t, "%s ago", age);
+    table_add(t, size);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct val *const *x = a, *const *y = b;
+    int64_t i = int_at(*x, "Created", 0), k = int_at(*y, "Created", 0);
+    return i > k ? -1 : i < k;
+}
+
+static int cmd_ls(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    struct val_doc *d = NULL;
+    struct table t;
+    sb_init(&path, 0);
+    sb_str(&path, "/images/json");
+    if (cli_on(c, "all"))
+        add_query(&path, "all", "1");
+    int rc = filters_from_flags(c, &path, cli_arg(c, 0) ? "reference" : NULL, cli_arg(c, 0), e);
+    if (rc == 0)
+        rc = cli_get(c, &d, e, "%s", path.s);
+    if (rc < 0)
+        return rc;
+    struct val *l = val_root(d);
+    table_init(&t, columns, ARRAY_N(columns));
+    if (l->kind == V_LIST && l->n)
+        qsort(l->list, l->n, sizeof *l->list, newest_first);
+    for (uint32_t i = 0; l->kind == V_LIST && i < l->n; i++) {
+        const struct val *tags = val_get(l->list[i], "RepoTags");
+        uint32_t n = tags && tags->kind == V_LIST ? tags->n : 0;
+        for (uint32_t k = 0; k < n; k++)
+            if (tags->list[k]->kind == V_STR)
+                add_image(c, &t, l->list[i], tags->list[k]->s);
+        if (!n)
+            add_image(c, &t, l->list[i], "<none>:<none>");
+    }
+    rc = table_show(c, &t, 2, e);
+    table_done(&t);
+    val_doc_free(d);
+    return rc;
+}
+
+/* A call whose reply is progress; fd -1: nothing to send. */
+static int with_progress(struct cli *c, const char *path, int fd, bool quiet, struct err *e)
+{
+    struct progress p = { .out = c->out, .quiet = quiet };
+    struct cli_stream s = { .method = "POST", .path = path, .upload = fd, .data = progress_data, .arg = &p };
+    struct err end;
+    int rc = cli_stream(c, &s, e), last = progress_end(&p, &end);
+    if (rc == 0 && last < 0) {
+        *e = end;
+        rc = last;
+    }
+    c->refused = rc < 0;
+    return rc;
+}
+
+static int cmd_load(struct cli *c, struct err *e)
+{
+    const char *file = cli_str(c, "input") ? cli_str(c, "input") : "-";
+    if (!strcmp(file, "-") && term_is_tty(0))
+        return cli_usage(c, e, "give the archive with -i FILE, or pipe it in");
+    int fd = term_open_input(file, e);
+    if (fd < 0)
+        return fd;
+    int rc = with_progress(c, cli_on(c, "quiet") ? "/images/load?quiet=1" : "/images/load?quiet=0", fd, false, e);
+    term_close(fd);
+    return rc;
+}
+
+static void split_tag(const char *ref, char **ret_name, char **ret_tag)
+{
+    const char *digest = strchr(ref, '@'), *colon = strrchr(ref, ':'), *slash = strrchr(ref, '/');
+    const char *cut = digest ? digest : colon && (!slash || colon > slash) ? colon : NULL;
+    *ret_name = cut ? xstrndup(ref, (size_t)(cut - ref)) : xstrdup(ref);
+    *ret_tag = xstrdup(cut ? cut + 1 : "");
+}
+
+static int cmd_import(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    int fd = term_open_input(cli_arg(c, 0), e);
+    if (fd < 0)
+        return fd;
+    sb_init(&path, 0);
+    sb_str(&path, "/images/create?fromSrc=-");
+    if (cli_arg(c, 1)) {
+        AUTO_FREE char *name = NULL, *tag = NULL;
+        split_tag(cli_arg(c, 1), &name, &tag);
+        add_query(&path, "repo", name);
+        add_query(&path, "tag", *tag ? tag : "latest");
+    }
+    for (uint32_t i = 0; i < cli_list(c, "change")->n; i++)
+        add_query(&path, "changes", cli_list(c, "change")->v[i]);
+    if (cli_str(c, "message"))
+        add_query(&path, "message", cli_str(c, "message"));
+    int rc = with_progress(c, path.s, fd, false, e);
+    term_close(fd);
+    return rc;
+}
+
+int image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
+{
+    AUTO_SB struct sb path;
+    AUTO_FREE char *name = NULL, *tag = NULL;
+    sb_init(&path, 0);
+    split_tag(ref, &name, &tag);
+    sb_str(&path, "/images/create");
+    add_query(&path, "fromImage", name);
+    add_query(&path, "tag", *tag ? tag : "latest");
+    return with_progress(c, path.s, -1, quiet, e);
+}
+
+static int cmd_pull(struct cli *c, struct err *e)
+{
+    bool quiet = cli_on(c, "quiet");
+    int rc = image_pull(c, cli_arg(c, 0), quiet, e);
+    if (rc == 0 && quiet)
+        fprintf(c->out, "%s\n", cli_arg(c, 0));
+    return rc;
+}
+
+static int cmd_tag(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    AUTO_FREE char *name = NULL, *tag = NULL;
+    sb_init(&path, 0);
+    split_tag(cli_arg(c, 1), &name, &tag);
+    sb_str(&path, "/images/");
+    http_encode(&path, cli_arg(c, 0));
+    sb_str(&path, "/tag");
+    add_query(&path, "repo", name);
+    add_query(&path, "tag", *tag ? tag : "latest");
+    return cli_call(c, "POST", path.s, NULL, NULL, e);
+}
+
+static int remove_one(struct cli *c, const char *ref, struct err *e)
+{
+    AUTO_SB struct sb path;
+    struct val_doc *d = NULL;
+    sb_init(&path, 0);
+    sb_str(&path, "/images/");
+    http_encode(&path, ref);
+    if (cli_on(c, "force"))
+        add_query(&path, "force", "1");
+    int rc = cli_call(c, "DELETE", path.s, NULL, &d, e);
+    const struct val *l = rc == 0 && d ? val_root(d) : NULL;
+    for (uint32_t i = 0; l && l->kind == V_LIST && i < l->n; i++)
+        if (*str_at(l->list[i], "Untagged"))
+            fprintf(c->out, "Untagged: %s\n", str_at(l->list[i], "Untagged"));
+        else
+            fprintf(c->out, "Deleted: %s\n", str_at(l->list[i], "Deleted"));
+    val_doc_free(d);
+    return rc;
+}
+
+static int cmd_rm(struct cli *c, struct err *e)
+{
+    int failed = 0;
+    for (uint32_t i = 0; i < c->args.n && failed != -E_UNAVAILABLE; i++) {
+        if (failed)
+            fprintf(c->err, "Error: %s\n", e->text);
+        failed = remove_one(c, c->args.v[i], e);
+        if (failed)
+            c->status = 1;
+    }
+    return failed;
+}
+
+static int cmd_inspect(struct cli *c, struct err *e)
+{
+    static const char *const paths[] = { "/images/*/json", NULL };
+    return format_inspect(c, "image", paths, e);
+}
+
+const struct cli_command image_commands[] = {
+    { "image ls", "[REFERENCE]", "List the images of this node", ls_flags, "shoal image ls", cmd_ls, 0, 1, 0 },
+    { "image load", "", "Load images from an archive", load_flags, "shoal image load -i web.tar", cmd_load, 0, 0, 0 },
+    { "image import", "FILE|- [NAME[:TAG]]", "Make an image of a root file system", import_flags,
+      "shoal image import -c 'CMD [\"/web\"]' root.tar web:1", cmd_import, 1, 2, 0 },
+    { "image pull", "NAME[:TAG|@DIGEST]", "Fetch an image from its registry", pull_flags,
+      "shoal image pull registry.example/web:1", cmd_pull, 1, 1, 0 },
+    { "image tag", "IMAGE NAME[:TAG]", "Give an image a further name", NULL, "shoal image tag web:1 web:stable",
+      cmd_tag, 2, 2, 0 },
+    { "image rm", "IMAGE...", "Remove images", rm_flags, "shoal image rm web:1", cmd_rm, 1, CLI_ANY, 0 },
+    { "image inspect", "IMAGE...", "Show all about images", inspect_flags, "shoal image inspect web:1", cmd_inspect,
+      1, CLI_ANY, 0 },
+    { 0 },
+};

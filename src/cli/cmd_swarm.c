@@ -1,0 +1,198 @@
+/* init, join, leave, join-token: the life of the cluster itself (Engine API /swarm). */
+#include "cli.h"
+#include <ctype.h>
+#include <shoal/http.h>
+
+enum { CONTROL_PORT = 2377 };
+
+static const struct cli_flag init_flags[] = {
+    { "advertise-addr", 0, CLI_STR, "Address of this node that the others use, ADDR[:PORT]", NULL },
+    { "advertise", 0, CLI_STR, "The same, shorter", NULL },
+    { "listen-addr", 0, CLI_STR, "Where to listen, ADDR[:PORT]; default 0.0.0.0:2377", NULL },
+    { "availability", 0, CLI_STR, "May this node run tasks", "active|pause|drain" },
+    { "default-addr-pool", 0, CLI_LIST, "Address range for new networks, CIDR", NULL },
+    { "default-addr-pool-mask-length", 0, CLI_INT, "Prefix length of a new network; default 24", NULL },
+    { 0 },
+};
+static const struct cli_flag join_flags[] = {
+    { "token", 0, CLI_STR, "From `shoal join-token` on a manager", NULL },
+    { "advertise-addr", 0, CLI_STR, "Address of this node that the others use, ADDR[:PORT]", NULL },
+    { "advertise", 0, CLI_STR, "The same, shorter", NULL },
+    { "listen-addr", 0, CLI_STR, "Where to listen, ADDR[:PORT]; default 0.0.0.0:2377", NULL },
+    { "availability", 0, CLI_STR, "May this node run tasks", "active|pause|drain" },
+    { 0 },
+};
+static const struct cli_flag leave_flags[] = {
+    { "force", 'f', CLI_BOOL, "Leave even as a manager, or when the cluster does not answer", NULL },
+    { 0 },
+};
+static const struct cli_flag token_flags[] = {
+    { "rotate", 0, CLI_BOOL, "Make a new token; the old one is of no use then", NULL },
+    { "quiet", 'q', CLI_BOOL, "Only the token", NULL },
+    { 0 },
+};
+
+static const char *advertise(const struct cli *c)
+{
+    const char *s = cli_str(c, "advertise-addr");
+    return s ? s : cli_str(c, "advertise") ? cli_str(c, "advertise") : "";
+}
+
+static void put(struct val_doc *d, struct val *map, const char *key, const char *value)
+{
+    val_set(d, map, key, val_str(d, value));
+}
+
+static void put_list(struct val_doc *d, struct val *map, const char *key, const struct strs *values)
+{
+    struct val *l = val_list(d);
+    for (uint32_t i = 0; i < values->n; i++)
+        val_push(d, l, val_str(d, values->v[i]));
+    val_set(d, map, key, l);
+}
+
+static void put_common(struct cli *c, struct val_doc *d, struct val *m)
+{
+    const char *listen = cli_str(c, "listen-addr"), *availability = cli_str(c, "availability");
+    put(d, m, "ListenAddr", listen ? listen : "0.0.0.0:2377");
+    put(d, m, "AdvertiseAddr", advertise(c));
+    put(d, m, "Availability", availability ? availability : "active");
+}
+
+/* ADDR:2377 of this node, as the others reach it. */
+static int node_address(struct cli *c, char out[96], struct err *e)
+{
+    struct val_doc *d = NULL;
+    int rc = cli_get(c, &d, e, "/info");
+    if (rc < 0)
+        return rc;
+    const char *id = str_at(val_root(d), "Swarm.NodeID"), *addr = str_at(val_root(d), "Swarm.NodeAddr");
+    const struct val *managers = at(val_root(d), "Swarm.RemoteManagers");
+    snprintf(out, 96, strchr(addr, ':') ? "[%s]:%d" : "%s:%d", addr, CONTROL_PORT);
+    for (uint32_t i = 0; managers && managers->kind == V_LIST && i < managers->n; i++)
+        if (!strcmp(str_at(managers->list[i], "NodeID"), id))
+            snprintf(out, 96, "%s", str_at(managers->list[i], "Addr"));
+    val_doc_free(d);
+    return 0;
+}
+
+static int print_join(struct cli *c, const char *role, const char *token, struct err *e)
+{
+    char addr[96];
+    int rc = node_address(c, addr, e);
+    if (rc == 0)
+        fprintf(c->out, "To add a %s to this cluster, run on the new node:\n\n    shoal join --token %s %s\n\n", role,
+                token, addr);
+    return rc;
+}
+
+static int cmd_init(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb body;
+    struct val_doc *d = val_doc_new(), *id = NULL, *swarm = NULL;
+    struct val *m = val_map(d);
+    put_common(c, d, m);
+    put_list(d, m, "DefaultAddrPool", cli_list(c, "default-addr-pool"));
+    if (cli_has(c, "default-addr-pool-mask-length"))
+        val_set(d, m, "SubnetSize", val_int(d, cli_num(c, "default-addr-pool-mask-length", 24)));
+    sb_init(&body, 0);
+    json_write(&body, m, 0);
+    int rc = cli_call(c, "POST", "/swarm/init", body.s, &id, e);
+    if (rc == 0)
+        rc = cli_get(c, &swarm, e, "/swarm");
+    if (rc == 0) {
+        fprintf(c->out, "Swarm initialized: this node (%s) is now its first manager.\n\n",
+                id && val_root(id)->kind == V_STR ? val_root(id)->s : "");
+        rc = print_join(c, "worker", str_at(val_root(swarm), "JoinTokens.Worker"), e);
+    }
+    if (rc == 0)
+        fputs("To add a manager, run `shoal join-token manager` here and follow what it says.\n", c->out);
+    val_doc_free(swarm);
+    val_doc_free(id);
+    val_doc_free(d);
+    return rc;
+}
+
+static int cmd_join(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb body;
+    struct val_doc *info = NULL;
+    if (!cli_str(c, "token"))
+        return cli_usage(c, e, "--token is needed; a manager prints it with `shoal join-token worker`");
+    struct val_doc *d = val_doc_new();
+    struct val *m = val_map(d);
+    put_common(c, d, m);
+    put(d, m, "JoinToken", cli_str(c, "token"));
+    put_list(d, m, "RemoteAddrs", &c->args);
+    sb_init(&body, 0);
+    json_write(&body, m, 0);
+    val_doc_free(d);
+    int rc = cli_call(c, "POST", "/swarm/join", body.s, NULL, e);
+    if (rc == 0)
+        rc = cli_get(c, &info, e, "/info");
+    if (rc == 0)
+        fprintf(c->out, "This node joined the cluster as a %s.\n",
+                val_get_bool(at(val_root(info), "Swarm"), "ControlAvailable", false) ? "manager" : "worker");
+    val_doc_free(info);
+    return rc;
+}
+
+static int cmd_leave(struct cli *c, struct err *e)
+{
+    int rc = cli_call(c, "POST", cli_on(c, "force") ? "/swarm/leave?force=1" : "/swarm/leave", NULL, NULL, e);
+    if (rc == 0)
+        fputs("This node left the cluster.\n", c->out);
+    return rc;
+}
+
+static int rotate(struct cli *c, struct val_doc *swarm, bool manager, struct err *e)
+{
+    AUTO_SB struct sb body;
+    const struct val *spec = val_get(val_root(swarm), "Spec");
+    sb_init(&body, 0);
+    if (!spec)
+        return err_set(e, E_CORRUPT, "the daemon's reply to GET /swarm has no Spec");
+    json_write(&body, spec, 0);
+    AUTO_FREE char *path = xasprintf("/swarm/update?version=%lld&rotate%sToken=true",
+                                     (long long)int_at(val_root(swarm), "Version.Index", 0),
+                                     manager ? "Manager" : "Worker");
+    return cli_call(c, "POST", path, body.s, NULL, e);
+}
+
+static int cmd_join_token(struct cli *c, struct err *e)
+{
+    const char *role = cli_arg(c, 0) ? cli_arg(c, 0) : "worker";
+    bool manager = !strcmp(role, "manager");
+    struct val_doc *swarm = NULL;
+    if (!manager && strcmp(role, "worker"))
+        return cli_usage(c, e, "\"%s\" is no role; give worker or manager", role);
+    int rc = cli_get(c, &swarm, e, "/swarm");
+    if (rc == 0 && cli_on(c, "rotate")) {
+        rc = rotate(c, swarm, manager, e);
+        val_doc_free(TAKE(swarm));
+        if (rc == 0)
+            rc = cli_get(c, &swarm, e, "/swarm");
+        if (rc == 0 && !cli_on(c, "quiet"))
+            fprintf(c->out, "The %s token is a new one; the old one is of no use any more.\n\n", role);
+    }
+    if (rc == 0) {
+        const char *token = str_at(val_root(swarm), manager ? "JoinTokens.Manager" : "JoinTokens.Worker");
+        if (cli_on(c, "quiet"))
+            fprintf(c->out, "%s\n", token);
+        else
+            rc = print_join(c, role, token, e);
+    }
+    val_doc_free(swarm);
+    return rc;
+}
+
+const struct cli_command swarm_commands[] = {
+    { "init", "", "Make this node the first manager of a new cluster", init_flags,
+      "shoal init --advertise-addr 10.0.0.1", cmd_init, 0, 0, 0 },
+    { "join", "HOST:PORT...", "Join this node to a cluster", join_flags,
+      "shoal join --token SHOAL-1-... 10.0.0.1:2377", cmd_join, 1, 16, 0 },
+    { "leave", "", "Take this node out of its cluster", leave_flags, "shoal leave --force", cmd_leave, 0, 0, 0 },
+    { "join-token", "[worker|manager]", "Show (or renew) what a new node needs to join", token_flags,
+      "shoal join-token manager", cmd_join_token, 0, 1, 0 },
+    { 0 },
+};

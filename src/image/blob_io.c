@@ -1,0 +1,187 @@
+/* The content store: ROOT/blobs/sha256/HEX. A blob is written to ROOT/tmp and hashed while it
+ * grows; only when its digest is right it is synced and renamed, so a name in blobs/ always
+ * means these bytes, also after a power cut. Any thread may call this: nothing is shared but the
+ * file system. */
+#include "image_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <stdio.h>
+#include <unistd.h>
+
+struct image_blob_writer {
+    char *root, *digest, *path;
+    struct crypto_sha256 *hash;
+    int64_t max, size;
+    int fd;
+};
+
+char *image_tmp_path(const char *root, const char *kind)
+{
+    char id[26];
+    id_random(id);
+    return xasprintf("%s/tmp/%s-%s", root, kind, id);
+}
+
+char *image_blob_path(const char *root, const char *digest)
+{
+    return xasprintf("%s/blobs/sha256/%s", root, image_digest_hex(digest));
+}
+
+bool image_blob_exists(const char *root, const char *digest)
+{
+    AUTO_FREE char *path = image_blob_path(root, digest);
+    return file_exists(path);
+}
+
+int image_blob_read(const char *root, const char *digest, size_t max, char **ret, size_t *ret_size,
+                    struct err *e)
+{
+    AUTO_FREE char *path = image_blob_path(root, digest);
+    AUTO_FREE char *data = NULL;
+    uint8_t sum[CRYPTO_SHA256_SIZE];
+    int r = file_read(path, max, &data, ret_size, e);
+    if (r < 0)
+        return r;
+    crypto_sha256(sum, data, *ret_size);
+    AUTO_FREE char *got = image_digest_of(sum);
+    if (!str_equal(got, digest))
+        return err_set(e, E_CORRUPT,
+                       "%s holds other bytes than its name says (%s); remove it and pull again",
+                       path, got);
+    *ret = TAKE(data);
+    return 0;
+}
+
+static void blob_free(struct image_blob_writer *w)
+{
+    uint8_t sum[CRYPTO_SHA256_SIZE];
+    if (w->fd >= 0)
+        close(w->fd);
+    if (w->hash)
+        crypto_sha256_end(w->hash, sum);
+    free(w->root);
+    free(w->digest);
+    free(w->path);
+    free(w);
+}
+
+int image_blob_begin(struct image_blob_writer **ret, const char *root, const char *digest,
+                     int64_t max, struct err *e)
+{
+    struct image_blob_writer *w = xnew(struct image_blob_writer);
+    *w = (struct image_blob_writer){ .root = xstrdup(root), .digest = xstrdup(digest),
+                                     .path = image_tmp_path(root, "blob"), .max = max };
+    w->fd = open(w->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (w->fd < 0) {
+        int r = err_errno(e, errno, "create %s", w->path);
+        blob_free(w);
+        return r;
+    }
+    w->hash = crypto_sha256_new();
+    *ret = w;
+    return 0;
+}
+
+int image_blob_add(struct image_blob_writer *w, const void *p, size_t size, struct err *e)
+{
+    if ((uint64_t)size > (uint64_t)(w->max - w->size))
+        return err_set(e, E_TOO_BIG, "%s is longer than the %lld bytes announced",
+                       w->digest ? w->digest : "the data", (long long)w->max);
+    crypto_sha256_add(w->hash, p, size);
+    w->size += (int64_t)size;
+    return fd_write_all(w->fd, p, size, e);
+}
+
+int image_blob_restart(struct image_blob_writer *w, struct err *e)
+{
+    uint8_t sum[CRYPTO_SHA256_SIZE];
+    crypto_sha256_end(w->hash, sum);
+    w->hash = crypto_sha256_new();
+    w->size = 0;
+    if (ftruncate(w->fd, 0) < 0 || lseek(w->fd, 0, SEEK_SET) < 0)
+        return err_errno(e, errno, "truncate %s", w->path);
+    return 0;
+}
+
+int64_t image_blob_size(const struct image_blob_writer *w) { return w->size; }
+
+void image_blob_abort(struct image_blob_writer *w)
+{
+    if (!w)
+        return;
+    unlink(w->path);
+    blob_free(w);
+}
+
+static int verify(struct image_blob_writer *w, char **ret_digest, struct err *e)
+{
+    uint8_t sum[CRYPTO_SHA256_SIZE];
+    crypto_sha256_end(TAKE(w->hash), sum);
+    AUTO_FREE char *got = image_digest_of(sum);
+    if (w->digest && !str_equal(w->digest, got))
+        return err_set(e, E_CORRUPT, "digest mismatch: want %s, the bytes that came have %s",
+                       w->digest, got);
+    *ret_digest = TAKE(got);
+    return 0;
+}
+
+int image_blob_spool(struct image_blob_writer *w, char **ret_path, char **ret_digest, struct err *e)
+{
+    AUTO_FREE char *digest = NULL;
+    int r = verify(w, &digest, e);
+    if (r < 0) {
+        image_blob_abort(w);
+        return r;
+    }
+    *ret_path = TAKE(w->path);
+    if (ret_digest)
+        *ret_digest = TAKE(digest);
+    blob_free(w);
+    return 0;
+}
+
+static int sync_folder(const char *root, struct err *e)
+{
+    AUTO_FREE char *dir = xasprintf("%s/blobs/sha256", root);
+    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        return err_errno(e, errno, "sync %s", dir);
+    return 0;
+}
+
+int image_blob_keep(struct image_blob_writer *w, char **ret_digest, struct err *e)
+{
+    AUTO_FREE char *digest = NULL;
+    int r = verify(w, &digest, e);
+    AUTO_FREE char *path = r == 0 ? image_blob_path(w->root, digest) : NULL;
+    if (r == 0 && fsync(w->fd) < 0)
+        r = err_errno(e, errno, "sync %s", w->path);
+    if (r == 0 && rename(w->path, path) < 0)
+        r = err_errno(e, errno, "rename %s to %s", w->path, path);
+    if (r < 0) {
+        image_blob_abort(w);
+        return r;
+    }
+    r = sync_folder(w->root, e);
+    if (r == 0 && ret_digest)
+        *ret_digest = TAKE(digest);
+    blob_free(w);
+    return r;
+}
+
+int image_blob_put(const char *root, const void *p, size_t size, char **ret_digest, struct err *e)
+{
+    struct image_blob_writer *w;
+    int r = image_blob_begin(&w, root, NULL, (int64_t)size, e);
+    if (r < 0)
+        return r;
+    r = image_blob_add(w, p, size, e);
+    if (r < 0) {
+        image_blob_abort(w);
+        return r;
+    }
+    return image_blob_keep(w, ret_digest, e);
+}

@@ -1,0 +1,369 @@
+/* What a pull does on its own thread: manifest, configuration, then up to LAYER_THREADS layers
+ * at once, each downloaded, verified and unpacked by one thread with a connection of its own
+ * (inflating is what takes the time, so that is what runs in parallel). Only struct image_fetch
+ * is touched here, never the store: layers and blobs land on disk under their digests, and the
+ * loop's thread makes an image of them at the end. */
+#include "image_internal.h"
+
+#include <errno.h>
+#include <shoal/base/file.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LAYER_THREADS = 3, TELL_MS = 100 };
+
+/* A pull's layers in work. */
+struct layers {
+    struct image_fetch *f;
+    const struct image_manifest *m;
+    const struct image_config *config;
+    const char *authorization;
+    uint32_t next;  /* under f->lock, as is what fails first in f->code and f->e */
+    bool missing[IMAGE_LAYERS_MAX];
+};
+
+struct layer {
+    struct image_fetch *f;
+    const struct image_desc *desc;
+    char id[13];
+    int64_t told_ns;
+};
+
+static bool is_stopped(void *arg)
+{
+    struct image_fetch *f = arg;
+    return atomic_load(&f->stop);
+}
+
+void image_fetch_stop(struct image_fetch *f)
+{
+    pthread_mutex_lock(&f->lock);
+    atomic_store(&f->stop, true);
+    pthread_cond_broadcast(&f->wake);
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* Back-off before another try; a stop ends it at once. */
+static bool wait_ms(void *arg, int ms)
+{
+    struct image_fetch *f = arg;
+    int64_t until = clock_mono_ns() + ms * MS_NS;
+    struct timespec ts = { .tv_sec = until / SEC_NS, .tv_nsec = until % SEC_NS };
+    pthread_mutex_lock(&f->lock);
+    while (!atomic_load(&f->stop) && pthread_cond_timedwait(&f->wake, &f->lock, &ts) != ETIMEDOUT)
+        ;
+    pthread_mutex_unlock(&f->lock);
+    return atomic_load(&f->stop);
+}
+
+static void tell(struct image_fetch *f, const char *id, const char *status)
+{
+    if (f->emit)
+        f->emit(f->arg, id, status, 0, 0);
+}
+
+static int open_registry(struct image_fetch *f, const char *authorization,
+                         struct image_registry **ret, struct err *e)
+{
+    struct image_registry_config cfg = {
+        .host = f->ref.host,
+        .path = f->ref.path,
+        .familiar = f->familiar,
+        .authorization = authorization,
+        .insecure = f->insecure,
+        .auth = f->auth,
+        .wait = wait_ms,
+        .cancelled = is_stopped,
+        .arg = f,
+    };
+    return image_registry_open(ret, &cfg, e);
+}
+
+/* ---- layers ---- */
+
+static void layer_tell(struct layer *l, const char *status, int64_t current, int64_t total)
+{
+    int64_t now = clock_mono_ns();
+    if (!l->f->emit || (current < total && now - l->told_ns < TELL_MS * MS_NS))
+        return;
+    l->told_ns = now;
+    l->f->emit(l->f->arg, l->id, status, current, total);
+}
+
+static void on_download(void *arg, int64_t current)
+{
+    struct layer *l = arg;
+    layer_tell(l, "Downloading", current, l->desc->size);
+}
+
+static void on_extract(void *arg, int64_t current, int64_t total)
+{
+    layer_tell(arg, "Extracting", current, total);
+}
+
+static void short_id(char id[13], const char *digest)
+{
+    memcpy(id, image_digest_hex(digest), 12);
+    id[12] = 0;
+}
+
+static int pull_layer(struct image_fetch *f, struct image_registry *r,
+                      const struct image_desc *desc, const char *diff_id, struct err *e)
+{
+    struct layer l = { .f = f, .desc = desc };
+    struct image_blob_writer *w;
+    AUTO_FREE char *path = NULL;
+    short_id(l.id, desc->digest);
+    int code = image_blob_begin(&w, f->root, desc->digest, desc->size, e);
+    if (code < 0)
+        return code;
+    code = image_registry_blob(r, desc, w, on_download, &l, e);
+    if (code < 0) {
+        image_blob_abort(w);
+        return code;
+    }
+    tell(f, l.id, "Verifying Checksum");
+    code = image_blob_spool(w, &path, NULL, e);
+    if (code < 0)
+        return code;
+    tell(f, l.id, "Download complete");
+    struct image_layer_job job = { .root = f->root,
+                                   .archive = path,
+                                   .diff_id = diff_id,
+                                   .cancel = &f->stop,
+                                   .progress = on_extract,
+                                   .arg = &l };
+    code = image_layer_unpack(&job, NULL, e);
+    unlink(path);
+    if (code == 0)
+        tell(f, l.id, "Pull complete");
+    return code < 0 ? err_wrap(e, "layer %s", desc->digest) : 0;
+}
+
+static void fail(struct image_fetch *f, int code, const struct err *e)
+{
+    pthread_mutex_lock(&f->lock);
+    if (f->code == 0) {
+        f->code = code;
+        f->e = *e;
+    }
+    pthread_mutex_unlock(&f->lock);
+    image_fetch_stop(f);
+}
+
+static void *layer_main(void *arg)
+{
+    struct layers *ls = arg;
+    struct image_fetch *f = ls->f;
+    struct image_registry *r = NULL;
+    struct err e = { 0 };
+    int code = open_registry(f, ls->authorization, &r, &e);
+    while (code == 0 && !is_stopped(f)) {
+        pthread_mutex_lock(&f->lock);
+        while (ls->next < ls->m->n && !ls->missing[ls->next])
+            ls->next++;
+        uint32_t i = ls->next++;
+        pthread_mutex_unlock(&f->lock);
+        if (i >= ls->m->n)
+            break;
+        code = pull_layer(f, r, &ls->m->v[i], ls->config->diff_ids.v[i], &e);
+    }
+    image_registry_close(r);
+    if (code < 0)
+        fail(f, code, &e);
+    return NULL;
+}
+
+/* ret_all_there: no layer had to be fetched. */
+static int pull_layers(struct image_fetch *f, const struct image_registry *r,
+                       const struct image_manifest *m, const struct image_config *c,
+                       bool *ret_all_there, struct err *e)
+{
+    struct layers ls = {
+        .f = f, .m = m, .config = c, .authorization = image_registry_authorization(r)
+    };
+    pthread_t threads[LAYER_THREADS];
+    unsigned n_missing = 0, n = 0;
+    for (uint32_t i = 0; i < m->n; i++) {
+        char id[13];
+        bool there = image_layer_exists(f->root, c->diff_ids.v[i]);
+        for (uint32_t k = 0; k < i && !there; k++)
+            there = str_equal(c->diff_ids.v[k],
+                              c->diff_ids.v[i]); /* twice in one image: fetched once */
+        ls.missing[i] = !there;
+        n_missing += !there;
+        short_id(id, m->v[i].digest);
+        tell(f, id, there ? "Already exists" : "Pulling fs layer");
+    }
+    while (n < MIN(n_missing, (unsigned)LAYER_THREADS) &&
+           pthread_create(&threads[n], NULL, layer_main, &ls) == 0)
+        n++;
+    if (n == 0 && n_missing)
+        layer_main(&ls); /* no thread to be had: then on this one */
+    for (unsigned i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    *ret_all_there = n_missing == 0;
+    if (f->code < 0) {
+        *e = f->e;
+        return f->code;
+    }
+    return is_stopped(f) ? err_set(e, E_CLOSED, "cancelled") : 0;
+}
+
+/* ---- manifest and configuration ---- */
+
+static int fetch_config(struct image_fetch *f, struct image_registry *r,
+                        const struct image_desc *desc, char **ret, size_t *ret_size, struct err *e)
+{
+    struct image_blob_writer *w;
+    AUTO_FREE char *path = NULL;
+    if (image_blob_exists(f->root, desc->digest) &&
+        image_blob_read(f->root, desc->digest, IMAGE_CONFIG_MAX, ret, ret_size, NULL) == 0)
+        return 0;
+    int code = image_blob_begin(&w, f->root, desc->digest, desc->size, e);
+    if (code < 0)
+        return code;
+    code = image_registry_blob(r, desc, w, NULL, NULL, e);
+    if (code < 0) {
+        image_blob_abort(w);
+        return code;
+    }
+    code = image_blob_spool(w, &path, NULL, e);
+    if (code < 0)
+        return code;
+    code = file_read(path, IMAGE_CONFIG_MAX, ret, ret_size, e);
+    unlink(path);
+    return code;
+}
+
+/* The manifest for this machine; ret_top: what the reference itself names (an index, perhaps). */
+static int resolve(struct image_fetch *f, struct image_registry *r, struct image_manifest *ret,
+                   struct image_desc *ret_top, struct err *e)
+{
+    struct image_manifest index;
+    struct image_desc inner = { 0 };
+    int code =
+        image_registry_manifest(r, f->ref.digest ? f->ref.digest : f->ref.tag, ret, ret_top, e);
+    if (code < 0 || !ret->is_index)
+        return code;
+    index = *ret;
+    *ret = (struct image_manifest){ 0 };
+    const struct image_desc *mine = image_manifest_choose(&index);
+    if (!mine)
+        code = err_set(e, E_NOT_FOUND,
+                       "no matching manifest for linux/%s in the manifest list entries of %s",
+                       image_arch(), f->familiar);
+    else
+        code = image_registry_manifest(r, mine->digest, ret, &inner, e);
+    if (code == 0 && ret->is_index)
+        code = err_set(e, E_UNSUPPORTED, "%s: an index inside an index is not taken", f->familiar);
+    image_desc_clear(&inner);
+    image_manifest_clear(&index);
+    return code;
+}
+
+static int pull_parts(struct image_fetch *f, struct image_registry *r,
+                      const struct image_manifest *m, bool *ret_all_there, struct err *e)
+{
+    struct image_config c = { 0 };
+    AUTO_FREE char *json = NULL;
+    size_t size;
+    bool had = image_blob_exists(f->root, m->config.digest);
+    int code = fetch_config(f, r, &m->config, &json, &size, e);
+    if (code == 0)
+        code = image_config_parse(&c, json, size, e);
+    if (code == 0 && c.diff_ids.n != m->n)
+        code = err_set(e, E_CORRUPT, "the manifest has %u layers, the configuration %u", m->n,
+                       c.diff_ids.n);
+    if (code == 0 && c.os && !str_equal(c.os, "linux"))
+        code = err_set(e, E_UNSUPPORTED, "the image is for %.50s, not for linux", c.os);
+    if (code == 0)
+        code = pull_layers(f, r, m, &c, ret_all_there, e);
+    if (code == 0)
+        code = image_blob_put(f->root, json, size, NULL, e);
+    *ret_all_there = code == 0 && *ret_all_there && had;
+    image_config_clear(&c);
+    return code;
+}
+
+void image_fetch_pull(struct image_fetch *f)
+{
+    struct image_registry *r = NULL;
+    struct image_manifest m = { 0 };
+    struct image_desc top = { 0 };
+    struct err e = { 0 };
+    bool all_there = false;
+    int code = open_registry(f, NULL, &r, &e);
+    if (code == 0)
+        code = resolve(f, r, &m, &top, &e);
+    if (code == 0) {
+        AUTO_FREE char *from = xasprintf("Pulling from %s", f->ref.path);
+        tell(f, f->ref.digest ? f->ref.digest : f->ref.tag, from);
+        code = pull_parts(f, r, &m, &all_there, &e);
+    }
+    if (code == 0) {
+        AUTO_FREE char *name = image_ref_name(&f->ref);
+        AUTO_FREE char *digest = xasprintf("%s@%s", name, top.digest);
+        AUTO_FREE char *said = xasprintf("Digest: %s", top.digest);
+        AUTO_FREE char *status =
+            xasprintf("Status: %s for %s",
+                      all_there ? "Image is up to date" : "Downloaded newer image", f->familiar);
+        struct image_loaded *l = image_loaded_add(&f->loaded, m.config.digest);
+        strs_add(&l->digests, digest);
+        if (!f->ref.digest) /* pulled by digest: no tag, as Docker */
+            strs_add(&l->tags, f->familiar);
+        tell(f, "", said);
+        tell(f, "", status);
+    }
+    image_desc_clear(&top);
+    image_manifest_clear(&m);
+    image_registry_close(r);
+    f->code = code;
+    f->e = e;
+}
+
+static int remote_platform(struct image_fetch *f, struct image_registry *r,
+                           const struct image_manifest *m, struct err *e)
+{
+    struct image_config c;
+    AUTO_FREE char *json = NULL;
+    size_t size;
+    for (uint32_t i = 0; m->is_index && i < m->n; i++) {
+        strs_add(&f->remote.architectures, m->v[i].architecture);
+        strs_add(&f->remote.oss, m->v[i].os);
+    }
+    if (m->is_index)
+        return 0;
+    int code = fetch_config(f, r, &m->config, &json, &size, e);
+    if (code == 0)
+        code = image_config_parse(&c, json, size, e);
+    if (code < 0)
+        return code;
+    strs_add(&f->remote.architectures, c.architecture);
+    strs_add(&f->remote.oss, c.os);
+    image_config_clear(&c);
+    return 0;
+}
+
+void image_fetch_remote(struct image_fetch *f)
+{
+    struct image_registry *r = NULL;
+    struct image_manifest m = { 0 };
+    struct image_desc top = { 0 };
+    struct err e = { 0 };
+    int code = open_registry(f, NULL, &r, &e);
+    if (code == 0)
+        code = image_registry_manifest(r, f->ref.digest ? f->ref.digest : f->ref.tag, &m, &top, &e);
+    if (code == 0)
+        code = remote_platform(f, r, &m, &e);
+    if (code == 0) {
+        f->remote.digest = xstrdup(top.digest);
+        f->remote.media_type = xstrdup(top.media_type);
+        f->remote.size = top.size;
+    }
+    image_desc_clear(&top);
+    image_manifest_clear(&m);
+    image_registry_close(r);
+    f->code = code;
+    f->e = e;
+}

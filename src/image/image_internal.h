@@ -1,0 +1,213 @@
+/* What the files of the image folder share. Blobs, layers, loading and pulling run on worker
+ * threads: their functions take the root path and touch nothing of struct image_store, which
+ * belongs to the loop's thread. */
+#ifndef SHOAL_IMAGE_INTERNAL_H
+#define SHOAL_IMAGE_INTERNAL_H
+
+#include <shoal/image.h>
+#include <shoal/base/list.h>
+#include <shoal/base/mem.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    IMAGE_MANIFEST_MAX = 4 << 20,  /* bytes of a manifest or index */
+    IMAGE_CONFIG_MAX = 8 << 20,    /* bytes of a configuration */
+    IMAGE_LAYERS_MAX = 125,        /* as Docker: what overlayfs takes below */
+    IMAGE_ENTRIES_MAX = 4 << 20,   /* entries of one layer */
+    IMAGE_PATH_MAX = 4095,         /* bytes of one entry's path or link */
+};
+#define IMAGE_LAYER_MAX (INT64_C(256) << 30) /* bytes of one unpacked layer */
+#define IMAGE_LAYER_FREE (INT64_C(1) << 30)  /* up to here no bound by compression ratio */
+enum { IMAGE_RATIO_MAX = 200 };
+
+/* ---- ref.c ---- */
+bool image_digest_ok(const char *digest); /* "sha256:" and 64 lower-case hex digits; NULL: false */
+const char *image_digest_hex(const char *digest);  /* of a good digest: the 64 digits */
+char *image_digest_of(const uint8_t sum[32]);      /* "sha256:..." */
+char *image_ref_name(const struct image_ref *r);   /* familiar, without tag and digest */
+
+/* ---- config.c ---- */
+const char *image_arch(void);                      /* of this build, as Go spells it */
+const char *image_variant(void);                   /* "v8", "v7" or NULL */
+/* List of strings below a JSON map; absent and null are empty. */
+int image_strs_from(struct strs *ret, const struct val *map, const char *name,
+                    struct err *e) must_check;
+
+/* ---- changes.c: the lines of `docker import --change` ---- */
+int image_changes_apply(struct image_config *c, const char *const *changes,
+                        struct err *e) must_check;
+/* The JSON of a configuration made here: one layer, created now. */
+char *image_config_write(const struct image_config *c, const char *created, const char *comment);
+
+/* ---- manifest.c ---- */
+struct image_desc {
+    char *media_type, *digest, *ref_name; /* ref_name: annotation, may be NULL */
+    char *architecture, *os, *variant;    /* of an index, may be NULL */
+    int64_t size;
+};
+struct image_manifest {
+    bool is_index;
+    char *media_type;
+    struct image_desc config;             /* of a manifest */
+    struct image_desc *v;                 /* layers bottom first, or the manifests of an index */
+    uint32_t n;
+};
+/* media_type: what the registry said (may be NULL); the document's own mediaType goes first. */
+int image_manifest_parse(struct image_manifest *ret, const char *json, size_t size,
+                         const char *media_type, struct err *e) must_check;
+void image_manifest_clear(struct image_manifest *m);
+void image_desc_clear(struct image_desc *d);
+void image_desc_copy(struct image_desc *dst, const struct image_desc *src);
+/* The entry of an index for linux on this build's architecture; NULL: none. */
+const struct image_desc *image_manifest_choose(const struct image_manifest *m);
+
+/* ---- blob_io.c ---- */
+char *image_tmp_path(const char *root, const char *kind); /* a new name below ROOT/tmp */
+char *image_blob_path(const char *root, const char *digest);
+bool image_blob_exists(const char *root, const char *digest);
+/* Reads and verifies. */
+int image_blob_read(const char *root, const char *digest, size_t max, char **ret, size_t *ret_size,
+                    struct err *e) must_check;
+struct image_blob_writer; /* a file in ROOT/tmp that is hashed while it grows */
+/* digest NULL: whatever comes. More than max bytes are refused. */
+int image_blob_begin(struct image_blob_writer **ret, const char *root, const char *digest,
+                     int64_t max, struct err *e) must_check;
+int image_blob_add(struct image_blob_writer *w, const void *p, size_t size,
+                   struct err *e) must_check;
+int image_blob_restart(struct image_blob_writer *w, struct err *e) must_check; /* back to empty */
+int64_t image_blob_size(const struct image_blob_writer *w);
+/* Verifies the digest; w is gone in any case, and its file too on error. */
+int image_blob_keep(struct image_blob_writer *w, char **ret_digest, struct err *e) must_check;
+int image_blob_spool(struct image_blob_writer *w, char **ret_path, char **ret_digest,
+                     struct err *e) must_check;
+void image_blob_abort(struct image_blob_writer *w); /* takes NULL */
+int image_blob_put(const char *root, const void *p, size_t size, char **ret_digest,
+                   struct err *e) must_check;
+
+/* ---- layer_io.c ---- */
+struct image_layer_job {
+    const char *root, *archive;   /* store, file to unpack */
+    const char *diff_id;          /* expected; NULL: whatever it is (import) */
+    const atomic_bool *cancel;    /* may be NULL */
+    void (*progress)(void *arg, int64_t current, int64_t total); /* compressed bytes; may be NULL */
+    void *arg;
+};
+int image_layer_unpack(const struct image_layer_job *job, char **ret_diff_id /* may be NULL */,
+                       struct err *e) must_check;
+bool image_layer_exists(const char *root, const char *diff_id);
+char *image_layer_dir(const char *root, const char *diff_id);
+int64_t image_layer_size(const char *root,
+                         const char *diff_id); /* bytes of its files; 0: unknown */
+/* Takes a layer away in one go: renamed into tmp, which the caller deletes. NULL: it was not
+ * there. */
+char *image_layer_retire(const char *root, const char *hex);
+
+/* ---- layer_fs_io.c: writing below a folder and nowhere else ---- */
+struct image_fs; /* one layer being written */
+int image_fs_open(struct image_fs **ret, const char *dir, struct err *e) must_check;
+void image_fs_free(struct image_fs *fs); /* takes NULL */
+struct archive;
+struct archive_entry;
+int image_fs_add(struct image_fs *fs, struct archive *a, struct archive_entry *entry,
+                 struct err *e) must_check;
+int image_fs_finish(struct image_fs *fs,
+                    struct err *e) must_check; /* modes and times of folders, syncfs */
+int64_t image_fs_size(const struct image_fs *fs);
+
+/* ---- load_io.c ---- */
+struct image_loaded {
+    char *id;
+    struct strs tags, digests;
+}; /* full names; the configuration is stored */
+struct image_loaded_list { struct image_loaded *v; uint32_t n; };
+void image_loaded_clear(struct image_loaded_list *l);
+struct image_loaded *image_loaded_add(struct image_loaded_list *l, const char *id);
+int image_load_archive(const char *root, const char *archive, struct image_loaded_list *ret,
+                       struct err *e) must_check;
+
+/* ---- store_io.c ---- */
+struct image_item {
+    struct list_node node;
+    struct image image;
+};
+struct image_pull;
+struct image_store {
+    struct loop *loop;
+    char *root;
+    struct strs insecure;
+    struct list_node images;  /* image_item */
+    struct list_node pulls;   /* pull_io.c */
+    unsigned refs;            /* the owner, and every job whose end comes back here */
+    unsigned busy; /* loads and pulls that may rely on layers: nothing is swept meanwhile */
+    bool closed, sweep_wanted;
+};
+void image_store_hold(struct image_store *s);    /* refs and busy */
+void image_store_unhold(struct image_store *s);  /* sweeps when the last is gone; s may be gone */
+/* Records what a worker made (layers and configuration are on disk) and saves the index. */
+int image_store_commit(struct image_store *s, const struct image_loaded_list *l, struct strs *names,
+                       struct err *e) must_check;
+void image_store_drop_tmp(struct image_store *s,
+                          char *path /* taken */); /* deletes on the bulk lane */
+void image_pulls_stop(struct image_store *s);
+
+/* ---- challenge.c: what a registry wants to see (pure) ---- */
+struct image_challenge { bool bearer; char *realm, *service, *scope; };
+/* The value of a WWW-Authenticate header; false: neither Bearer with a realm nor Basic. */
+bool image_challenge_parse(struct image_challenge *ret, const char *value);
+void image_challenge_clear(struct image_challenge *c);
+struct image_credentials { char *user, *password, *identity_token, *registry_token; };
+int image_credentials_parse(struct image_credentials *ret, const char *json,
+                            struct err *e) must_check;
+void image_credentials_clear(struct image_credentials *c); /* wipes */
+bool image_token_ok(const char *token); /* may stand in a header */
+char *image_basic(const struct image_credentials *c); /* "Basic ..." */
+/* What the errors of a registry's reply say, made printable; heap, never NULL. */
+char *image_registry_reason(const char *body, size_t size);
+
+/* ---- registry_io.c: one registry, one thread ---- */
+struct image_registry;
+struct image_registry_config {
+    const char *host, *path, *familiar; /* of the reference */
+    const char *authorization; /* from another image_registry of the same pull; may be NULL */
+    bool insecure;
+    const char *auth;                   /* JSON or NULL */
+    bool (*wait)(void *arg, int ms);    /* sleeps; true: cancelled, give up */
+    bool (*cancelled)(void *arg);
+    void *arg;
+};
+const char *image_registry_authorization(const struct image_registry *r); /* NULL: none needed */
+int image_registry_open(struct image_registry **ret, const struct image_registry_config *cfg,
+                        struct err *e) must_check;
+void image_registry_close(struct image_registry *r); /* takes NULL */
+/* reference: tag or digest; verified if a digest. */
+int image_registry_manifest(struct image_registry *r, const char *reference,
+                            struct image_manifest *ret, struct image_desc *ret_desc,
+                            struct err *e) must_check;
+/* progress: bytes so far. Refused beyond desc->size. */
+int image_registry_blob(struct image_registry *r, const struct image_desc *desc,
+                        struct image_blob_writer *w, void (*progress)(void *arg, int64_t current),
+                        void *arg, struct err *e) must_check;
+
+/* ---- fetch_io.c: the thread of a pull; owns this until it has ended ---- */
+struct image_fetch {
+    char *root, *familiar, *auth;
+    struct image_ref ref;
+    bool insecure;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;  /* CLOCK_MONOTONIC; signalled with stop */
+    atomic_bool stop;     /* cancelled, or a layer failed */
+    /* Any thread of the fetch; copies what it is given. */
+    void (*emit)(void *arg, const char *id, const char *status, int64_t current, int64_t total);
+    void *arg;
+    /* result */
+    int code;
+    struct err e;
+    struct image_loaded_list loaded;
+    struct image_remote remote;
+};
+void image_fetch_pull(struct image_fetch *f);
+void image_fetch_remote(struct image_fetch *f);
+void image_fetch_stop(struct image_fetch *f);
+
+#endif

@@ -1,0 +1,308 @@
+/* Pulls and remote looks, seen from the loop: one thread a pull (fetch_io.c), whose progress
+ * comes back through a mutex-protected queue and an eventfd. Callers that ask for the same
+ * reference while it is being pulled wait for the same pull. After the store is closed nobody is
+ * called back: who asked is going too. */
+#include "image_internal.h"
+
+#include <errno.h>
+#include <shoal/base/crypto.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum { PULLS_MAX = 64 };
+
+struct event {
+    struct list_node node;
+    char *id, *status;
+    int64_t current, total;
+};
+
+struct waiter {
+    struct list_node node;
+    image_progress_fn *progress;
+    image_pull_done_fn *done;
+    void *arg;
+};
+
+struct image_pull {
+    struct list_node node;     /* in the store's pulls */
+    struct image_store *store;
+    struct list_node waiters;
+    image_inspect_remote_fn *inspect_done; /* a look only */
+    void *inspect_arg;
+    char *key;                 /* full reference with digest; NULL: a look, not shared */
+    pthread_t thread;
+    bool has_thread, finishing;
+    int event_fd;
+    struct loop_fd *watch;
+    struct list_node events;   /* under fetch.lock */
+    bool ended;                /* under fetch.lock */
+    struct image_fetch fetch;
+};
+
+/* ---- thread ---- */
+
+static void wake_loop(struct image_pull *p)
+{
+    uint64_t one = 1;
+    while (write(p->event_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+static void on_emit(void *arg, const char *id, const char *status, int64_t current, int64_t total)
+{
+    struct image_pull *p = arg;
+    struct event *ev = xnew(struct event);
+    *ev = (struct event){
+        .id = xstrdup(id), .status = xstrdup(status), .current = current, .total = total
+    };
+    pthread_mutex_lock(&p->fetch.lock);
+    list_push_back(&p->events, &ev->node);
+    pthread_mutex_unlock(&p->fetch.lock);
+    wake_loop(p);
+}
+
+static void *pull_main(void *arg)
+{
+    struct image_pull *p = arg;
+    if (p->key)
+        image_fetch_pull(&p->fetch);
+    else
+        image_fetch_remote(&p->fetch);
+    pthread_mutex_lock(&p->fetch.lock);
+    p->ended = true;
+    pthread_mutex_unlock(&p->fetch.lock);
+    wake_loop(p);
+    return NULL;
+}
+
+/* ---- loop ---- */
+
+static void event_free(struct event *ev)
+{
+    list_remove(&ev->node);
+    free(ev->id);
+    free(ev->status);
+    free(ev);
+}
+
+static void join(struct image_pull *p)
+{
+    if (p->has_thread)
+        pthread_join(p->thread, NULL);
+    p->has_thread = false;
+}
+
+static void remote_clear(struct image_remote *r)
+{
+    free(r->digest);
+    free(r->media_type);
+    strs_clear(&r->architectures);
+    strs_clear(&r->oss);
+}
+
+static void pull_free(struct image_pull *p)
+{
+    struct image_store *s = p->store;
+    struct image_fetch *f = &p->fetch;
+    struct waiter *w;
+    struct event *ev;
+    list_remove(&p->node);
+    loop_fd_remove(p->watch);
+    if (p->event_fd >= 0)
+        close(p->event_fd);
+    list_for(ev, &p->events, node)
+        event_free(ev);
+    list_for(w, &p->waiters, node) {
+        list_remove(&w->node);
+        free(w);
+    }
+    if (f->auth)
+        crypto_wipe(f->auth, strlen(f->auth));
+    free(f->auth);
+    free(f->root);
+    free(f->familiar);
+    image_ref_clear(&f->ref);
+    image_loaded_clear(&f->loaded);
+    remote_clear(&f->remote);
+    pthread_mutex_destroy(&f->lock);
+    pthread_cond_destroy(&f->wake);
+    free(p->key);
+    free(p);
+    image_store_unhold(s);
+}
+
+static void deliver(struct image_pull *p)
+{
+    struct list_node batch;
+    struct event *ev;
+    struct waiter *w;
+    list_init(&batch);
+    pthread_mutex_lock(&p->fetch.lock);
+    list_for(ev, &p->events, node) {
+        list_remove(&ev->node);
+        list_push_back(&batch, &ev->node);
+    }
+    pthread_mutex_unlock(&p->fetch.lock);
+    list_for(ev, &batch, node) {
+        struct image_progress progress = {
+            .id = ev->id, .status = ev->status, .current = ev->current, .total = ev->total
+        };
+        list_for(w, &p->waiters, node)
+            if (w->progress && !p->store->closed)
+                w->progress(w->arg, &progress);
+        event_free(ev);
+    }
+}
+
+/* Deferred: the end of a pull, with its thread or without one ever made. */
+static void finish(void *arg)
+{
+    struct image_pull *p = arg;
+    struct image_store *s = p->store;
+    struct image_fetch *f = &p->fetch;
+    struct waiter *w;
+    join(p);
+    deliver(p);
+    list_remove(&p->node); /* who asks from a callback begins anew */
+    s->sweep_wanted = true;
+    if (f->code == 0 && p->key && !s->closed)
+        f->code = image_store_commit(s, &f->loaded, NULL, &f->e);
+    const struct err *e = f->code < 0 ? &f->e : NULL;
+    if (p->inspect_done && !s->closed)
+        p->inspect_done(p->inspect_arg, e ? NULL : &f->remote, e);
+    list_for(w, &p->waiters, node) {
+        const struct image *image = e ? NULL : image_find(s, f->loaded.v[0].id);
+        if (!s->closed)
+            w->done(w->arg, image, e);
+    }
+    pull_free(p);
+}
+
+static void on_wake(void *arg, unsigned events)
+{
+    struct image_pull *p = arg;
+    uint64_t n;
+    if (read(p->event_fd, &n, sizeof n) < 0 && errno == EAGAIN)
+        return;
+    pthread_mutex_lock(&p->fetch.lock);
+    bool ended = p->ended;
+    pthread_mutex_unlock(&p->fetch.lock);
+    if (!ended) {
+        deliver(p);
+    } else if (!p->finishing) {
+        p->finishing = true;
+        loop_fd_set(p->watch, 0);
+        loop_defer(p->store->loop, finish, p);
+    }
+}
+
+static struct image_pull *pull_new(struct image_store *s, const char *auth)
+{
+    struct image_pull *p = xnew(struct image_pull);
+    pthread_condattr_t attr;
+    p->store = s;
+    p->event_fd = -1;
+    list_init(&p->waiters);
+    list_init(&p->events);
+    list_push_back(&s->pulls, &p->node);
+    image_store_hold(s);
+    pthread_mutex_init(&p->fetch.lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->fetch.wake, &attr);
+    pthread_condattr_destroy(&attr);
+    p->fetch.root = xstrdup(s->root);
+    p->fetch.auth = xstrdup(auth);
+    p->fetch.emit = on_emit;
+    p->fetch.arg = p;
+    return p;
+}
+
+static bool too_many(const struct image_store *s)
+{
+    unsigned n = 0;
+    struct image_pull *p;
+    list_for(p, &s->pulls, node)
+        n++;
+    return n > PULLS_MAX;
+}
+
+/* ref is taken in any case; code: what went wrong with it. Every end comes by finish(), never
+ * from here. */
+static void pull_start(struct image_pull *p, struct image_ref *ref, int code)
+{
+    struct image_fetch *f = &p->fetch;
+    f->ref = *ref;
+    f->code = code;
+    if (code == 0) {
+        f->familiar = image_ref_familiar(ref);
+        f->insecure = strs_has(&p->store->insecure, ref->host);
+        if (too_many(p->store))
+            f->code =
+                err_set(&f->e, E_BUSY, "more than %d pulls at once; try again later", PULLS_MAX);
+    }
+    if (f->code == 0 && (p->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        f->code = err_errno(&f->e, errno, "eventfd for a pull");
+    if (f->code == 0) {
+        p->watch = loop_fd_add(p->store->loop, p->event_fd, LOOP_READ, on_wake, p);
+        int error = pthread_create(&p->thread, NULL, pull_main, p);
+        if (error)
+            f->code = err_errno(&f->e, error, "start the thread of a pull");
+        else
+            p->has_thread = true;
+    }
+    if (!p->has_thread && f->code < 0) { /* f is the thread's once there is one */
+        p->finishing = true;
+        loop_defer(p->store->loop, finish, p);
+    }
+}
+
+void image_pull(struct image_store *s, const char *ref, const char *auth,
+                image_progress_fn *progress, image_pull_done_fn *done, void *arg)
+{
+    struct image_ref r;
+    struct err e = { 0 };
+    struct image_pull *p, *found = NULL;
+    struct waiter *w = xnew(struct waiter);
+    *w = (struct waiter){ .progress = progress, .done = done, .arg = arg };
+    int code = image_ref_parse(&r, ref, &e);
+    AUTO_FREE char *full = code == 0 ? image_ref_full(&r) : xstrdup("");
+    AUTO_FREE char *key = xasprintf("%s@%s", full, code == 0 && r.digest ? r.digest : "");
+    list_for(p, &s->pulls, node)
+        if (code == 0 && p->key && str_equal(p->key, key))
+            found = p;
+    if (found) {
+        list_push_back(&found->waiters, &w->node);
+        image_ref_clear(&r);
+        return;
+    }
+    p = pull_new(s, auth);
+    p->key = TAKE(key);
+    p->fetch.e = e;
+    list_push_back(&p->waiters, &w->node);
+    pull_start(p, &r, code);
+}
+
+void image_inspect_remote(struct image_store *s, const char *ref, const char *auth,
+                          image_inspect_remote_fn *done, void *arg)
+{
+    struct image_ref r;
+    struct image_pull *p = pull_new(s, auth);
+    int code = image_ref_parse(&r, ref, &p->fetch.e);
+    p->inspect_done = done;
+    p->inspect_arg = arg;
+    pull_start(p, &r, code);
+}
+
+void image_pulls_stop(struct image_store *s)
+{
+    struct image_pull *p;
+    list_for(p, &s->pulls, node)
+        image_fetch_stop(&p->fetch);
+    list_for(p, &s->pulls, node) {
+        join(p);
+        if (!p->finishing)
+            pull_free(p); /* else finish() does it at the end of the turn */
+    }
+}

@@ -1,0 +1,268 @@
+/* `shoal daemon`: flags, folders, the parts in their order, signals. Its end leaves containers and tunnel alone. */
+#include "node_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <shoal/node.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+LOG_MODULE("daemon");
+
+static const char usage[] =
+    "Usage: shoal daemon [flags]\n\n"
+    "Runs the node: containers, networks, and its part in a cluster. Containers go on when it ends.\n\n"
+    "      --root DIR                    state that survives a reboot (default /var/lib/shoal)\n"
+    "      --run DIR                     state until the next reboot (default /run/shoal)\n"
+    "      --api unix://PATH             socket of the Docker Engine API (default RUN/shoal.sock)\n"
+    "      --listen ADDR                 address of the control, gossip and tunnel ports (default: all)\n"
+    "      --control-port N              TCP, between nodes (default 2377)\n"
+    "      --gossip-port N               UDP (default 7946)\n"
+    "      --tunnel-port N               UDP (default 4789)\n"
+    "      --insecure-registry HOST:PORT registry to speak plain HTTP to; repeatable\n"
+    "      --down-after DURATION_MS      silence after which a node's tasks move (default 2000)\n"
+    "      --log-level LEVEL             error, warn, info or debug (default info)\n\n"
+    "Example: shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
+
+struct flags { const char *root, *run, *api, *listen, *level; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; };
+
+static int parse(int argc, char **argv, struct flags *f, struct err *e)
+{
+    for (int i = 1; i < argc; i++) {
+        char name[64];
+        const char *eq = strchr(argv[i], '='), *value = eq ? eq + 1 : i + 1 < argc ? argv[i + 1] : NULL;
+        snprintf(name, sizeof name, "%.*s", (int)(eq ? eq - argv[i] : (long)strlen(argv[i])), argv[i]);
+        const struct { const char *name; const char **text; uint64_t *number; uint64_t max; } known[] = {
+            { "--root", &f->root, NULL, 0 }, { "--run", &f->run, NULL, 0 }, { "--api", &f->api, NULL, 0 },
+            { "--listen", &f->listen, NULL, 0 }, { "--log-level", &f->level, NULL, 0 },
+            { "--control-port", NULL, &f->control, 65535 }, { "--gossip-port", NULL, &f->gossip, 65535 },
+            { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
+            { "--insecure-registry", f->n_insecure < 64 ? &f->insecure[f->n_insecure] : NULL, NULL, 0 },
+        };
+        unsigned k = 0;
+        while (k < ARRAY_N(known) && !str_equal(known[k].name, name))
+            k++;
+        if (k == ARRAY_N(known))
+            return err_set(e, E_INVALID, "unknown argument \"%s\"; see shoal daemon --help", argv[i]);
+        if (!value || !*value)
+            return err_set(e, E_INVALID, "%s needs a value", name);
+        if (known[k].text)
+            *known[k].text = value;
+        else if (!known[k].number || !str_u64(value, 1, known[k].max, known[k].number))
+            return err_set(e, E_INVALID, "%s: \"%s\" is no number from 1 to %llu", name, value, (unsigned long long)known[k].max);
+        f->n_insecure += k == ARRAY_N(known) - 1;
+        i += !eq;
+    }
+    return 0;
+}
+
+/* ---- what the API borrows ---- */
+static struct manager *get_manager(void *arg)
+{
+    return ((struct daemon *)arg)->manager;
+}
+static struct agent *get_agent(void *arg)
+{
+    return ((struct daemon *)arg)->agent;
+}
+static const char *get_node_id(void *arg)
+{
+    return daemon_node_id(arg);
+}
+static const char *get_node_addr(void *arg)
+{
+    return ((struct daemon *)arg)->member.addr;
+}
+static struct overlay *get_overlay(void *arg)
+{
+    return ((struct daemon *)arg)->overlay;
+}
+static struct executor *get_executor(void *arg)
+{
+    return ((struct daemon *)arg)->executor;
+}
+static struct stream *open_node(void *arg, const char *node_id, struct err *e)
+{
+    struct daemon *d = arg;
+    if (!d->peers)
+        return err_set(e, E_UNAVAILABLE, "this node is in no cluster"), NULL;
+    return peers_open_channel(d->peers, node_id, e);
+}
+static void do_init(void *arg, const struct node_init *in, node_done_fn *done, void *done_arg)
+{
+    node_start_init(arg, in, done, done_arg);
+}
+static void do_join(void *arg, const struct node_join *in, node_done_fn *done, void *done_arg)
+{
+    node_start_join(arg, in, done, done_arg);
+}
+static void do_leave(void *arg, bool force, node_done_fn *done, void *done_arg)
+{
+    node_start_leave(arg, force, done, done_arg);
+}
+
+static void on_container(void *arg, const struct container *c)
+{
+    struct daemon *d = arg;
+    if (d->executor)
+        executor_container_event(d->executor, c);
+    if (d->api)
+        api_container_event(d->api, c);
+}
+
+static void on_client(void *arg, struct stream *s)
+{
+    struct daemon *d = arg;
+    api_serve(d->api, s);
+}
+
+/* One daemon a root: two would fight over its containers. */
+static int lock_root(const char *root, struct err *e)
+{
+    AUTO_FREE char *path = path_join(root, "lock");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_errno(e, errno, "%s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        close(fd);
+        return err_set(e, E_BUSY, "another shoal daemon uses %s; stop it or give another --root", root);
+    }
+    return fd;
+}
+
+static int open_parts(struct daemon *d, struct err *e)
+{
+    AUTO_FREE char *containers = path_join(d->cfg.root, "containers"), *images = path_join(d->cfg.root, "images");
+    struct runtime_config rt = { .dir = containers, .cgroup = d->cgroup };
+    struct image_store_config is = { .root = images, .insecure = d->cfg.insecure };
+    struct overlay_config ov = { .run_dir = d->cfg.run, .self_exe = d->cfg.self_exe,
+                                 .tunnel_secret = d->identity.tunnel_secret.v, .listen_addr = d->cfg.listen_addr };
+    int r = runtime_open(&d->runtime, d->loop, &rt, on_container, d, e);
+    if (r == 0)
+        r = image_store_open(&d->images, d->loop, &is, e);
+    if (r == 0)
+        r = overlay_open(&d->overlay, d->loop, &ov, e);
+    if (r < 0)
+        return r;
+    const struct api_backend b = {
+        .arg = d, .loop = d->loop, .runtime = d->runtime, .images = d->images, .manager = get_manager, .agent = get_agent,
+        .node_id = get_node_id, .node_addr = get_node_addr, .overlay = get_overlay, .executor = get_executor,
+        .control_port = d->cfg.control_port, .root_dir = d->cfg.root, .insecure_registries = d->cfg.insecure,
+        .open_node = open_node, .init = do_init, .join = do_join, .leave = do_leave,
+    };
+    d->api = api_new(&b);
+    r = membership_load(d->cfg.root, &d->member, e);
+    if (r == -E_NOT_FOUND) { /* what a crash in the middle of init or join left */
+        membership_remove(d->cfg.root);
+        return 0;
+    }
+    return r == 0 ? member_start(d, true, e) : r;
+}
+
+static void close_parts(struct daemon *d)
+{
+    api_free(d->api);
+    d->api = NULL;
+    member_stop(d);
+    overlay_close(d->overlay);
+    image_store_close(d->images);
+    runtime_close(d->runtime);
+    loop_timer_free(d->leave_timer);
+    rec_clear(&identity_rec, &d->identity);
+    rec_clear(&membership_rec, &d->member);
+    sb_done(&d->packed_certificate);
+    free(d->cgroup);
+    free(d->leave);
+}
+
+static char *cgroup_name(const char *root)
+{
+    uint8_t h[4];
+    char hex[9];
+    crypto_blake2s(h, sizeof h, root, strlen(root), NULL, 0);
+    hex_encode(hex, h, sizeof h);
+    return xasprintf("shoal-%s", hex);
+}
+
+static int run(struct daemon *d, const char *api_path, struct err *e)
+{
+    struct stream_listener *listener = NULL;
+    int r = file_mkdirs(d->cfg.root, 0700, e);
+    if (r == 0)
+        r = file_mkdirs(d->cfg.run, 0700, e);
+    if (r < 0)
+        return r;
+    AUTO_CLOSE int lock = lock_root(d->cfg.root, e);
+    if (lock < 0)
+        return lock;
+    d->cgroup = cgroup_name(d->cfg.root);
+    sb_init(&d->packed_certificate, LINK_PAYLOAD_MAX_BYTES);
+    d->loop = loop_new();
+    r = identity_load(d->cfg.root, &d->identity, e);
+    if (r == 0)
+        r = open_parts(d, e);
+    if (r == 0)
+        r = stream_listen_unix(d->loop, api_path, 0600, on_client, d, &listener, e);
+    if (r == 0) {
+        struct loop_signal *term = loop_signal_add(d->loop, SIGTERM, (loop_fn *)loop_stop, d->loop);
+        struct loop_signal *intr = loop_signal_add(d->loop, SIGINT, (loop_fn *)loop_stop, d->loop);
+        log_info("shoal %s serves %s", SHOAL_VERSION, api_path);
+        loop_run(d->loop);
+        log_info("ends; containers and networks go on");
+        loop_signal_remove(term);
+        loop_signal_remove(intr);
+        stream_listener_free(listener);
+    }
+    close_parts(d);
+    loop_free(d->loop);
+    return r;
+}
+
+int daemon_main(int argc, char **argv)
+{
+    static struct daemon d;
+    struct flags f = { .root = "/var/lib/shoal", .run = "/run/shoal", .control = 2377, .gossip = 7946, .tunnel = 4789 };
+    struct err e = { 0 };
+    static char exe[4096];
+    if (argc == 2 && (str_equal(argv[1], "--help") || str_equal(argv[1], "-h"))) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    int r = parse(argc, argv, &f, &e);
+    if (r == 0 && f.level && log_level_from_name(f.level) < 0)
+        r = err_set(&e, E_INVALID, "--log-level: \"%s\" is none of error, warn, info, debug", f.level);
+    if (r == 0 && (f.root[0] != '/' || f.run[0] != '/'))
+        r = err_set(&e, E_INVALID, "--root and --run must be absolute paths");
+    if (r == 0 && f.api && !str_starts(f.api, "unix:///"))
+        r = err_set(&e, E_INVALID, "--api: \"%s\" must be like unix:///PATH", f.api);
+    if (r == 0 && geteuid() != 0)
+        r = err_set(&e, E_DENIED, "containers and networks need root; run it with sudo");
+    if (r < 0) {
+        fprintf(stderr, "shoal daemon: %s\n", e.text);
+        return err_exit_status(r);
+    }
+    if (f.level)
+        log_set_level((enum log_level)log_level_from_name(f.level));
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n <= 0 || runtime_spawner_start(&e) < 0) {
+        fprintf(stderr, "shoal daemon: %s\n", e.code ? e.text : "cannot find its own program");
+        return 1;
+    }
+    exe[n] = '\0';
+    crypto_init();
+    signal(SIGPIPE, SIG_IGN);
+    AUTO_FREE char *api = f.api ? xstrdup(f.api + 7) : path_join(f.run, "shoal.sock");
+    d.cfg = (struct node_config){
+        .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe,
+        .control_port = (uint16_t)f.control, .gossip_port = (uint16_t)f.gossip, .tunnel_port = (uint16_t)f.tunnel,
+        .insecure = f.insecure, .down_after_ms = (int64_t)f.down,
+    };
+    r = run(&d, api, &e);
+    if (r < 0)
+        fprintf(stderr, "shoal daemon: %s\n", e.text);
+    return err_exit_status(r);
+}

@@ -1,0 +1,9 @@
+noinst_LIBRARIES += libnode.a
+libnode_a_SOURCES = \
+	src/node/admission.c \
+	src/node/daemon_io.c \
+	src/node/describe_io.c \
+	src/node/identity_io.c \
+	src/node/member.c \
+	src/node/peers.c \
+	src/node/node_internal.h

@@ -1,0 +1,262 @@
+/* A node's life in a cluster: links, gossip, manager (if it is one), agent. What the agent is told (nodes, keys)
+ * is kept, so that a restart needs nobody. */
+#include "node_internal.h"
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+
+LOG_MODULE("node");
+
+const char *daemon_node_id(const struct daemon *d)
+{
+    return d->member.certificate ? d->member.certificate->node_id : NULL;
+}
+
+/* ---- hooks of the manager ---- */
+static void manager_send(void *arg, const char *node_id, uint8_t type, const void *p, size_t size)
+{
+    struct daemon *d = arg;
+    if (d->peers)
+        peers_send(d->peers, node_id, type, p, size);
+}
+
+static void manager_send_raft(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size)
+{
+    struct daemon *d = arg;
+    (void)raft_id;
+    if (d->peers && node_id)
+        peers_send(d->peers, node_id, MSG_RAFT, p, size);
+}
+
+static void leader_changed(void *arg, const char *leader)
+{
+    (void)arg;
+    log_info("leader is %s", leader ? leader : "unknown");
+}
+
+static void gossip_members(struct daemon *d)
+{
+    struct gossip_key_ref keys[GOSSIP_KEYS_MAX];
+    unsigned n = 0;
+    for (uint32_t i = 0; i < d->member.gossip_keys.n && n < GOSSIP_KEYS_MAX; i++) {
+        const struct gossip_key *k = &d->member.gossip_keys.v[i];
+        if (k->key.n != 32)
+            continue;
+        keys[n].id = k->id;
+        memcpy(keys[n++].key, k->key.v, 32);
+    }
+    if (n)
+        gossip_set_keys(d->gossip, keys, n);
+    crypto_wipe(keys, sizeof keys);
+    for (uint32_t i = 0; i < d->member.nodes.n; i++) {
+        const struct node *x = &d->member.nodes.v[i];
+        if (x->status.addr && x->gossip_port)
+            gossip_member(d->gossip, x->id, x->status.addr, (uint16_t)x->gossip_port);
+    }
+}
+
+static bool lists(const struct membership *m, const char *id)
+{
+    for (uint32_t i = 0; i < m->nodes.n; i++)
+        if (str_equal(m->nodes.v[i].id, id))
+            return true;
+    return false;
+}
+
+static void take_nodes(struct daemon *d, const struct node *v, uint32_t n)
+{
+    struct membership old = d->member;
+    struct err e;
+    d->member.nodes.v = NULL;
+    d->member.nodes.n = 0;
+    for (uint32_t i = 0; i < n; i++)
+        node_copy(REC_ADD(&d->member.nodes), &v[i]);
+    for (uint32_t i = 0; i < old.nodes.n; i++) {
+        if (!lists(&d->member, old.nodes.v[i].id) && d->gossip) {
+            gossip_forget(d->gossip, old.nodes.v[i].id);
+            if (d->agent)
+                agent_gossip_state(d->agent, old.nodes.v[i].id, false);
+        }
+        node_clear(&old.nodes.v[i]);
+    }
+    free(old.nodes.v);
+    if (d->gossip)
+        gossip_members(d);
+    if (d->peers)
+        peers_update(d->peers);
+    if (membership_save(d->cfg.root, &d->member, &e) < 0)
+        log_warn("%s", e.text);
+}
+
+static bool same_nodes(const struct membership *m, const struct node *v, uint32_t n)
+{
+    if (m->nodes.n != n)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (!node_equal(&m->nodes.v[i], &v[i]))
+            return false;
+    return true;
+}
+
+/* A manager sees the node table before its agent is told. */
+static void nodes_changed_later(void *arg)
+{
+    struct daemon *d = arg;
+    struct node *v = NULL;
+    uint32_t n = 0;
+    if (!d->manager || !d->member.certificate)
+        return;
+    const struct store *s = manager_store(d->manager);
+    v = xcalloc(store_count(s, TABLE_NODE) + 1, sizeof *v);
+    for (const struct node *x = NULL; (x = store_next(s, TABLE_NODE, x));) {
+        node_copy(&v[n], x);
+        v[n].version.index = 0;
+        v[n++].updated_at = 0;
+    }
+    if (n && !same_nodes(&d->member, v, n))
+        take_nodes(d, v, n);
+    for (uint32_t i = 0; i < n; i++)
+        node_clear(&v[i]);
+    free(v);
+}
+
+static void nodes_changed(void *arg)
+{
+    struct daemon *d = arg;
+    loop_defer(d->loop, nodes_changed_later, d);
+}
+
+/* ---- hooks of agent and gossip ---- */
+static void agent_send(void *arg, const char *node_id, uint8_t type, const void *p, size_t size)
+{
+    manager_send(arg, node_id, type, p, size);
+}
+
+static bool same_keys(const struct membership *m, const struct assignment *a)
+{
+    if (m->gossip_keys.n != a->gossip_keys.n || m->tunnel_psk.n != a->tunnel_psk.n ||
+        (a->tunnel_psk.n && memcmp(m->tunnel_psk.v, a->tunnel_psk.v, a->tunnel_psk.n) != 0))
+        return false;
+    for (uint32_t i = 0; i < a->gossip_keys.n; i++)
+        if (!gossip_key_equal(&m->gossip_keys.v[i], &a->gossip_keys.v[i]))
+            return false;
+    return true;
+}
+
+static void assigned(void *arg, const struct assignment *a)
+{
+    struct daemon *d = arg;
+    if (a->nodes.n == 0 || (same_keys(&d->member, a) && same_nodes(&d->member, a->nodes.v, a->nodes.n)))
+        return;
+    for (uint32_t i = 0; i < d->member.gossip_keys.n; i++)
+        gossip_key_clear(&d->member.gossip_keys.v[i]);
+    free(d->member.gossip_keys.v);
+    d->member.gossip_keys.v = NULL;
+    d->member.gossip_keys.n = 0;
+    for (uint32_t i = 0; i < a->gossip_keys.n; i++)
+        gossip_key_copy(REC_ADD(&d->member.gossip_keys), &a->gossip_keys.v[i]);
+    bytes_set(&d->member.tunnel_psk, a->tunnel_psk.v, a->tunnel_psk.n);
+    take_nodes(d, a->nodes.v, a->nodes.n);
+}
+
+static void gossip_changed(void *arg, const char *node_id, enum gossip_state state)
+{
+    struct daemon *d = arg;
+    log_info("node %s is %s", node_id, gossip_state_text(state));
+    if (d->manager)
+        manager_gossip_state(d->manager, node_id, state != GOSSIP_ALIVE);
+    if (d->agent)
+        agent_gossip_state(d->agent, node_id, state != GOSSIP_ALIVE);
+}
+
+/* ---- start and stop ---- */
+static int start_gossip(struct daemon *d, struct err *e)
+{
+    uint64_t seed;
+    struct gossip_config cfg = { .node_id = daemon_node_id(d), .listen_addr = d->cfg.listen_addr,
+                                 .port = d->cfg.gossip_port, .incarnation = (uint64_t)(clock_real_ns() / MS_NS) };
+    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed };
+    crypto_random(&seed, sizeof seed);
+    int r = gossip_open(&d->gossip, d->loop, &cfg, NULL, 0, &hooks, seed, e);
+    if (r == 0)
+        gossip_members(d);
+    return r;
+}
+
+static int start_manager(struct daemon *d, bool fresh, struct err *e)
+{
+    const struct certificate *c = d->member.certificate;
+    if (c->role != ROLE_MANAGER)
+        return 0;
+    AUTO_FREE char *dir = path_join(d->cfg.root, "raft");
+    struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v, .node_id = c->node_id,
+                                  .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms };
+    struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
+                                   .leader_changed = leader_changed, .nodes_changed = nodes_changed };
+    int r = file_mkdirs(dir, 0700, e);
+    if (r == 0)
+        r = manager_open(&d->manager, d->loop, &cfg, &hooks, e);
+    if (r == 0 && fresh)
+        r = manager_join_raft(d->manager, e);
+    return r;
+}
+
+static int start_agent(struct daemon *d, struct err *e)
+{
+    const char *managers[64];
+    unsigned n = 0;
+    AUTO_FREE char *dir = path_join(d->cfg.root, "agent");
+    AUTO_FREE char *volumes = path_join(d->cfg.root, "volumes");
+    struct agent_config cfg = { .dir = dir, .node_id = daemon_node_id(d) };
+    struct agent_hooks hooks = { .arg = d, .send = agent_send, .assigned = assigned };
+    int r = file_mkdirs(dir, 0700, e);
+    if (r < 0)
+        return r;
+    describe_machine(&cfg.hello.description);
+    str_set(&cfg.hello.addr, d->member.addr);
+    cfg.hello.control_port = d->cfg.control_port;
+    cfg.hello.gossip_port = d->cfg.gossip_port;
+    cfg.hello.tunnel_port = d->cfg.tunnel_port;
+    struct executor_config x = { .runtime = d->runtime, .images = d->images, .overlay = d->overlay, .volumes_dir = volumes,
+                                 .node_id = cfg.node_id, .hostname = cfg.hello.description.hostname };
+    d->executor = executor_new(d->loop, &x);
+    d->agent = agent_new(d->loop, &cfg, &hooks, &executor_ops, d->executor);
+    session_hello_clear(&cfg.hello);
+    executor_adopt(d->executor, d->agent);
+    for (uint32_t i = 0; i < d->member.nodes.n && n < ARRAY_N(managers); i++)
+        if (d->member.nodes.v[i].spec.role == ROLE_MANAGER)
+            managers[n++] = d->member.nodes.v[i].id;
+    agent_start(d->agent, managers, n);
+    return 0;
+}
+
+int member_start(struct daemon *d, bool fresh, struct err *e)
+{
+    int r = peers_open(d, e);
+    if (r == 0)
+        r = start_gossip(d, e);
+    if (r == 0)
+        r = start_manager(d, fresh, e);
+    if (r == 0)
+        r = start_agent(d, e);
+    if (r < 0) {
+        member_stop(d);
+        return r;
+    }
+    log_info("member %s of cluster %s as %s at %s:%u", daemon_node_id(d), d->member.certificate->cluster_id,
+             node_role_names[d->member.certificate->role], d->member.addr, d->cfg.control_port);
+    return 0;
+}
+
+void member_stop(struct daemon *d)
+{
+    manager_close(d->manager);
+    d->manager = NULL;
+    agent_free(d->agent);
+    d->agent = NULL;
+    executor_free(d->executor);
+    d->executor = NULL;
+    gossip_close(d->gossip);
+    d->gossip = NULL;
+    peers_close(d->peers);
+    d->peers = NULL;
+}

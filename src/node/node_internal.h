@@ -1,0 +1,92 @@
+/* Shared by the node's files. */
+#ifndef NODE_INTERNAL_H
+#define NODE_INTERNAL_H
+
+#include <shoal/agent.h>
+#include <shoal/api.h>
+#include <shoal/base/log.h>
+#include <shoal/base/version.h>
+#include <shoal/gossip.h>
+#include <shoal/link.h>
+#include <shoal/manager.h>
+
+/* ---- identity_io.c: keys of this node (for ever) and its membership (for one cluster) ---- */
+#define identity_FIELDS(X, T)                                                         \
+    X(T, BYTES, link_secret, _, 1, "LinkSecret", "X25519", .max = 32, .flags = F_SECRET)   \
+    X(T, BYTES, sign_secret, _, 2, "SignSecret", "Ed25519", .max = 64, .flags = F_SECRET)  \
+    X(T, BYTES, tunnel_secret, _, 3, "TunnelSecret", "X25519", .max = 32, .flags = F_SECRET) \
+    X(T, BYTES, disk_key, _, 4, "DiskKey", "seals the log", .max = 32, .flags = F_SECRET)
+REC_DECLARE(identity)
+
+#define membership_FIELDS(X, T)                                                       \
+    X(T, OPT, certificate, certificate, 1, "Certificate", "")                         \
+    X(T, STR, addr, _, 2, "Addr", "advertised", .max = 64)                            \
+    X(T, LIST, nodes, node, 3, "Nodes", "as last known", .max = 20000)                \
+    X(T, LIST, gossip_keys, gossip_key, 4, "GossipKeys", "", .max = 3)                \
+    X(T, BYTES, tunnel_psk, _, 5, "TunnelPSK", "", .max = 32, .flags = F_SECRET)      \
+    X(T, UINT, control_port, _, 6, "ControlPort", "", .max = 65535)
+REC_DECLARE(membership)
+
+int identity_load(const char *root, struct identity *ret, struct err *e) must_check; /* made when missing */
+int membership_load(const char *root, struct membership *ret, struct err *e) must_check; /* -E_NOT_FOUND: in no cluster */
+int membership_save(const char *root, const struct membership *m, struct err *e) must_check;
+void membership_remove(const char *root); /* and the log, snapshots, assignment */
+void bytes_set(struct bytes *b, const void *p, uint32_t n);
+
+/* ---- describe_io.c ---- */
+void describe_machine(struct node_description *ret);
+/* "10.0.0.1", an interface name, or NULL: the one address of this machine. */
+int advertise_address(const char *text, char ret[64], struct err *e) must_check;
+
+/* ---- the node ---- */
+struct node_config {
+    const char *root, *run, *api_path, *listen_addr, *self_exe;
+    uint16_t control_port, gossip_port, tunnel_port;
+    const char *const *insecure; /* NULL-terminated */
+    int64_t down_after_ms;
+};
+struct peers;
+struct daemon {
+    struct loop *loop;
+    struct node_config cfg;
+    struct identity identity;
+    struct membership member; /* certificate NULL: in no cluster */
+    struct runtime *runtime;
+    struct image_store *images;
+    struct overlay *overlay;
+    struct executor *executor;
+    struct agent *agent;
+    struct manager *manager;
+    struct gossip *gossip;
+    struct peers *peers;
+    struct api *api;
+    struct loop_timer *leave_timer;
+    struct leave *leave;
+    char *cgroup;
+    struct sb packed_certificate;
+};
+const char *daemon_node_id(const struct daemon *d); /* NULL: in no cluster */
+
+/* ---- member.c: the cluster parts of the node, from membership to running and back ---- */
+/* fresh: this manager was admitted just now and waits to be added. */
+int member_start(struct daemon *d, bool fresh, struct err *e) must_check;
+void member_stop(struct daemon *d);
+
+/* ---- admission.c ---- */
+void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn *done, void *arg);
+void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn *done, void *arg);
+void node_start_leave(struct daemon *d, bool force, node_done_fn *done, void *arg);
+void leave_acknowledged(struct daemon *d);
+
+/* ---- peers.c: links to the other nodes ---- */
+int peers_open(struct daemon *d, struct err *e) must_check;
+void peers_close(struct peers *p); /* takes NULL */
+/* The membership changed: addresses, who is a manager. */
+void peers_update(struct peers *p);
+void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
+struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
+enum { CHANNEL_API = 1 };
+int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
+                        struct err *e) must_check;
+
+#endif

@@ -1,0 +1,411 @@
+/* Links to the other nodes. A manager keeps a link to every manager, a worker to every manager; others come in.
+ * Who is at the other end is said by the certificate of the handshake, never by the address. A link without
+ * certificate may only ask to join. */
+#include "node_internal.h"
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <shoal/base/list.h>
+#include <stdio.h>
+
+LOG_MODULE("peers");
+
+enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000 };
+
+struct end { /* one link */
+    struct list_node node;
+    struct link_config cfg;
+    struct peers *ps;
+    struct link *l;
+    struct certificate cert; /* node_id NULL: a joiner */
+    struct peer *peer;       /* outgoing: whom we called */
+    bool outgoing, up, joining, gone;
+};
+struct peer {
+    struct peers *ps;
+    char *id, *addr;
+    uint16_t port;
+    struct end *calling;     /* outgoing, up or not yet */
+    struct loop_timer *retry;
+    int64_t wait_ms;
+    bool manager, known;
+};
+struct self_message { struct peers *ps; uint8_t type; size_t size; uint8_t bytes[]; };
+struct peers {
+    struct daemon *d;
+    struct map peers; /* node id -> struct peer */
+    struct list_node ends;
+    unsigned n_joiners;
+    struct stream_listener *listener;
+    bool closing;
+};
+
+int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
+                        struct err *e)
+{
+    int r = rec_unpack(&certificate_rec, ret, p, size, e);
+    if (r < 0)
+        return err_wrap(e, "certificate");
+    if (ca->n != 32 || ret->ca_public.n != 32 || !crypto_equal(ca->v, ret->ca_public.v, 32))
+        return err_set(e, E_DENIED, "the other end belongs to another cluster");
+    return certificate_verify(ret, ca->v, key, clock_real_ns(), e);
+}
+
+/* Removed nodes keep a certificate: the node table decides. */
+static bool is_member(const struct daemon *d, const char *id)
+{
+    if (d->manager && store_cluster(manager_store(d->manager)))
+        return store_find(manager_store(d->manager), TABLE_NODE, id) != NULL;
+    return true; /* a worker hears only from managers about that */
+}
+
+static int on_verify(void *arg, const uint8_t key[32], const void *payload, size_t size, struct err *e)
+{
+    struct end *x = arg;
+    struct daemon *d = x->ps->d;
+    if (size == 0 && !x->outgoing) /* wants to join */
+        return x->ps->n_joiners <= JOINERS_MAX ? 0 : err_set(e, E_BUSY, "too many nodes join at once");
+    int r = certificate_of_peer(&d->member.certificate->ca_public, key, payload, size, &x->cert, e);
+    if (r == 0 && !is_member(d, x->cert.node_id))
+        r = err_set(e, E_DENIED, "node %s is no member any more", x->cert.node_id);
+    if (r == 0 && x->peer && !str_equal(x->peer->id, x->cert.node_id))
+        r = err_set(e, E_DENIED, "node %s answers at the address of %s", x->cert.node_id, x->peer->id);
+    if (r < 0)
+        certificate_clear(&x->cert);
+    else if (!x->outgoing)
+        x->ps->n_joiners--; /* no joiner after all */
+    return r;
+}
+
+/* ---- messages in ---- */
+static void deliver(struct peers *ps, const char *from, uint64_t raft_id, int role, uint8_t type, const void *p, size_t size)
+{
+    struct daemon *d = ps->d;
+    switch (type) {
+    case MSG_RAFT:
+        if (d->manager && role == ROLE_MANAGER && raft_id)
+            manager_got_raft(d->manager, raft_id, p, size);
+        break;
+    case MSG_HELLO:
+    case MSG_REPORT:
+    case MSG_LEAVE:
+        if (d->manager)
+            manager_got_message(d->manager, from, type, p, size);
+        break;
+    case MSG_LEADER:
+    case MSG_ASSIGNMENT:
+    case MSG_REPORT_ACK:
+        if (d->agent && role == ROLE_MANAGER)
+            agent_got_message(d->agent, from, type, p, size);
+        break;
+    case MSG_LEAVE_OK:
+        if (role == ROLE_MANAGER)
+            leave_acknowledged(d);
+        break;
+    default:
+        log_debug("unknown message %u from %s", type, from);
+    }
+}
+
+static void deliver_self(void *arg)
+{
+    struct self_message *m = arg;
+    struct daemon *d = m->ps->d;
+    const struct certificate *c = d->member.certificate;
+    if (c && !m->ps->closing)
+        deliver(m->ps, c->node_id, c->raft_id, c->role, m->type, m->bytes, m->size);
+    crypto_wipe(m->bytes, m->size);
+    free(m);
+}
+
+/* ---- joining nodes ---- */
+static void end_free(void *arg)
+{
+    struct end *x = arg;
+    certificate_clear(&x->cert);
+    free(x);
+}
+
+static void on_admission(void *arg, const struct join_reply *reply)
+{
+    struct end *x = arg;
+    struct sb b;
+    x->joining = false;
+    if (x->gone) {
+        end_free(x);
+        return;
+    }
+    sb_init(&b, 0);
+    rec_pack(&join_reply_rec, reply, &b);
+    if (link_send(x->l, MSG_JOIN_REPLY, b.s, b.len) < 0)
+        log_warn("the answer to a joining node was lost");
+    crypto_wipe(b.s, b.len);
+    sb_done(&b);
+}
+
+static void redirect(struct end *x)
+{
+    struct join_reply reply = { 0 };
+    const struct daemon *d = x->ps->d;
+    const char *leader = d->agent ? agent_leader_id(d->agent) : NULL;
+    for (uint32_t i = 0; i < d->member.nodes.n; i++) {
+        const struct node *n = &d->member.nodes.v[i];
+        bool fits = leader ? str_equal(n->id, leader) : n->spec.role == ROLE_MANAGER;
+        if (fits && !reply.leader && n->status.addr)
+            reply.leader = xasprintf("%s:%u", n->status.addr, (unsigned)n->control_port);
+    }
+    if (!reply.leader) {
+        reply.code = E_UNAVAILABLE;
+        str_set(&reply.error, "this node knows no manager now; join by the address of a manager");
+    }
+    on_admission(x, &reply);
+    join_reply_clear(&reply);
+}
+
+static void on_join(struct end *x, const void *p, size_t size)
+{
+    struct join_request req = { 0 };
+    struct err e;
+    if (x->joining || rec_unpack(&join_request_rec, &req, p, size, &e) < 0)
+        return;
+    x->joining = true;
+    if (x->ps->d->manager)
+        manager_join(x->ps->d->manager, &req, req.addr ? req.addr : "", link_peer_key(x->l), on_admission, x);
+    else
+        redirect(x);
+    join_request_clear(&req);
+}
+
+/* ---- links ---- */
+static void call_again(struct peer *p)
+{
+    if (p->ps->closing || !p->manager)
+        return;
+    loop_timer_set(p->retry, p->wait_ms);
+    p->wait_ms = MIN(p->wait_ms * 2, (int64_t)RETRY_MAX_MS);
+}
+
+static void on_up(void *arg, struct link *l)
+{
+    struct end *x = arg;
+    (void)l;
+    x->up = true;
+    if (x->peer)
+        x->peer->wait_ms = RETRY_MIN_MS;
+    if (x->cert.node_id && x->ps->d->agent)
+        agent_link_up(x->ps->d->agent, x->cert.node_id);
+}
+
+static void on_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
+{
+    struct end *x = arg;
+    (void)l;
+    if (!x->cert.node_id) {
+        if (type == MSG_JOIN && !x->outgoing)
+            on_join(x, p, size);
+        return;
+    }
+    AUTO_FREE char *from = xstrdup(x->cert.node_id);
+    deliver(x->ps, from, x->cert.raft_id, x->cert.role, type, p, size);
+}
+
+static void on_channel(void *arg, struct link *l, uint8_t service, struct stream *s)
+{
+    struct end *x = arg;
+    (void)l;
+    if (service == CHANNEL_API && x->cert.node_id && x->cert.role == ROLE_MANAGER && x->ps->d->api)
+        api_serve_peer(x->ps->d->api, s, true);
+    else
+        stream_free(s);
+}
+
+static void drop_end(struct end *x)
+{
+    if (!x->outgoing && !x->cert.node_id)
+        x->ps->n_joiners--;
+    list_remove(&x->node);
+    link_free(x->l);
+    x->l = NULL;
+    x->gone = true;
+    if (x->peer && x->peer->calling == x)
+        x->peer->calling = NULL;
+    if (!x->joining)
+        end_free(x);
+}
+
+static void on_down(void *arg, struct link *l, const struct err *e)
+{
+    struct end *x = arg;
+    struct peer *p = x->peer;
+    (void)l;
+    log_debug("link %s %s: %s", x->outgoing ? "to" : "from", p ? p->id : x->cert.node_id ? x->cert.node_id : "joiner",
+              e ? e->text : "closed");
+    drop_end(x);
+    if (p)
+        call_again(p);
+}
+
+static const struct link_events link_events = { on_up, on_message, on_channel, on_down };
+
+static struct end *end_new(struct peers *ps, struct peer *p)
+{
+    struct daemon *d = ps->d;
+    struct end *x = xnew(struct end);
+    x->ps = ps;
+    x->peer = p;
+    x->outgoing = p != NULL;
+    x->cfg = (struct link_config){ .dh_secret = d->identity.link_secret.v, .payload = d->packed_certificate.s,
+                                   .payload_size = d->packed_certificate.len, .verify = on_verify, .arg = x };
+    list_push_back(&ps->ends, &x->node);
+    return x;
+}
+
+static void call(void *arg)
+{
+    struct peer *p = arg;
+    struct peers *ps = p->ps;
+    if (ps->closing || p->calling || !p->addr || !p->port)
+        return;
+    struct end *x = end_new(ps, p);
+    p->calling = x;
+    x->l = link_connect(ps->d->loop, p->addr, p->port, &x->cfg, &link_events, x);
+}
+
+static void on_accept(void *arg, struct stream *s)
+{
+    struct peers *ps = arg;
+    struct end *x = end_new(ps, NULL);
+    ps->n_joiners++; /* until its certificate is seen */
+    x->l = link_accept(ps->d->loop, s, &x->cfg, &link_events, x);
+}
+
+static struct end *end_for(struct peers *ps, const char *node_id)
+{
+    struct end *x, *found = NULL;
+    list_for(x, &ps->ends, node)
+        if (x->up && str_equal(x->cert.node_id, node_id))
+            found = x;
+    return found;
+}
+
+static struct peer *peer_get(struct peers *ps, const char *id)
+{
+    struct peer *p = map_find(&ps->peers, id);
+    if (p)
+        return p;
+    p = xnew(struct peer);
+    p->ps = ps;
+    p->id = xstrdup(id);
+    p->wait_ms = RETRY_MIN_MS;
+    p->retry = loop_timer_new(ps->d->loop, call, p);
+    map_put(&ps->peers, id, p);
+    return p;
+}
+
+void peers_send(struct peers *ps, const char *node_id, uint8_t type, const void *bytes, size_t size)
+{
+    if (str_equal(node_id, daemon_node_id(ps->d))) {
+        struct self_message *m = xcalloc(1, sizeof *m + size);
+        m->ps = ps;
+        m->type = type;
+        m->size = size;
+        memcpy(m->bytes, bytes, size);
+        loop_defer(ps->d->loop, deliver_self, m);
+        return;
+    }
+    struct end *x = end_for(ps, node_id);
+    if (x) {
+        int r = link_send(x->l, type, bytes, size);
+        if (r < 0 && r != -E_CLOSED)
+            log_debug("message %u to %s lost: %s", type, node_id, err_text(r));
+        return;
+    }
+    struct peer *p = map_find(&ps->peers, node_id);
+    if (p && !p->calling)
+        call(p); /* this one is lost; there will be others */
+}
+
+struct stream *peers_open_channel(struct peers *ps, const char *node_id, struct err *e)
+{
+    struct end *x = end_for(ps, node_id);
+    struct stream *s = x ? link_channel_open(x->l, CHANNEL_API) : NULL;
+    if (!s)
+        err_set(e, E_UNAVAILABLE, "node %s cannot be reached now", node_id);
+    return s;
+}
+
+void peers_update(struct peers *ps)
+{
+    struct daemon *d = ps->d;
+    struct end *x;
+    for (struct map_item *it = NULL; (it = map_next(&ps->peers, it));)
+        ((struct peer *)it->value)->known = false;
+    for (uint32_t i = 0; i < d->member.nodes.n; i++) {
+        const struct node *n = &d->member.nodes.v[i];
+        if (str_equal(n->id, daemon_node_id(d)))
+            continue;
+        struct peer *p = peer_get(ps, n->id);
+        p->known = true;
+        p->manager = n->spec.role == ROLE_MANAGER;
+        str_set(&p->addr, n->status.addr);
+        p->port = (uint16_t)n->control_port;
+        if (p->manager && !p->calling)
+            call(p);
+    }
+    list_for(x, &ps->ends, node)
+        if (x->cert.node_id && !is_member(d, x->cert.node_id))
+            drop_end(x);
+    for (struct map_item *it = NULL; (it = map_next(&ps->peers, it));) {
+        struct peer *p = it->value;
+        if (p->known)
+            continue;
+        if (p->calling) {
+            p->calling->peer = NULL;
+            drop_end(p->calling);
+        }
+        map_remove(&ps->peers, p->id);
+        loop_timer_free(p->retry);
+        free(p->id);
+        free(p->addr);
+        free(p);
+    }
+}
+
+int peers_open(struct daemon *d, struct err *e)
+{
+    struct peers *ps = xnew(struct peers);
+    ps->d = d;
+    map_init(&ps->peers);
+    list_init(&ps->ends);
+    sb_reset(&d->packed_certificate);
+    rec_pack(&certificate_rec, d->member.certificate, &d->packed_certificate);
+    int r = stream_listen_tcp(d->loop, d->cfg.listen_addr ? d->cfg.listen_addr : "0.0.0.0", d->cfg.control_port, on_accept,
+                              ps, &ps->listener, e);
+    if (r < 0) {
+        map_done(&ps->peers);
+        free(ps);
+        return err_wrap(e, "control port %u", d->cfg.control_port);
+    }
+    d->peers = ps;
+    peers_update(ps);
+    return 0;
+}
+
+void peers_close(struct peers *ps)
+{
+    struct end *x;
+    if (!ps)
+        return;
+    ps->closing = true;
+    stream_listener_free(ps->listener);
+    list_for(x, &ps->ends, node)
+        drop_end(x);
+    for (struct map_item *it = NULL; (it = map_next(&ps->peers, it));) {
+        struct peer *p = it->value;
+        loop_timer_free(p->retry);
+        free(p->id);
+        free(p->addr);
+        free(p);
+    }
+    map_done(&ps->peers);
+    free(ps);
+}
