@@ -3,11 +3,11 @@
 #include "core.h"
 #include <shoal/base/crypto.h>
 
-enum { VERSION = 1 };
+enum { SEAL_VERSION = 1 };
 
 size_t gossip_seal(const struct gossip_key_ref *key, const uint8_t nonce[24], const void *p, size_t size, uint8_t *out)
 {
-    out[0] = VERSION;
+    out[0] = SEAL_VERSION;
     for (int i = 0; i < 8; i++)
         out[1 + i] = (uint8_t)(key->id >> (56 - 8 * i));
     memcpy(out + 9, nonce, 24);
@@ -18,7 +18,7 @@ size_t gossip_seal(const struct gossip_key_ref *key, const uint8_t nonce[24], co
 size_t gossip_open_sealed(const struct gossip_key_ref *keys, unsigned n_keys, const uint8_t *p, size_t size, uint8_t *out)
 {
     uint64_t id = 0;
-    if (size <= SEAL_OVERHEAD || p[0] != VERSION)
+    if (size <= SEAL_OVERHEAD || p[0] != SEAL_VERSION)
         return 0;
     for (int i = 0; i < 8; i++)
         id = id << 8 | p[1 + i];

@@ -103,6 +103,7 @@ void worker_assign(struct agent *a, struct assignment *next)
         }
         at->assigned = true;
     }
+    do_network(a); /* new tasks need their networks known */
     for (struct map_item *it = NULL; (it = map_next(&a->tasks, it));) {
         struct agent_task *t = it->value;
         if (!t->assigned && task_state_is_final(t->status.state))
@@ -111,5 +112,4 @@ void worker_assign(struct agent *a, struct assignment *next)
             task_step(a, t);
     }
     save(a);
-    worker_want_network(a);
 }

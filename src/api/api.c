@@ -75,7 +75,7 @@ void done_empty(void *arg, int result, const struct err *e)
 void done_created(void *arg, int result, const struct err *e)
 {
     struct call *c = arg;
-    char json[64];
+    char json[128];
     if (result < 0) {
         reply_err(c, e);
         return;

@@ -16,7 +16,7 @@
 
 #define CLI_VERSION SHOAL_VERSION
 #define CLI_API "/v1.41"
-#define CLI_HOST "unix:///run/shoal/api.sock"
+#define CLI_HOST "unix:///run/shoal/shoal.sock"
 
 enum { CLI_MAX_FLAGS = 128, CLI_REPLY_MAX_BYTES = 64 << 20, CLI_USAGE = 2 };
 
@@ -218,7 +218,9 @@ struct converge_view { /* what one look at a service says */
     char line[400];    /* "web  2/3 running: task web.1: no suitable node" */
     bool steady;       /* as wanted now */
     bool failed;       /* update paused: it will not go on by itself */
-    char reason[300];  /* of failed */
+    bool updating;     /* going forward */
+    bool back;         /* rolled back, or on the way */
+    char reason[300];  /* of failed and back */
     int64_t monitor_ns;
 };
 void converge_look(struct converge_view *ret, const struct val *service, const struct val *tasks,
@@ -229,15 +231,15 @@ int converge_wait(struct cli *c, const struct strs *ids, struct err *e) must_che
 int stack_list(struct cli *c, const char *kind, const char *stack, struct val_doc **ret, struct err *e) must_check;
 int cmd_stack_deploy(struct cli *c, struct err *e);
 /* ---- cmd_image.c ---- */
-int image_pull(struct cli *c, const char *ref, bool quiet, struct err *e) must_check;
+int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e) must_check;
 /* ---- cmd_run.c ---- */
 extern const struct cli_flag run_flags[], exec_flags[];
 int cmd_run(struct cli *c, struct err *e);
 int cmd_exec(struct cli *c, struct err *e);
 /* ---- logs.c ---- */
 extern const struct cli_flag log_flags[];
-int container_logs(struct cli *c, const char *id, const char *path, struct err *e) must_check;
-int service_logs(struct cli *c, const char *path, struct err *e) must_check;
+int show_container_logs(struct cli *c, const char *id, const char *path, struct err *e) must_check;
+int show_service_logs(struct cli *c, const char *path, struct err *e) must_check;
 int logs_query(struct cli *c, struct sb *path, struct err *e) must_check;
 
 #endif

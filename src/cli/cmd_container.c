@@ -113,7 +113,7 @@ static int cmd_logs(struct cli *c, struct err *e)
     http_encode(&id, cli_arg(c, 0));
     sb_printf(&path, "/containers/%s/logs", id.s);
     int rc = logs_query(c, &path, e);
-    return rc == 0 ? container_logs(c, id.s, path.s, e) : rc;
+    return rc == 0 ? show_container_logs(c, id.s, path.s, e) : rc;
 }
 
 /* POST /containers/X/WHAT?QUERY for every argument. */

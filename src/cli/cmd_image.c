@@ -150,7 +150,7 @@ static int cmd_import(struct cli *c, struct err *e)
     return rc;
 }
 
-int image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
+int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
 {
     AUTO_SB struct sb path;
     AUTO_FREE char *name = NULL, *tag = NULL;
@@ -165,7 +165,7 @@ int image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
 static int cmd_pull(struct cli *c, struct err *e)
 {
     bool quiet = cli_on(c, "quiet");
-    int rc = image_pull(c, cli_arg(c, 0), quiet, e);
+    int rc = show_image_pull(c, cli_arg(c, 0), quiet, e);
     if (rc == 0 && quiet)
         fprintf(c->out, "%s\n", cli_arg(c, 0));
     return rc;

@@ -187,12 +187,12 @@ static int create(struct cli *c, const char *body, char **ret_id, struct err *e)
     if (cli_str(c, "name"))
         add_query(&path, "name", cli_str(c, "name"));
     if (!strcmp(pull, "always"))
-        rc = image_pull(c, cli_arg(c, 0), true, e);
+        rc = show_image_pull(c, cli_arg(c, 0), true, e);
     if (rc == 0)
         rc = cli_call(c, "POST", path.s, body, &d, e);
     if (rc == -E_NOT_FOUND && !strcmp(pull, "missing")) {
         fprintf(c->err, "Image %s is not on this node; fetching it\n", cli_arg(c, 0));
-        rc = image_pull(c, cli_arg(c, 0), true, e);
+        rc = show_image_pull(c, cli_arg(c, 0), true, e);
         if (rc == 0)
             rc = cli_call(c, "POST", path.s, body, &d, e);
     }

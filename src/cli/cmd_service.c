@@ -87,7 +87,7 @@ static int cmd_logs(struct cli *c, struct err *e)
     sb_printf(&path, "/%s/%s/logs?details=1", kind, str_at(val_root(d), "ID"));
     val_doc_free(d);
     rc = logs_query(c, &path, e);
-    return rc == 0 ? service_logs(c, path.s, e) : rc;
+    return rc == 0 ? show_service_logs(c, path.s, e) : rc;
 }
 
 static int cmd_rm(struct cli *c, struct err *e)

@@ -68,7 +68,9 @@ void converge_look(struct converge_view *v, const struct val *service, const str
         v->monitor_ns = 5 * SEC_NS;
     look_at_tasks(tasks, id, nodes, &running, &why, &busy);
     v->failed = !strcmp(update, "paused") || !strcmp(update, "rollback_paused");
-    bool moving = !strcmp(update, "updating") || !strcmp(update, "rollback_started");
+    v->updating = !strcmp(update, "updating");
+    v->back = str_starts(update, "rollback");
+    bool moving = v->updating || !strcmp(update, "rollback_started");
     v->steady = running == wanted && !v->failed && !moving;
     int n = snprintf(v->line, sizeof v->line, "%s  %lld/%lld running", name, (long long)running, (long long)wanted);
     if (moving || v->failed)
@@ -83,9 +85,19 @@ void converge_look(struct converge_view *v, const struct val *service, const str
     if (v->failed)
         snprintf(v->reason, sizeof v->reason, "the update of service %s stopped (%s): %s", name, update,
                  str_at(service, "UpdateStatus.Message"));
+    else if (v->back)
+        snprintf(v->reason, sizeof v->reason, "the update of service %s failed and was rolled back: %s", name,
+                 str_at(service, "UpdateStatus.Message"));
 }
 
-struct watched { const char *id; struct converge_view view; char shown[400]; int64_t steady_since; bool gone; };
+struct watched {
+    const char *id;
+    struct converge_view view;
+    char shown[400];
+    int64_t steady_since;
+    bool updating;    /* was seen going forward: a way back is a failure then */
+    char reason[300]; /* of the way back, from when it began */
+};
 struct wait { struct cli *c; struct watched *w; unsigned n; bool drawn; };
 
 static char *tasks_path(const struct wait *wt)
@@ -145,12 +157,18 @@ static int judge(struct wait *wt, struct val_doc *services, struct val_doc *task
             w->steady_since = 0;
         else if (!w->steady_since)
             w->steady_since = now;
+        w->updating |= w->view.updating;
+        if (w->view.back && !w->reason[0])
+            memcpy(w->reason, w->view.reason, sizeof w->reason);
         left |= !w->view.steady || now - w->steady_since < w->view.monitor_ns;
     }
     draw(wt);
     for (unsigned i = 0; i < wt->n; i++)
         if (wt->w[i].view.failed)
             return err_set(e, E_CONFLICT, "%s", wt->w[i].view.reason);
+    for (unsigned i = 0; !left && i < wt->n; i++)
+        if (wt->w[i].view.back && wt->w[i].updating)
+            return err_set(e, E_CONFLICT, "%s", wt->w[i].reason);
     return left;
 }
 

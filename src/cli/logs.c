@@ -61,7 +61,7 @@ static int plain_data(void *arg, const char *p, size_t size, struct err *e)
     return l->tty ? print_plain(l, 1, p, size, e) : frames_take(&l->frames, p, size, print_plain, l, e);
 }
 
-int container_logs(struct cli *c, const char *id, const char *path, struct err *e)
+int show_container_logs(struct cli *c, const char *id, const char *path, struct err *e)
 {
     struct val_doc *d = NULL;
     int rc = cli_get(c, &d, e, "/containers/%s/json", id);
@@ -155,7 +155,7 @@ static int tagged_data(void *arg, const char *p, size_t size, struct err *e)
     return frames_take(&l->frames, p, size, print_tagged, l, e);
 }
 
-int service_logs(struct cli *c, const char *path, struct err *e)
+int show_service_logs(struct cli *c, const char *path, struct err *e)
 {
     struct tagged l = { .c = c, .raw = cli_on(c, "raw") };
     map_init(&l.names);

@@ -239,6 +239,27 @@ static void init_propose(void *arg)
     loop_defer(i->m->loop, init_free, i);
 }
 
+/* The network of published ports. It holds an address for each task that publishes one, so it is bigger than
+ * others; in a pool of the user's own it gets what that pool gives. */
+static void create_ingress(struct store_tx *tx, const struct cluster *c)
+{
+    struct network n = { 0 };
+    char id[26];
+    id_random(id);
+    str_set(&n.id, id);
+    str_set(&n.name, "ingress");
+    str_set(&n.driver, "overlay");
+    n.ingress = true;
+    if (c->pools.n == 1 && str_equal(c->pools.v[0], "10.0.0.0/8")) {
+        n.ipam = xnew(struct ipam);
+        str_set(&n.ipam->driver, "default");
+        struct ipam_config *cfg = REC_ADD(&n.ipam->config);
+        str_set(&cfg->subnet, "10.255.0.0/16");
+    }
+    store_tx_create(tx, TABLE_NETWORK, &n);
+    network_clear(&n);
+}
+
 void manager_init_cluster(struct manager *m, const struct cluster *c, const struct node *self,
                           manager_done_fn *done, void *arg)
 {
@@ -252,6 +273,7 @@ void manager_init_cluster(struct manager *m, const struct cluster *c, const stru
     *i = (struct init_cluster){ .m = m, .tx = store_tx_new(clock_real_ns()), .done = done, .arg = arg };
     store_tx_create(i->tx, TABLE_CLUSTER, c);
     store_tx_create(i->tx, TABLE_NODE, self);
+    create_ingress(i->tx, c);
     i->retry = loop_timer_new(m->loop, init_propose, i);
     init_propose(i);
 }

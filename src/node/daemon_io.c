@@ -25,14 +25,20 @@ static const char usage[] =
     "      --tunnel-port N               UDP (default 4789)\n"
     "      --insecure-registry HOST:PORT registry to speak plain HTTP to; repeatable\n"
     "      --down-after DURATION_MS      silence after which a node's tasks move (default 2000)\n"
-    "      --log-level LEVEL             error, warn, info or debug (default info)\n\n"
+    "      --log-level LEVEL             error, warn, info or debug (default info)\n"
+    "      --clean                       take down what this node left on the machine (containers, networks,\n"
+    "                                    tunnel, ROOT and RUN) and end; the node must not run\n\n"
     "Example: shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
 
-struct flags { const char *root, *run, *api, *listen, *level; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; };
+struct flags { const char *root, *run, *api, *listen, *level; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
 
 static int parse(int argc, char **argv, struct flags *f, struct err *e)
 {
     for (int i = 1; i < argc; i++) {
+        if (str_equal(argv[i], "--clean")) {
+            f->clean = true;
+            continue;
+        }
         char name[64];
         const char *eq = strchr(argv[i], '='), *value = eq ? eq + 1 : i + 1 < argc ? argv[i + 1] : NULL;
         snprintf(name, sizeof name, "%.*s", (int)(eq ? eq - argv[i] : (long)strlen(argv[i])), argv[i]);
@@ -134,7 +140,7 @@ static int lock_root(const char *root, struct err *e)
     return fd;
 }
 
-static int open_parts(struct daemon *d, struct err *e)
+static int open_machine_parts(struct daemon *d, struct err *e)
 {
     AUTO_FREE char *containers = path_join(d->cfg.root, "containers"), *images = path_join(d->cfg.root, "images");
     struct runtime_config rt = { .dir = containers, .cgroup = d->cgroup };
@@ -146,6 +152,12 @@ static int open_parts(struct daemon *d, struct err *e)
         r = image_store_open(&d->images, d->loop, &is, e);
     if (r == 0)
         r = overlay_open(&d->overlay, d->loop, &ov, e);
+    return r;
+}
+
+static int open_parts(struct daemon *d, struct err *e)
+{
+    int r = open_machine_parts(d, e);
     if (r < 0)
         return r;
     const struct api_backend b = {
@@ -179,6 +191,39 @@ static void close_parts(struct daemon *d)
     free(d->leave);
 }
 
+/* ---- --clean ---- */
+static void container_cleaned(void *arg, int result, const struct err *e)
+{
+    struct daemon *d = arg;
+    if (result < 0)
+        log_warn("%s", e->text);
+    if (!runtime_next(d->runtime, NULL))
+        loop_stop(d->loop);
+}
+
+static int clean(struct daemon *d, struct err *e)
+{
+    struct strs ids = { 0 };
+    int r = open_machine_parts(d, e);
+    if (r < 0)
+        return r;
+    for (const struct container *c = NULL; (c = runtime_next(d->runtime, c));)
+        strs_add(&ids, c->spec.id);
+    for (uint32_t i = 0; i < ids.n; i++)
+        runtime_delete(d->runtime, ids.v[i], container_cleaned, d);
+    if (ids.n)
+        loop_run(d->loop);
+    strs_clear(&ids);
+    for (const struct sandbox *s = NULL; (s = overlay_sandbox_next(d->overlay, s));)
+        strs_add(&ids, s->id);
+    for (uint32_t i = 0; i < ids.n; i++)
+        overlay_sandbox_remove(d->overlay, ids.v[i]);
+    strs_clear(&ids);
+    overlay_clear(d->overlay);
+    d->overlay = NULL;
+    return 0;
+}
+
 static char *cgroup_name(const char *root)
 {
     uint8_t h[4];
@@ -188,7 +233,7 @@ static char *cgroup_name(const char *root)
     return xasprintf("shoal-%s", hex);
 }
 
-static int run(struct daemon *d, const char *api_path, struct err *e)
+static int run(struct daemon *d, const char *api_path, bool only_clean, struct err *e)
 {
     struct stream_listener *listener = NULL;
     int r = file_mkdirs(d->cfg.root, 0700, e);
@@ -204,10 +249,10 @@ static int run(struct daemon *d, const char *api_path, struct err *e)
     d->loop = loop_new();
     r = identity_load(d->cfg.root, &d->identity, e);
     if (r == 0)
-        r = open_parts(d, e);
-    if (r == 0)
+        r = only_clean ? clean(d, e) : open_parts(d, e);
+    if (r == 0 && !only_clean)
         r = stream_listen_unix(d->loop, api_path, 0600, on_client, d, &listener, e);
-    if (r == 0) {
+    if (r == 0 && !only_clean) {
         struct loop_signal *term = loop_signal_add(d->loop, SIGTERM, (loop_fn *)loop_stop, d->loop);
         struct loop_signal *intr = loop_signal_add(d->loop, SIGINT, (loop_fn *)loop_stop, d->loop);
         log_info("shoal %s serves %s", SHOAL_VERSION, api_path);
@@ -219,6 +264,10 @@ static int run(struct daemon *d, const char *api_path, struct err *e)
     }
     close_parts(d);
     loop_free(d->loop);
+    if (r == 0 && only_clean)
+        r = file_remove_tree(d->cfg.root, e);
+    if (r == 0 && only_clean)
+        r = file_remove_tree(d->cfg.run, e);
     return r;
 }
 
@@ -261,7 +310,7 @@ int daemon_main(int argc, char **argv)
         .control_port = (uint16_t)f.control, .gossip_port = (uint16_t)f.gossip, .tunnel_port = (uint16_t)f.tunnel,
         .insecure = f.insecure, .down_after_ms = (int64_t)f.down,
     };
-    r = run(&d, api, &e);
+    r = run(&d, api, f.clean, &e);
     if (r < 0)
         fprintf(stderr, "shoal daemon: %s\n", e.text);
     return err_exit_status(r);

@@ -200,6 +200,9 @@ static void looks_at_convergence(void **state)
     v = look(SERVICE(",\"UpdateStatus\":{\"State\":\"paused\",\"Message\":\"task t9 failed\"}"), "[]", NODES);
     assert_true(v.failed);
     assert_string_equal(v.reason, "the update of service web stopped (paused): task t9 failed");
+    v = look(SERVICE(",\"UpdateStatus\":{\"State\":\"rollback_started\",\"Message\":\"task t9 failed\"}"), "[]", NODES);
+    assert_true(v.back && !v.failed && !v.steady);
+    assert_string_equal(v.reason, "the update of service web failed and was rolled back: task t9 failed");
 }
 
 static int end(void **state)

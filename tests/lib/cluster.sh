@@ -1,0 +1,139 @@
+# A cluster of network namespaces on this machine, for tests and benches. Source it; SHOAL is the binary.
+#   cluster_up N            makes hosts 1..N (10.99.0.1...), starts a daemon on each
+#   cluster_form            init on 1, join of the others as managers (cluster_form worker: as workers)
+#   sh_ N ARGS...           the command line on host N
+#   on_ N COMMAND...        a command in host N's network namespace
+# Everything carries the test's own process id; cluster_down removes it all and says what was left behind.
+C=${CLUSTER_NAME:-shoal-t$$}
+C_DIR=${CLUSTER_DIR:-$(mktemp -d /tmp/$C.XXXXXX)}
+C_NET=${CLUSTER_NET:-10.99.0}
+C_BRIDGE=${CLUSTER_BRIDGE:-sh$(($$ % 100000))b}
+C_N=0
+
+fail() { echo "not ok: $*" >&2; exit 1; }
+ok() { echo "ok - $*"; }
+# until_ SECONDS WHAT COMMAND...: polls, fails with WHAT
+until_() {
+    local end=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >"$C_DIR/until.log" 2>&1; do
+        if [ $SECONDS -ge $end ]; then
+            tail -n 20 "$C_DIR/until.log" >&2
+            fail "$what (waited $((SECONDS - end + $1 * 0)) s beyond its time)"
+        fi
+        sleep 0.05
+    done
+}
+netns_() { nsenter --net=/run/netns/$C-$1 "${@:2}"; }
+on_() { netns_ "$@"; }
+sh_() { local n=$1; shift; "$SHOAL" -H "unix://$C_DIR/$n/run/shoal.sock" "$@"; }
+docker_() { local n=$1; shift; docker -H "unix://$C_DIR/$n/run/shoal.sock" "$@"; }
+
+host_up() { # N
+    local n=$1
+    ip netns add $C-$n
+    ip link add ${C_BRIDGE}$n type veth peer name eth0 netns $C-$n
+    ip link set ${C_BRIDGE}$n master $C_BRIDGE up
+    netns_ $n ip link set lo up
+    netns_ $n ip addr add $C_NET.$n/24 dev eth0
+    netns_ $n ip link set eth0 up
+    mkdir -p "$C_DIR/$n"
+}
+daemon_start() { # N [FLAGS...]
+    local n=$1
+    shift
+    nsenter --net=/run/netns/$C-$n unshare --uts sh -c 'hostname $0; exec "$@"' host$n \
+        "$SHOAL" daemon --root "$C_DIR/$n/root" --run "$C_DIR/$n/run" --listen $C_NET.$n ${DAEMON_FLAGS:-} "$@" \
+        </dev/null >>"$C_DIR/$n/log" 2>&1 &
+    echo $! >"$C_DIR/$n/pid"
+    until_ 20 "the daemon of host $n does not answer" sh_ $n version
+}
+daemon_pid() { cat "$C_DIR/$1/pid"; }
+daemon_kill() { # N [SIGNAL]
+    local pid
+    pid=$(daemon_pid $1)
+    kill -${2:-KILL} $pid
+    wait $pid 2>/dev/null
+    return 0
+}
+cluster_up() { # N
+    C_N=$1
+    ip link add $C_BRIDGE type bridge
+    ip link set $C_BRIDGE up
+    local i
+    for i in $(seq 1 $C_N); do host_up $i; done
+    for i in $(seq 1 $C_N); do daemon_start $i; done
+}
+cluster_form() { # [manager|worker]
+    sh_ 1 init --advertise-addr $C_NET.1 >"$C_DIR/init.log" || fail "init: $(cat "$C_DIR/init.log")"
+    local token i
+    token=$(sh_ 1 join-token -q ${1:-manager}) || fail "join-token"
+    for i in $(seq 2 $C_N); do
+        sh_ $i join --token "$token" $C_NET.1:2377 >"$C_DIR/join.log" 2>&1 || fail "join $i: $(cat "$C_DIR/join.log")"
+    done
+}
+# Files and namespaces of one host go; the daemon must not run.
+host_clean() {
+    [ -e /run/netns/$C-$1 ] || return 0
+    nsenter --net=/run/netns/$C-$1 "$SHOAL" daemon --clean --root "$C_DIR/$1/root" --run "$C_DIR/$1/run" >>"$C_DIR/clean.log" 2>&1
+}
+cluster_down() {
+    local i pid
+    trap - EXIT INT TERM
+    for i in $(seq 1 $C_N); do
+        [ -f "$C_DIR/$i/pid" ] || continue
+        pid=$(daemon_pid $i)
+        kill -CONT $pid 2>/dev/null
+        kill -TERM $pid 2>/dev/null && wait $pid 2>/dev/null
+    done
+    for i in $(seq 1 $C_N); do host_clean $i; done
+    for i in $(seq 1 $C_N); do
+        ip link del ${C_BRIDGE}$i 2>/dev/null
+        ip netns del $C-$i 2>/dev/null
+    done
+    ip link del $C_BRIDGE 2>/dev/null
+    if [ -n "${CLUSTER_KEEP:-}" ]; then
+        echo "kept: $C_DIR"
+    else
+        rm -rf "$C_DIR"
+    fi
+}
+# What a cluster may have left on the machine; prints it.
+cluster_leftovers() {
+    ip -br link | grep -F "$C_BRIDGE"
+    ip netns list 2>/dev/null | grep -F "$C"
+    grep -F "$C_DIR" /proc/mounts
+    ps -eo pid,args | grep -F "$C_DIR" | grep -v grep
+    return 0
+}
+# An image holding whoami, as a root file system to import.
+whoami_tar() { # FILE
+    local d
+    d=$(mktemp -d)
+    gcc -O2 -static -o "$d/whoami" "${SHOAL_TOP:-.}/examples/whoami.c" && tar -C "$d" -cf "$1" whoami
+    rm -rf "$d"
+}
+busybox_tar() { # FILE
+    local d x
+    d=$(mktemp -d)
+    mkdir -p "$d/bin" "$d/etc" "$d/tmp"
+    cp /bin/busybox "$d/bin/"
+    for x in $(/bin/busybox --list); do [ "$x" = busybox ] || ln -s busybox "$d/bin/$x"; done
+    echo 'root:x:0:0::/root:/bin/sh' >"$d/etc/passwd"
+    tar -C "$d" -cf "$1" .
+    rm -rf "$d"
+}
+finish() {
+    local status=$?
+    if [ $status != 0 ]; then
+        local i
+        for i in $(seq 1 $C_N); do
+            echo "--- the end of host $i's log:" >&2
+            tail -n ${CLUSTER_LOG_LINES:-15} "$C_DIR/$i/log" >&2
+        done
+    fi
+    cluster_down
+    exit $status
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
