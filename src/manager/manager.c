@@ -177,6 +177,7 @@ int manager_open(struct manager **ret, struct loop *l, const struct manager_conf
     m->dispatcher = dispatcher_new(m);
     m->liveness = liveness_new(m);
     m->pass_timer = loop_timer_new(l, on_pass_timer, m);
+    m->change_timer = loop_timer_new(l, on_pass_timer, m);
     store_watch(m->store, on_store_change, m);
     struct raft_hooks rh = { .arg = m, .send = on_send, .apply = on_apply, .snapshot_save = on_save,
                              .snapshot_load = on_load, .changed = on_changed,
@@ -198,6 +199,7 @@ void manager_close(struct manager *m)
     dispatcher_free(m->dispatcher);
     liveness_free(m->liveness);
     loop_timer_free(m->pass_timer);
+    loop_timer_free(m->change_timer);
     store_free(m->store);
     free(m->leader_id);
     free(m->node_id);

@@ -14,7 +14,7 @@ static void change_done(void *arg, int result, uint64_t index)
         log_warn("change of managers: %s", err_text(result));
     if (m->leads) {
         if (result < 0)
-            loop_timer_set(m->pass_timer, 50); /* a learner that lags: look again soon */
+            loop_timer_set(m->change_timer, 50); /* a learner that lags: look again soon */
         else
             manager_want_pass(m);
     }

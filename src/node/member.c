@@ -22,7 +22,9 @@ static void manager_send(void *arg, const char *node_id, uint8_t type, const voi
 static void manager_send_raft(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size)
 {
     struct daemon *d = arg;
-    (void)raft_id;
+    for (uint32_t i = 0; !node_id && i < d->member.nodes.n; i++) /* one that is to be added knows no configuration */
+        if (d->member.nodes.v[i].raft_id == raft_id)
+            node_id = d->member.nodes.v[i].id;
     if (d->peers && node_id)
         peers_send(d->peers, node_id, MSG_RAFT, p, size);
 }
