@@ -66,7 +66,7 @@ static const char *node_id_of_raft(const struct manager *m, uint64_t raft_id, ch
 void manager_send_leader(struct manager *m, const char *to, bool accepted)
 {
     char p[32];
-    int n = snprintf(p, sizeof p, "%c%s", accepted, m->leader_id ? m->leader_id : "");
+    int n = snprintf(p, sizeof p, "%c%s", (char)accepted, m->leader_id ? m->leader_id : "");
     m->hooks.send(m->hooks.arg, to, MSG_LEADER, p, (size_t)n);
 }
 
@@ -101,9 +101,14 @@ static void on_changed(void *arg, const struct raft_status *s)
     tell_leader(m);
 }
 
+/* A follower may hear the leader before it has the configuration that says which node that is. */
 static void on_members_changed(void *arg)
 {
-    manager_want_pass(arg);
+    struct manager *m = arg;
+    struct raft_status s;
+    raft_node_status(m->raft, &s);
+    on_changed(m, &s);
+    manager_want_pass(m);
 }
 
 static void on_store_change(void *arg, enum store_op op, enum store_table t, const void *old_obj,
@@ -128,9 +133,10 @@ static void pass_done(void *arg, int result, const struct err *e)
 static void run_pass(void *arg)
 {
     struct manager *m = arg;
-    if (!m->leads || m->pass_running || !m->pass_wanted)
-        return;
+    bool wanted = m->pass_wanted;
     m->pass_wanted = false;
+    if (!m->leads || m->pass_running || !wanted) /* the pass that runs asks for the next one when done */
+        return;
     members_reconcile(m);
     int64_t now = clock_real_ns();
     struct store_tx *tx = store_tx_new(now);
