@@ -113,12 +113,16 @@ whoami_tar() { # FILE
     gcc -O2 -static -o "$d/whoami" "${SHOAL_TOP:-.}/examples/whoami.c" && tar -C "$d" -cf "$1" whoami
     rm -rf "$d"
 }
+# Busybox and curl (a static busybox of glibc cannot look up names with its own wget).
 busybox_tar() { # FILE
     local d x
     d=$(mktemp -d)
     mkdir -p "$d/bin" "$d/etc" "$d/tmp"
     cp /bin/busybox "$d/bin/"
     for x in $(/bin/busybox --list); do [ "$x" = busybox ] || ln -s busybox "$d/bin/$x"; done
+    for x in $(command -v curl) $(ldd "$(command -v curl)" | grep -o '/[^ ]*'); do
+        mkdir -p "$d$(dirname $x)" && cp -L $x "$d$x"
+    done
     echo 'root:x:0:0::/root:/bin/sh' >"$d/etc/passwd"
     tar -C "$d" -cf "$1" .
     rm -rf "$d"
