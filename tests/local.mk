@@ -109,10 +109,12 @@ EXTRA_PROGRAMS += tests/sim/sim_raft
 tests_sim_sim_raft_SOURCES = tests/sim/sim_raft.c
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
 tests_sim_sim_raft_LDADD = libraft.a libnet.a libmodel.a libbase.a $(ALL_LIBS)
-EXTRA_PROGRAMS += tests/net/test_runtime
+if HAVE_CMOCKA
+check_PROGRAMS += tests/net/test_runtime
 tests_net_test_runtime_SOURCES = tests/net/test_runtime.c
 tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime -I$(srcdir)/src/net -I$(srcdir)/src/model -I$(srcdir)/src/base
 tests_net_test_runtime_LDADD = libruntime.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
+endif
 EXTRA_PROGRAMS += tests/fuzz/fuzz_rec
 FUZZERS += tests/fuzz/fuzz_rec
 tests_fuzz_fuzz_rec_SOURCES = tests/fuzz/fuzz_rec.c tests/fuzz/replay.c
