@@ -14,12 +14,12 @@ fail() { echo "not ok: $*" >&2; exit 1; }
 ok() { echo "ok - $*"; }
 # until_ SECONDS WHAT COMMAND...: polls, fails with WHAT
 until_() {
-    local end=$((SECONDS + $1)) what=$2
+    local limit=$1 end=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" >"$C_DIR/until.log" 2>&1; do
         if [ $SECONDS -ge $end ]; then
             tail -n 20 "$C_DIR/until.log" >&2
-            fail "$what (waited $((SECONDS - end + $1 * 0)) s beyond its time)"
+            fail "not in $limit s: $what"
         fi
         sleep 0.05
     done
