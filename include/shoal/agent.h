@@ -8,6 +8,7 @@
 #include <shoal/image.h>
 #include <shoal/loop.h>
 #include <shoal/model/assignment.h>
+#include <shoal/model/certificate.h>
 #include <shoal/overlay.h>
 #include <shoal/runtime.h>
 
@@ -63,6 +64,8 @@ void agent_start(struct agent *a, const char *const *manager_ids, unsigned n);
 void agent_got_message(struct agent *a, const char *from, uint8_t type, const void *p, size_t size);
 void agent_executor_event(struct agent *a, const char *task_id, const struct executor_event *ev);
 void agent_gossip_state(struct agent *a, const char *node_id, bool suspect);
+/* The node holds this certificate from now on: the leader is told at once. */
+void agent_certificate(struct agent *a, const struct certificate *c);
 /* A link to this node came up: a good moment to say HELLO. */
 void agent_link_up(struct agent *a, const char *node_id);
 

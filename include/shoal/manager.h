@@ -24,6 +24,7 @@ enum peer_message {
     MSG_JOIN_REPLY = 8, /* packed join_reply */
     MSG_LEAVE = 9,      /* agent -> leader: node leaves; reply MSG_LEAVE_OK */
     MSG_LEAVE_OK = 10,
+    MSG_CERTIFICATE = 11, /* leader -> agent: packed certificate, when the one its HELLO told of is due or of another role */
 };
 
 struct manager_hooks {
@@ -100,6 +101,8 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
 void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg);
 void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *s, bool rotate_worker,
                             bool rotate_manager, manager_done_fn *done, void *arg);
+
+uint64_t raft_id_random(void); /* for a new manager; never 0 */
 
 /* token.c: "SHOAL-1-<CA pin, 52 base32-ish characters>-<secret>"; role is the token's. */
 void token_make(char out[128], const uint8_t ca_public[32]);

@@ -97,6 +97,14 @@ void agent_gossip_state(struct agent *a, const char *node_id, bool suspect)
     worker_want_network(a);
 }
 
+void agent_certificate(struct agent *a, const struct certificate *c)
+{
+    a->hello.role = c->role;
+    a->hello.raft_id = c->raft_id;
+    a->hello.not_after = c->not_after;
+    session_tick(a);
+}
+
 void agent_link_up(struct agent *a, const char *node_id)
 {
     if (!a->session_up && (!a->leader_id || str_equal(a->leader_id, node_id)))

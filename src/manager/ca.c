@@ -1,6 +1,7 @@
 /* Admission: checks a join token, makes the node object and signs the certificate. Only the leader admits;
  * another manager answers with the leader's address. A node that asks again with the same link key (its
- * first reply was lost) gets the same identity. */
+ * first reply was lost) gets the same identity. Later the leader signs anew what is due, and what a change of
+ * role made wrong. */
 #include "manager_internal.h"
 #include <shoal/base/file.h>
 
@@ -83,6 +84,16 @@ static const struct node *node_with_key(const struct store *s, const uint8_t lin
     return NULL;
 }
 
+uint64_t raft_id_random(void)
+{
+    uint64_t id = 0;
+    while (!id) {
+        crypto_random(&id, sizeof id);
+        id &= INT64_MAX; /* stays within what msgpack integers and JSON hold alike */
+    }
+    return id;
+}
+
 static void certify(struct certificate *c, const struct cluster *cluster, const struct node *n)
 {
     int64_t now = clock_real_ns();
@@ -110,9 +121,7 @@ static void fill_node(struct node *n, const struct join_request *req, const char
     n->status.state = NODE_READY;
     str_set(&n->status.addr, addr);
     if (role == ROLE_MANAGER)
-        while (!n->raft_id)
-            crypto_random(&n->raft_id, sizeof n->raft_id);
-    n->raft_id &= INT64_MAX; /* stays within what msgpack integers and JSON hold alike */
+        n->raft_id = raft_id_random();
     set_bytes(&n->link_key, link_key, 32);
     set_bytes(&n->sign_key, req->sign_key.v, req->sign_key.n);
     set_bytes(&n->tunnel_key, req->tunnel_key.v, req->tunnel_key.n);
@@ -146,6 +155,15 @@ void manager_join(struct manager *m, const struct join_request *req, const char 
     *a = (struct admission){ .m = m, .done = done, .arg = arg,
                              .addr = xstrdup(req->addr ? req->addr : peer_addr) };
     const struct node *known = node_with_key(m->store, link_key);
+    if (known && (manager ? ROLE_MANAGER : ROLE_WORKER) != (int)known->spec.role) {
+        struct err e;
+        err_set(&e, E_CONFLICT, "this machine is node %s already, as %s; use the other token or remove it with "
+                "'shoal node rm --force %s' on a manager", known->id, node_role_names[known->spec.role], known->id);
+        free(a->addr);
+        free(a);
+        refuse(done, arg, E_CONFLICT, e.text);
+        return;
+    }
     if (known) {
         certify(&a->cert, c, known);
         admitted(a, 0, NULL);
@@ -158,4 +176,30 @@ void manager_join(struct manager *m, const struct join_request *req, const char 
     store_tx_create(tx, TABLE_NODE, &n);
     node_clear(&n);
     manager_propose(m, tx, admitted, a);
+}
+
+/* A manager that becomes a worker keeps its old certificate until its removal from Raft has committed: with the new
+ * one it closes its log, and a leader that dies in between would count on its vote. */
+void ca_certify_again(struct manager *m, const char *node_id, struct session_hello *h)
+{
+    const struct cluster *c = store_cluster(m->store);
+    const struct node *n = store_find(m->store, TABLE_NODE, node_id);
+    if (!c || !n)
+        return;
+    bool other = h->role != n->spec.role || (n->spec.role == ROLE_MANAGER && h->raft_id != n->raft_id);
+    if (!other && !certificate_is_due(h->not_after, c->spec.ca.node_cert_expiry, clock_real_ns()))
+        return;
+    if (h->role == ROLE_MANAGER && other && (m->change_running || members_has(m, h->raft_id)))
+        return;
+    struct certificate cert = { 0 };
+    struct sb b;
+    sb_init(&b, 0);
+    certify(&cert, c, n);
+    rec_pack(&certificate_rec, &cert, &b);
+    m->hooks.send(m->hooks.arg, node_id, MSG_CERTIFICATE, b.s, b.len);
+    sb_done(&b);
+    h->role = cert.role;
+    h->raft_id = cert.raft_id;
+    h->not_after = cert.not_after;
+    certificate_clear(&cert);
 }

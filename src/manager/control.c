@@ -189,6 +189,26 @@ static uint32_t managers_reachable(const struct manager *m, uint32_t *ret_all)
     return reachable;
 }
 
+/* The managers that stay must have a quorum among themselves, and with it vote this one out. */
+static int may_go(const struct manager *m, const struct node *n, const char *what, struct err *e)
+{
+    uint32_t all, reachable = managers_reachable(m, &all);
+    bool was_reachable = !liveness_is_suspect(m->liveness, n->id) && n->status.state != NODE_DOWN;
+    if (all <= 1)
+        return err_set(e, E_INVALID, "%s the last manager %s would leave the cluster without its state; promote another "
+                       "node first ('shoal node promote NODE')", what, n->id);
+    if ((reachable - was_reachable) * 2 <= all - 1)
+        return err_set(e, E_INVALID, "%s manager %s would leave %u of %u managers reachable: no quorum; bring another "
+                       "back first", what, n->id, reachable - was_reachable, all - 1);
+    return 0;
+}
+
+static int may_promote(const struct node *n, struct err *e)
+{
+    return n->status.state == NODE_READY ? 0 : err_set(e, E_INVALID, "node %s is %s and cannot become a manager now; "
+                                                       "bring it back first", n->id, node_state_names[n->status.state]);
+}
+
 void control_node_update(struct manager *m, const char *ref, uint64_t version, struct node_spec *spec,
                          manager_done_fn *done, void *arg)
 {
@@ -201,8 +221,7 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
         r = store_lookup(m->store, TABLE_NODE, ref, &found, &e);
     const struct node *old = found;
     if (r == 0 && spec->role != old->spec.role)
-        r = err_set(&e, E_UNSUPPORTED, "Role: promoting and demoting a running node is not built yet; let it "
-                    "leave and join with the other token");
+        r = spec->role == ROLE_MANAGER ? may_promote(old, &e) : may_go(m, old, "demoting", &e);
     if (r < 0) {
         done(arg, r, &e);
         return;
@@ -210,6 +229,8 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
     struct node n = { 0 };
     node_copy(&n, old);
     n.version.index = version;
+    while (spec->role == ROLE_MANAGER && old->spec.role != ROLE_MANAGER && n.raft_id == old->raft_id)
+        n.raft_id = raft_id_random(); /* Raft never sees an id again that it has let go */
     node_spec_clear(&n.spec);
     n.spec = *spec;
     *spec = (struct node_spec){ 0 };
@@ -221,7 +242,6 @@ void control_node_remove(struct manager *m, const char *ref, bool force, manager
 {
     struct err e = { 0 };
     const void *found = NULL;
-    uint32_t all;
     int r = control_ready(m, &e);
     if (r == 0)
         r = store_lookup(m->store, TABLE_NODE, ref, &found, &e);
@@ -231,13 +251,8 @@ void control_node_remove(struct manager *m, const char *ref, bool force, manager
     if (r == 0 && !force && n->status.state != NODE_DOWN)
         r = err_set(&e, E_INVALID, "node %s is not down and can't be removed; stop it first or use --force",
                     n->id);
-    if (r == 0 && n->spec.role == ROLE_MANAGER) {
-        uint32_t reachable = managers_reachable(m, &all);
-        bool was_reachable = !liveness_is_suspect(m->liveness, n->id) && n->status.state != NODE_DOWN;
-        if ((reachable - was_reachable) * 2 <= all - 1 && all > 1)
-            r = err_set(&e, E_INVALID, "removing manager %s would leave %u of %u managers reachable: no "
-                        "quorum; bring another back first", n->id, reachable - was_reachable, all - 1);
-    }
+    if (r == 0 && n->spec.role == ROLE_MANAGER)
+        r = may_go(m, n, "removing", &e);
     if (r < 0) {
         done(arg, r, &e);
         return;
@@ -254,6 +269,8 @@ void control_cluster_update(struct manager *m, uint64_t version, struct cluster_
     int r = control_ready(m, &e);
     if (r == 0)
         r = rec_check(&cluster_spec_rec, spec, &e);
+    if (r == 0 && spec->ca.node_cert_expiry < 3600 * SEC_NS)
+        r = err_set(&e, E_INVALID, "CAConfig.NodeCertExpiry: at least 1 hour, so that a renewal is never late");
     if (r < 0) {
         done(arg, r, &e);
         return;

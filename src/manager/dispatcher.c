@@ -40,6 +40,7 @@ static void send_one(struct dispatcher *d, struct session *s)
     struct assignment a = { 0 };
     struct sb b;
     uint8_t version[32];
+    ca_certify_again(d->m, s->node_id, &s->hello);
     sb_init(&b, 0);
     sb_add(&b, version, sizeof version); /* its place */
     assignment_build(d->m->store, s->node_id, &a);

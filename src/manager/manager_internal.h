@@ -64,8 +64,12 @@ void liveness_lead(struct liveness *v, bool leads);
 void liveness_seen(struct liveness *v, const char *node_id); /* session traffic */
 bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 
+/* ca.c: sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */
+void ca_certify_again(struct manager *m, const char *node_id, struct session_hello *h);
+
 /* members.c: keeps Raft's configuration equal to the managers in the node table. */
 void members_reconcile(struct manager *m);
+bool members_has(const struct manager *m, uint64_t raft_id); /* in Raft's configuration in force */
 /* The node says goodbye: DOWN, no manager any more; MSG_LEAVE_OK when that is committed. */
 void members_leave(struct manager *m, const char *node_id);
 

@@ -10,6 +10,7 @@ static void change_done(void *arg, int result, uint64_t index)
     struct manager *m = arg;
     (void)index;
     m->change_running = false;
+    dispatcher_store_changed(m->dispatcher); /* who was voted out gets a worker's certificate */
     if (result < 0 && result != -E_BUSY && result != -E_NOT_LEADER)
         log_warn("change of managers: %s", err_text(result));
     if (m->leads) {
@@ -26,6 +27,13 @@ static const struct raft_member *find(const struct raft_member *v, uint32_t n, u
         if (v[i].id == id)
             return &v[i];
     return NULL;
+}
+
+bool members_has(const struct manager *m, uint64_t raft_id)
+{
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    uint32_t n = raft_node_members(m->raft, members, RAFT_MEMBERS_MAX);
+    return find(members, MIN(n, (uint32_t)RAFT_MEMBERS_MAX), raft_id) != NULL;
 }
 
 static bool has_manager(const struct store *s, uint64_t raft_id)

@@ -28,9 +28,8 @@ void certificate_sign(struct certificate *c, const uint8_t ca_secret[64])
 }
 
 int certificate_verify(const struct certificate *c, const uint8_t ca_public[32],
-                       const uint8_t link_key[32], int64_t now_ns, struct err *e)
+                       const uint8_t link_key[32], struct err *e)
 {
-    static const int64_t skew_ns = INT64_C(3600) * 1000000000;
     AUTO_SB struct sb b;
     sb_init(&b, 0);
     if (!c->node_id || c->link_key.n != 32 || c->sign_key.n != 32 ||
@@ -43,8 +42,19 @@ int certificate_verify(const struct certificate *c, const uint8_t ca_public[32],
     if (!crypto_sign_verify(c->signature.v, b.s, b.len, ca_public))
         return err_set(e, E_DENIED, "the certificate of node %s is not signed by this cluster",
                        c->node_id);
+    return 0;
+}
+
+int certificate_check_time(const struct certificate *c, int64_t now_ns, struct err *e)
+{
+    static const int64_t skew_ns = INT64_C(3600) * 1000000000;
     if (now_ns < c->not_before - skew_ns || now_ns > c->not_after + skew_ns)
         return err_set(e, E_DENIED, "the certificate of node %s is not valid now; check both clocks",
                        c->node_id);
     return 0;
+}
+
+bool certificate_is_due(int64_t not_after_ns, int64_t life_ns, int64_t now_ns)
+{
+    return not_after_ns - now_ns < life_ns / 2;
 }

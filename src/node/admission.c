@@ -135,10 +135,7 @@ void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn 
     id_random(id);
     str_set(&n.id, id);
     n.spec.role = ROLE_MANAGER;
-    while (!n.raft_id) {
-        crypto_random(&n.raft_id, sizeof n.raft_id);
-        n.raft_id &= INT64_MAX;
-    }
+    n.raft_id = raft_id_random();
     fill_self(d, &n, addr, in->availability);
     certify_self(d, &c, &n);
     str_set(&d->member.addr, addr);
@@ -200,7 +197,9 @@ static int join_verify(void *arg, const uint8_t key[32], const void *payload, si
     if (r == 0 && (c.ca_public.n != 32 || !token_pins(j->req.token, c.ca_public.v)))
         r = err_set(e, E_DENIED, "the token is of another cluster than the node at this address");
     if (r == 0)
-        r = certificate_verify(&c, c.ca_public.v, key, clock_real_ns(), e);
+        r = certificate_verify(&c, c.ca_public.v, key, e);
+    if (r == 0)
+        r = certificate_check_time(&c, clock_real_ns(), e);
     certificate_clear(&c);
     return r;
 }
@@ -370,6 +369,8 @@ static void left(struct daemon *d)
     overlay_clear(d->overlay);
     d->overlay = NULL;
     struct err e = { 0 };
+    if (identity_renew(d->cfg.root, &d->identity, &e) < 0) /* who joins after a farewell is a new node */
+        log_warn("%s", e.text);
     struct overlay_config cfg = { .run_dir = d->cfg.run, .self_exe = d->cfg.self_exe,
                                   .tunnel_secret = d->identity.tunnel_secret.v, .listen_addr = d->cfg.listen_addr };
     int r = overlay_open(&d->overlay, d->loop, &cfg, &e);

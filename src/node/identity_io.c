@@ -42,15 +42,10 @@ static int save(const struct rec *rec, const char *path, const void *r, struct e
     return result;
 }
 
-int identity_load(const char *root, struct identity *ret, struct err *e)
+int identity_renew(const char *root, struct identity *ret, struct err *e)
 {
     uint8_t secret[64], public[32];
     AUTO_FREE char *path = path_join(root, "identity.mp");
-    int r = load(&identity_rec, path, IDENTITY_MAX_BYTES, ret, e);
-    if (r == 0 && (ret->link_secret.n != 32 || ret->sign_secret.n != 64 || ret->tunnel_secret.n != 32 || ret->disk_key.n != 32))
-        return err_set(e, E_CORRUPT, "%s lacks a key; if it cannot be restored, remove it and join as a new node", path);
-    if (r != -E_NOT_FOUND)
-        return r;
     crypto_dh_keypair(public, secret);
     bytes_set(&ret->link_secret, secret, 32);
     crypto_dh_keypair(public, secret);
@@ -61,6 +56,15 @@ int identity_load(const char *root, struct identity *ret, struct err *e)
     bytes_set(&ret->disk_key, secret, 32);
     crypto_wipe(secret, sizeof secret);
     return save(&identity_rec, path, ret, e);
+}
+
+int identity_load(const char *root, struct identity *ret, struct err *e)
+{
+    AUTO_FREE char *path = path_join(root, "identity.mp");
+    int r = load(&identity_rec, path, IDENTITY_MAX_BYTES, ret, e);
+    if (r == 0 && (ret->link_secret.n != 32 || ret->sign_secret.n != 64 || ret->tunnel_secret.n != 32 || ret->disk_key.n != 32))
+        return err_set(e, E_CORRUPT, "%s lacks a key; if it cannot be restored, remove it and join as a new node", path);
+    return r == -E_NOT_FOUND ? identity_renew(root, ret, e) : r;
 }
 
 int membership_load(const char *root, struct membership *ret, struct err *e)

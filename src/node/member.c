@@ -184,12 +184,20 @@ static int start_gossip(struct daemon *d, struct err *e)
     return r;
 }
 
+/* The power failed between the new certificate and the removal of the old log. */
+static bool is_of_another_office(const struct manager *m, uint64_t raft_id)
+{
+    struct raft_status s;
+    manager_raft_status(m, &s);
+    return s.id && s.id != raft_id;
+}
+
 static int start_manager(struct daemon *d, bool fresh, struct err *e)
 {
     const struct certificate *c = d->member.certificate;
-    if (c->role != ROLE_MANAGER)
-        return 0;
     AUTO_FREE char *dir = path_join(d->cfg.root, "raft");
+    if (c->role != ROLE_MANAGER)
+        return file_remove_tree(dir, e); /* of an earlier term of office */
     struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v, .node_id = c->node_id,
                                   .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms };
     struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
@@ -197,6 +205,14 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
     int r = file_mkdirs(dir, 0700, e);
     if (r == 0)
         r = manager_open(&d->manager, d->loop, &cfg, &hooks, e);
+    if (r == 0 && is_of_another_office(d->manager, c->raft_id)) {
+        manager_close(TAKE(d->manager));
+        r = file_remove_tree(dir, e);
+        if (r == 0)
+            r = file_mkdirs(dir, 0700, e);
+        if (r == 0)
+            r = manager_open(&d->manager, d->loop, &cfg, &hooks, e);
+    }
     if (r == 0 && fresh)
         r = manager_join_raft(d->manager, e);
     return r;
@@ -218,6 +234,9 @@ static int start_agent(struct daemon *d, struct err *e)
     cfg.hello.control_port = d->cfg.control_port;
     cfg.hello.gossip_port = d->cfg.gossip_port;
     cfg.hello.tunnel_port = d->cfg.tunnel_port;
+    cfg.hello.role = d->member.certificate->role;
+    cfg.hello.raft_id = d->member.certificate->raft_id;
+    cfg.hello.not_after = d->member.certificate->not_after;
     struct executor_config x = { .runtime = d->runtime, .images = d->images, .overlay = d->overlay, .volumes_dir = volumes,
                                  .node_id = cfg.node_id, .hostname = cfg.hello.description.hostname };
     d->executor = executor_new(d->loop, &x);
@@ -229,6 +248,53 @@ static int start_agent(struct daemon *d, struct err *e)
             managers[n++] = d->member.nodes.v[i].id;
     agent_start(d->agent, managers, n);
     return 0;
+}
+
+/* ---- another certificate: a renewal, or another role ---- */
+static void role_changed(void *arg)
+{
+    struct daemon *d = arg;
+    struct err e = { 0 };
+    const struct certificate *c = d->member.certificate;
+    if (!c || !d->peers)
+        return;
+    manager_close(TAKE(d->manager));
+    if (start_manager(d, true, &e) < 0)
+        log_error("%s", e.text);
+    peers_certificate_changed(d->peers, true);
+    agent_certificate(d->agent, c);
+    log_info("this node is a %s from now on", node_role_names[c->role]);
+}
+
+void member_certified(struct daemon *d, const void *p, size_t size)
+{
+    struct err e = { 0 };
+    struct certificate next = { 0 }, *have = d->member.certificate;
+    int r = have ? rec_unpack(&certificate_rec, &next, p, size, &e) : -E_UNAVAILABLE;
+    if (r == 0)
+        r = certificate_verify(&next, have->ca_public.v, have->link_key.v, &e);
+    if (r == 0 && (!str_equal(next.node_id, have->node_id) || next.not_before <= have->not_before))
+        r = -E_STALE; /* sent twice */
+    if (r == 0) {
+        bool other_role = next.role != have->role || next.raft_id != have->raft_id;
+        struct certificate old = *have;
+        *have = next;
+        next = old;
+        r = membership_save(d->cfg.root, &d->member, &e);
+        if (r == 0 && other_role) {
+            loop_defer(d->loop, role_changed, d);
+        } else if (r == 0) {
+            peers_certificate_changed(d->peers, false);
+            agent_certificate(d->agent, have);
+            log_info("certificate renewed");
+        } else { /* kept as it was: the leader offers it again */
+            next = *have;
+            *have = old;
+        }
+    }
+    if (r < 0 && r != -E_STALE)
+        log_warn("certificate from the leader: %s", e.text);
+    certificate_clear(&next);
 }
 
 int member_start(struct daemon *d, bool fresh, struct err *e)

@@ -28,6 +28,7 @@ REC_DECLARE(identity)
 REC_DECLARE(membership)
 
 int identity_load(const char *root, struct identity *ret, struct err *e) must_check; /* made when missing */
+int identity_renew(const char *root, struct identity *id, struct err *e) must_check; /* all keys new */
 int membership_load(const char *root, struct membership *ret, struct err *e) must_check; /* -E_NOT_FOUND: in no cluster */
 int membership_save(const char *root, const struct membership *m, struct err *e) must_check;
 void membership_remove(const char *root); /* and the log, snapshots, assignment */
@@ -72,6 +73,9 @@ const char *daemon_node_id(const struct daemon *d); /* NULL: in no cluster */
 int member_start(struct daemon *d, bool fresh, struct err *e) must_check;
 void member_stop(struct daemon *d);
 
+/* A new certificate came from the leader. A change of role takes effect at the end of the turn. */
+void member_certified(struct daemon *d, const void *p, size_t size);
+
 /* ---- admission.c ---- */
 void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn *done, void *arg);
 void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn *done, void *arg);
@@ -83,6 +87,8 @@ int peers_open(struct daemon *d, struct err *e) must_check;
 void peers_close(struct peers *p); /* takes NULL */
 /* The membership changed: addresses, who is a manager. */
 void peers_update(struct peers *p);
+/* Links are made anew with it when the role is another; a renewal leaves those that are up alone. */
+void peers_certificate_changed(struct peers *p, bool other_role);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
 enum { CHANNEL_API = 1 };

@@ -47,7 +47,19 @@ int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const voi
         return err_wrap(e, "certificate");
     if (ca->n != 32 || ret->ca_public.n != 32 || !crypto_equal(ca->v, ret->ca_public.v, 32))
         return err_set(e, E_DENIED, "the other end belongs to another cluster");
-    return certificate_verify(ret, ca->v, key, clock_real_ns(), e);
+    return certificate_verify(ret, ca->v, key, e);
+}
+
+/* The node table is the authority: a cluster that was switched off for longer than its certificates last comes
+ * back, and its leader then renews them. Expiry protects those who do not hold the table. */
+static bool is_known(const struct daemon *d, const struct certificate *c)
+{
+    for (uint32_t i = 0; i < d->member.nodes.n; i++) {
+        const struct node *n = &d->member.nodes.v[i];
+        if (str_equal(n->id, c->node_id))
+            return n->link_key.n == 32 && crypto_equal(n->link_key.v, c->link_key.v, 32);
+    }
+    return false;
 }
 
 /* Removed nodes keep a certificate: the node table decides. */
@@ -65,6 +77,8 @@ static int on_verify(void *arg, const uint8_t key[32], const void *payload, size
     if (size == 0 && !x->outgoing) /* wants to join */
         return x->ps->n_joiners <= JOINERS_MAX ? 0 : err_set(e, E_BUSY, "too many nodes join at once");
     int r = certificate_of_peer(&d->member.certificate->ca_public, key, payload, size, &x->cert, e);
+    if (r == 0 && !is_known(d, &x->cert))
+        r = certificate_check_time(&x->cert, clock_real_ns(), e);
     if (r == 0 && !is_member(d, x->cert.node_id))
         r = err_set(e, E_DENIED, "node %s is no member any more", x->cert.node_id);
     if (r == 0 && x->peer && !str_equal(x->peer->id, x->cert.node_id))
@@ -96,6 +110,10 @@ static void deliver(struct peers *ps, const char *from, uint64_t raft_id, int ro
     case MSG_REPORT_ACK:
         if (d->agent && role == ROLE_MANAGER)
             agent_got_message(d->agent, from, type, p, size);
+        break;
+    case MSG_CERTIFICATE:
+        if (role == ROLE_MANAGER)
+            member_certified(d, p, size);
         break;
     case MSG_LEAVE_OK:
         if (role == ROLE_MANAGER)
@@ -368,6 +386,19 @@ void peers_update(struct peers *ps)
         free(p->addr);
         free(p);
     }
+}
+
+void peers_certificate_changed(struct peers *ps, bool other_role)
+{
+    struct end *x;
+    list_for(x, &ps->ends, node)
+        if (other_role || !x->up) { /* a handshake under way holds the old bytes */
+            if (x->peer)
+                loop_timer_set(x->peer->retry, RETRY_MIN_MS);
+            drop_end(x);
+        }
+    sb_reset(&ps->d->packed_certificate);
+    rec_pack(&certificate_rec, ps->d->member.certificate, &ps->d->packed_certificate);
 }
 
 int peers_open(struct daemon *d, struct err *e)

@@ -46,7 +46,10 @@ REC_DECLARE(assignment)
     X(T, STR, addr, _, 3, "Addr", "advertised address", .max = 64)                           \
     X(T, UINT, control_port, _, 4, "ControlPort", "", .max = 65535)                          \
     X(T, UINT, gossip_port, _, 5, "GossipPort", "", .max = 65535)                            \
-    X(T, UINT, tunnel_port, _, 6, "TunnelPort", "", .max = 65535)
+    X(T, UINT, tunnel_port, _, 6, "TunnelPort", "", .max = 65535)                            \
+    X(T, ENUM, role, _, 7, "Role", "of the certificate held", .names = node_role_names)      \
+    X(T, UINT, raft_id, _, 8, "RaftID", "of the certificate held")                           \
+    X(T, TIME, not_after, _, 9, "NotAfter", "of the certificate held")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \

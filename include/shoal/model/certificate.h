@@ -21,9 +21,13 @@
 REC_DECLARE(certificate)
 
 void certificate_sign(struct certificate *c, const uint8_t ca_secret[64]);
-/* Signature by ca_public, link key as seen in the handshake, and time (1 h of skew tolerated). */
+/* Signature by ca_public, and link key as seen in the handshake. E_DENIED. */
 int certificate_verify(const struct certificate *c, const uint8_t ca_public[32], const uint8_t link_key[32],
-                       int64_t now_ns, struct err *e) must_check;
+                       struct err *e) must_check;
+/* Its time, 1 h of skew tolerated. E_DENIED. */
+int certificate_check_time(const struct certificate *c, int64_t now_ns, struct err *e) must_check;
+/* A leader replaces it from now on: more than half of its life is over. */
+bool certificate_is_due(int64_t not_after_ns, int64_t life_ns, int64_t now_ns);
 
 /* What a link's handshake payload is: a certificate, or empty from a node that wants to join. */
 
