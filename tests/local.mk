@@ -1,127 +1,102 @@
-# One program a test; it links its own folder and lower floors only, so an upward call fails to link.
+# One program a test. A unit test links its own folder and lower floors only, so an upward call fails to link.
+# Sources are automake's default: NAME.c. What needs root is built by `make check` and run by tests/run.d.
+f0_libs = libbase.a $(ALL_LIBS)
+f1_libs = libnet.a libmodel.a $(f0_libs)
+f2_libs = libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a $(f1_libs)
+f3_libs = libscheduler.a liborchestrator.a $(f2_libs)
+f4_libs = libmanager.a libagent.a $(f3_libs)
+f5_libs = libapi.a $(f4_libs)
+
+# ---- unit ----
+unit_tests =
 if HAVE_CMOCKA
-check_PROGRAMS += tests/unit/test_cli_commands
-TESTS += tests/unit/test_cli_commands
-tests_unit_test_cli_commands_SOURCES = tests/unit/test_cli_commands.c
+unit_tests += tests/unit/test_cli_commands
 tests_unit_test_cli_commands_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/cli
-tests_unit_test_cli_commands_LDADD = libcli.a libapi.a libmanager.a libagent.a libscheduler.a liborchestrator.a libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_cli_parse
-TESTS += tests/unit/test_cli_parse
-tests_unit_test_cli_parse_SOURCES = tests/unit/test_cli_parse.c
+tests_unit_test_cli_commands_LDADD = libcli.a $(CMOCKA_LIBS) $(f5_libs)
+unit_tests += tests/unit/test_cli_parse
 tests_unit_test_cli_parse_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/cli
-tests_unit_test_cli_parse_LDADD = libcli.a libapi.a libmanager.a libagent.a libscheduler.a liborchestrator.a libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_cli_service
-TESTS += tests/unit/test_cli_service
-tests_unit_test_cli_service_SOURCES = tests/unit/test_cli_service.c
+tests_unit_test_cli_parse_LDADD = libcli.a $(CMOCKA_LIBS) $(f5_libs)
+unit_tests += tests/unit/test_cli_service
 tests_unit_test_cli_service_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/cli
-tests_unit_test_cli_service_LDADD = libcli.a libapi.a libmanager.a libagent.a libscheduler.a liborchestrator.a libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_cli_table
-TESTS += tests/unit/test_cli_table
-tests_unit_test_cli_table_SOURCES = tests/unit/test_cli_table.c
+tests_unit_test_cli_service_LDADD = libcli.a $(CMOCKA_LIBS) $(f5_libs)
+unit_tests += tests/unit/test_cli_table
 tests_unit_test_cli_table_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/cli
-tests_unit_test_cli_table_LDADD = libcli.a libapi.a libmanager.a libagent.a libscheduler.a liborchestrator.a libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_gossip_core
-TESTS += tests/unit/test_gossip_core
-tests_unit_test_gossip_core_SOURCES = tests/unit/test_gossip_core.c
+tests_unit_test_cli_table_LDADD = libcli.a $(CMOCKA_LIBS) $(f5_libs)
+unit_tests += tests/unit/test_gossip_core
 tests_unit_test_gossip_core_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
-tests_unit_test_gossip_core_LDADD = libgossip.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_gossip_io
-TESTS += tests/unit/test_gossip_io
-tests_unit_test_gossip_io_SOURCES = tests/unit/test_gossip_io.c
+tests_unit_test_gossip_core_LDADD = libgossip.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_gossip_io
 tests_unit_test_gossip_io_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
-tests_unit_test_gossip_io_LDADD = libgossip.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_image_load
-TESTS += tests/unit/test_image_load
-tests_unit_test_image_load_SOURCES = tests/unit/test_image_load.c
+tests_unit_test_gossip_io_LDADD = libgossip.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_image_load
 tests_unit_test_image_load_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
-tests_unit_test_image_load_LDADD = libimage.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_image_pull
-TESTS += tests/unit/test_image_pull
-tests_unit_test_image_pull_SOURCES = tests/unit/test_image_pull.c
+tests_unit_test_image_load_LDADD = libimage.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_image_pull
 tests_unit_test_image_pull_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
-tests_unit_test_image_pull_LDADD = libimage.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_image_ref
-TESTS += tests/unit/test_image_ref
-tests_unit_test_image_ref_SOURCES = tests/unit/test_image_ref.c
+tests_unit_test_image_pull_LDADD = libimage.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_image_ref
 tests_unit_test_image_ref_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
-tests_unit_test_image_ref_LDADD = libimage.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_model_rec
-TESTS += tests/unit/test_model_rec
-tests_unit_test_model_rec_SOURCES = tests/unit/test_model_rec.c
+tests_unit_test_image_ref_LDADD = libimage.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_model_rec
 tests_unit_test_model_rec_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/model
-tests_unit_test_model_rec_LDADD = libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_net_link
-TESTS += tests/unit/test_net_link
-tests_unit_test_net_link_SOURCES = tests/unit/test_net_link.c
+tests_unit_test_model_rec_LDADD = libmodel.a $(CMOCKA_LIBS) $(f0_libs)
+unit_tests += tests/unit/test_net_link
 tests_unit_test_net_link_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/net
-tests_unit_test_net_link_LDADD = libnet.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_net_noise
-TESTS += tests/unit/test_net_noise
-tests_unit_test_net_noise_SOURCES = tests/unit/test_net_noise.c
+tests_unit_test_net_link_LDADD = libnet.a $(CMOCKA_LIBS) $(f0_libs)
+unit_tests += tests/unit/test_net_noise
 tests_unit_test_net_noise_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/net
-tests_unit_test_net_noise_LDADD = libnet.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_orchestrator
-TESTS += tests/unit/test_orchestrator
-tests_unit_test_orchestrator_SOURCES = tests/unit/test_orchestrator.c
-tests_unit_test_orchestrator_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/orchestrator
-tests_unit_test_orchestrator_LDADD = libscheduler.a liborchestrator.a libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_overlay_peer
-TESTS += tests/unit/test_overlay_peer
-tests_unit_test_overlay_peer_SOURCES = tests/unit/test_overlay_peer.c
+tests_unit_test_net_noise_LDADD = libnet.a $(CMOCKA_LIBS) $(f0_libs)
+unit_tests += tests/unit/test_overlay_peer
 tests_unit_test_overlay_peer_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/overlay
-tests_unit_test_overlay_peer_LDADD = liboverlay.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_overlay_replay
-TESTS += tests/unit/test_overlay_replay
-tests_unit_test_overlay_replay_SOURCES = tests/unit/test_overlay_replay.c
+tests_unit_test_overlay_peer_LDADD = liboverlay.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_overlay_replay
 tests_unit_test_overlay_replay_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/overlay
-tests_unit_test_overlay_replay_LDADD = liboverlay.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_overlay_vxlan
-TESTS += tests/unit/test_overlay_vxlan
-tests_unit_test_overlay_vxlan_SOURCES = tests/unit/test_overlay_vxlan.c
+tests_unit_test_overlay_replay_LDADD = liboverlay.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_overlay_vxlan
 tests_unit_test_overlay_vxlan_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/overlay
-tests_unit_test_overlay_vxlan_LDADD = liboverlay.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_stack_convert
-TESTS += tests/unit/test_stack_convert
-tests_unit_test_stack_convert_SOURCES = tests/unit/test_stack_convert.c
+tests_unit_test_overlay_vxlan_LDADD = liboverlay.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_stack_convert
 tests_unit_test_stack_convert_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack
-tests_unit_test_stack_convert_LDADD = libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_stack_errors
-TESTS += tests/unit/test_stack_errors
-tests_unit_test_stack_errors_SOURCES = tests/unit/test_stack_errors.c
+tests_unit_test_stack_convert_LDADD = libstack.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_stack_errors
 tests_unit_test_stack_errors_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack
-tests_unit_test_stack_errors_LDADD = libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_stack_interpolate
-TESTS += tests/unit/test_stack_interpolate
-tests_unit_test_stack_interpolate_SOURCES = tests/unit/test_stack_interpolate.c
+tests_unit_test_stack_errors_LDADD = libstack.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_stack_interpolate
 tests_unit_test_stack_interpolate_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack
-tests_unit_test_stack_interpolate_LDADD = libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-check_PROGRAMS += tests/unit/test_store
-TESTS += tests/unit/test_store
-tests_unit_test_store_SOURCES = tests/unit/test_store.c
-tests_unit_test_store_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/store
-tests_unit_test_store_LDADD = libscheduler.a liborchestrator.a libgossip.a libraft.a liboverlay.a libstore.a libimage.a libruntime.a libstack.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
-endif
-EXTRA_PROGRAMS += tests/sim/sim_gossip
-tests_sim_sim_gossip_SOURCES = tests/sim/sim_gossip.c
-tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
-tests_sim_sim_gossip_LDADD = libgossip.a libnet.a libmodel.a libbase.a $(ALL_LIBS)
-EXTRA_PROGRAMS += tests/sim/sim_raft
-tests_sim_sim_raft_SOURCES = tests/sim/sim_raft.c
-tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
-tests_sim_sim_raft_LDADD = libraft.a libnet.a libmodel.a libbase.a $(ALL_LIBS)
-if HAVE_CMOCKA
+tests_unit_test_stack_interpolate_LDADD = libstack.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_orchestrator
+tests_unit_test_orchestrator_LDADD = $(CMOCKA_LIBS) $(f3_libs)
+unit_tests += tests/unit/test_store
+tests_unit_test_store_LDADD = $(CMOCKA_LIBS) $(f3_libs)
+
 check_PROGRAMS += tests/net/test_runtime
-tests_net_test_runtime_SOURCES = tests/net/test_runtime.c
-tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime -I$(srcdir)/src/net -I$(srcdir)/src/model -I$(srcdir)/src/base
-tests_net_test_runtime_LDADD = libruntime.a libnet.a libmodel.a libbase.a $(CMOCKA_LIBS) $(ALL_LIBS)
+tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime
+tests_net_test_runtime_LDADD = libruntime.a $(CMOCKA_LIBS) $(f1_libs)
 endif
-EXTRA_PROGRAMS += tests/fuzz/fuzz_rec
-FUZZERS += tests/fuzz/fuzz_rec
-tests_fuzz_fuzz_rec_SOURCES = tests/fuzz/fuzz_rec.c tests/fuzz/replay.c
-tests_fuzz_fuzz_rec_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/model -I$(srcdir)/src/base
-tests_fuzz_fuzz_rec_LDADD = libmodel.a libbase.a $(ALL_LIBS)
-EXTRA_PROGRAMS += tests/fuzz/fuzz_stack
-FUZZERS += tests/fuzz/fuzz_stack
-tests_fuzz_fuzz_stack_SOURCES = tests/fuzz/fuzz_stack.c tests/fuzz/replay.c
-tests_fuzz_fuzz_stack_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack -I$(srcdir)/src/net -I$(srcdir)/src/model -I$(srcdir)/src/base
-tests_fuzz_fuzz_stack_LDADD = libstack.a libnet.a libmodel.a libbase.a $(ALL_LIBS)
+
+# ---- real system, root: programs of tests/run.d ----
+check_PROGRAMS += tests/net/tunnel_driver
+tests_net_tunnel_driver_LDADD = liboverlay.a $(f1_libs)
+
+# ---- simulations ----
+simulations = tests/sim/sim_gossip tests/sim/sim_raft
+tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
+tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
+tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
+tests_sim_sim_raft_LDADD = libraft.a $(f1_libs)
+
+# ---- fuzzers: LLVMFuzzerTestOneInput() and, here, a main that feeds it a bounded number of inputs ----
+check_LIBRARIES = libreplay.a
+libreplay_a_SOURCES = tests/fuzz/replay.c tests/fuzz/fuzz.h
+if FUZZING
+fuzz_main = $(LIBFUZZER)
+else
+fuzz_main = libreplay.a
+endif
+fuzzers = tests/fuzz/fuzz_rec tests/fuzz/fuzz_stack
+tests_fuzz_fuzz_rec_LDADD = $(fuzz_main) libmodel.a $(f0_libs)
+tests_fuzz_fuzz_stack_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack
+tests_fuzz_fuzz_stack_LDADD = $(fuzz_main) libstack.a $(f1_libs)
+
+check_PROGRAMS += $(unit_tests) $(simulations) $(fuzzers)
+TESTS += $(unit_tests) $(simulations) $(fuzzers)

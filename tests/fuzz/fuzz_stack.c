@@ -1,12 +1,9 @@
 /* stack_load() on damaged Compose files. Oracles: no crash or leak under the sanitizers; an error has a sentence and
  * leaves the result alone; what is accepted passes rec_check and is accepted again with the same result.
- *   fuzz_stack [rounds] [seed]      (libFuzzer: -DFUZZ_LIBFUZZER -fsanitize=fuzzer) */
-#include <inttypes.h>
-#include <stdio.h>
-#include <shoal/base/rng.h>
-#include <shoal/stack.h>
+ * A NUL divides the input into two files that are merged. */
+#include "fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size);
+#include <shoal/stack.h>
 
 static int read_fake(void *arg, const char *path, size_t max, struct bytes *ret, struct err *e)
 {
@@ -58,15 +55,19 @@ static bool try_files(const struct stack_source *files, unsigned n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size)
 {
-    AUTO_FREE char *text = xstrndup((const char *)p, size);
-    struct stack_source f = { "fuzz.yaml", text, strlen(text) };
+    AUTO_FREE char *text = xcalloc(size + 1, 1);
+    memcpy(text, p, size);
+    size_t n_first = strlen(text);
+    struct stack_source f[2] = { { "fuzz.yaml", text, n_first } };
+    if (size > n_first)
+        f[1] = (struct stack_source){ "more.yaml", text + n_first + 1, strlen(text + n_first + 1) };
     struct strs words = { 0 };
     struct labels vars = { 0 };
     struct endpoint_spec ep = { 0 };
     struct err e = { 0 };
     int64_t n;
-    try_files(&f, 1);
-    (void)!stack_env_file_parse(&f, false, NULL, &vars, &e);
+    try_files(f, size > n_first ? 2 : 1);
+    (void)!stack_env_file_parse(f, false, NULL, &vars, &e);
     if (stack_shell_split(text, &words) == 0)
         strs_clear(&words);
     if (stack_duration_ns(text, &n) == 0 || stack_size_bytes(text, &n) == 0 || stack_nano_cpus(text, &n) == 0)
@@ -77,7 +78,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size)
     return 0;
 }
 
-#ifndef FUZZ_LIBFUZZER
 static const char *const seeds[] = {
     "services:\n  web:\n    image: nginx:${TAG:-1}\n    command: sh -c 'x y'\n    entrypoint: [a, \"--\"]\n"
     "    environment: {A: 1, B: $SET, C: }\n    env_file: [a.env, {path: bb.env, required: false}]\n"
@@ -97,47 +97,19 @@ static const char *const seeds[] = {
     "services: {web: {image: other, environment: [A=2], ports: [\"81:80\"], dns: 1.1.1.1, command: [c]}}\n",
     "A=1\nB='two' # c\nC=\"x\\n$A\"\nexport D=${A:+y}\n", "1h2m3.5s", "1.5gib", "80-82:80-82/tcp",
 };
-static const char *const bits[] = { "$", "${", "}", "${SET:-", ":", "- ", "\n", "  ", "[", "]", "{", "}", "\"", "'",
+const char *const fuzz_words[] = { "$", "${", "}", "${SET:-", ":", "- ", "\n", "  ", "[", "]", "{", "}", "\"", "'",
                                     "null", "0", "-1", "99999999999999999999", "x-", "&a ", "*a", "<<: ",
-                                    "external: true", "image", "1e400", "~", "\t", "#", ",", "!!binary " };
+                                    "external: true", "image", "1e400", "~", "\t", "#", ",", "!!binary ", NULL };
 
-static char *damaged(struct rng *g, const char *s)
+/* One file of the seeds, or two to merge; the first three are good Compose files, and stay accepted. */
+void fuzz_sample(struct rng *g, struct sb *b)
 {
-    AUTO_SB struct sb b;
-    sb_init(&b, 0);
-    sb_str(&b, s);
-    for (uint64_t n = rng_below(g, 4); n > 0 && b.len; n--) {
-        size_t at = rng_below(g, b.len);
-        AUTO_FREE char *tail = xstrdup(b.s + at);
-        size_t cut = rng_chance(g, 500) ? rng_below(g, MIN(strlen(tail), 8) + 1) : 0;
-        AUTO_FREE char *head = xstrndup(b.s, at);
-        sb_reset(&b);
-        sb_str(&b, head);
-        if (rng_chance(g, 700))
-            sb_str(&b, bits[rng_below(g, ARRAY_N(bits))]);
-        else
-            sb_char(&b, (char)rng_range(g, 1, 255));
-        sb_str(&b, tail + cut);
+    size_t k = rng_below(g, ARRAY_N(seeds));
+    struct stack_source one = { "a.yaml", seeds[k], strlen(seeds[k]) };
+    ASSERT(k >= 3 || try_files(&one, 1));
+    sb_str(b, seeds[k]);
+    if (rng_chance(g, 300)) {
+        sb_char(b, 0);
+        sb_str(b, seeds[rng_below(g, 3)]);
     }
-    return sb_take(&b);
 }
-
-int main(int argc, char **argv)
-{
-    uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 10) : 3000, taken = 0;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    struct rng g;
-    for (uint64_t i = 0; i < rounds; i++) {
-        rng_init(&g, seed + i);
-        const char *s = seeds[rng_below(&g, ARRAY_N(seeds))];
-        AUTO_FREE char *a = damaged(&g, s), *b = damaged(&g, seeds[rng_below(&g, 3)]);
-        struct stack_source two[] = { { "a.yaml", a, strlen(a) }, { "b.yaml", b, strlen(b) } };
-        LLVMFuzzerTestOneInput((const uint8_t *)a, strlen(a));
-        taken += try_files(two, 2);
-    }
-    ASSERT(rounds < 1000 || taken > rounds / 50); /* else the damage is too coarse to test anything */
-    printf("fuzz_stack: %" PRIu64 " rounds from seed %" PRIu64 " passed, %" PRIu64 " pairs accepted\n", rounds,
-           seed, taken);
-    return 0;
-}
-#endif

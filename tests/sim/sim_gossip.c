@@ -227,13 +227,14 @@ static int compare(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 20, first = 1, n;
+    uint64_t seeds = 0, first = 1, n;
+    bool one = false;
     for (int i = 1; i < argc; i += 2) {
         bool more = i + 1 < argc;
         if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, 1000, &seeds))
             continue;
         if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
-            seeds = 1;
+            one = true;
             continue;
         }
         if (more && str_equal(argv[i], "--nodes") && str_u64(argv[i + 1], 3, NODES_MAX, &n)) {
@@ -243,6 +244,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: sim_gossip [--seeds N] [--seed S] [--nodes N]\n");
         return 2;
     }
+    if (!seeds)
+        seeds = one ? 1 : 3;
     crypto_init();
     nodes = xcalloc(n_nodes, sizeof *nodes);
     heap = xcalloc(QUEUE_MAX, sizeof *heap);

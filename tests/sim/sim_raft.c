@@ -1,6 +1,6 @@
 /* Deterministic simulation of the Raft core with its real log format (consensus.md section 6).
  *
- *   sim_raft [--seeds N] [--seed S] [--verbose]
+ *   sim_raft [--seeds N] [--seed S] [--verbose]      N seeds from S on; a seed alone is run once
  *
  * One thread, virtual time, one PRNG per seed: loss, duplication, reordering, very late copies,
  * symmetric, one-way and partial partitions, crashes with lost or torn writes, pauses, restarts,
@@ -1239,7 +1239,7 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 200, seed = 0;
+    uint64_t seeds = 0, seed = 1;
     bool one = false, verbose = false;
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
@@ -1257,10 +1257,8 @@ int main(int argc, char **argv)
     }
     crypto_init();
     signal(SIGABRT, on_abort);
-    if (one)
-        seeds = 1;
-    else
-        seed = 1;
+    if (!seeds)
+        seeds = one ? 1 : 1000;
     printf("seeds %llu to %llu\n", U(seed), U(seed + seeds - 1));
     fflush(stdout);
     uint64_t events = 0, leaders = 0, acked = 0, reads = 0, crashes = 0, torn = 0, installs = 0;
