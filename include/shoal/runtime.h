@@ -90,7 +90,7 @@ REC_DECLARE(container_state)
 struct container {
     struct container_spec spec; /* secrets' data left out */
     struct container_state state;
-    char *dir;                  /* its folder: spec.json state.json log.json */
+    char *dir;                  /* its folder: spec.mp state.mp log.json */
 };
 
 struct runtime;

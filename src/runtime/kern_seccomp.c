@@ -90,7 +90,7 @@ int seccomp_build(struct seccomp_program *ret, uint64_t caps, struct err *e)
 
 void seccomp_free(struct seccomp_program *p)
 {
-    free(p->filter);
+    free((void *)(uintptr_t)p->filter);
     p->filter = NULL;
     p->n = 0;
 }

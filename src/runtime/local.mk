@@ -2,17 +2,32 @@ noinst_LIBRARIES += libruntime.a
 libruntime_a_SOURCES = \
 	src/runtime/capability.c \
 	src/runtime/kern_cgroup.c \
-	src/runtime/kern_root.c \
 	src/runtime/kern_seccomp.c \
-	src/runtime/log_io.c \
 	src/runtime/logs_io.c \
-	src/runtime/process_io.c \
 	src/runtime/runtime_io.c \
 	src/runtime/seccomp_list.c \
-	src/runtime/shim_io.c \
+	src/runtime/shim_image.c \
 	src/runtime/signal.c \
 	src/runtime/spawner_io.c \
 	src/runtime/spec.c \
 	src/runtime/user.c \
 	src/runtime/runtime_internal.h \
 	src/runtime/seccomp_list.h
+
+# The shim is a small static program inside the one binary (shim_image.c).
+noinst_PROGRAMS += shoal-shim
+shoal_shim_SOURCES = \
+	src/runtime/capability.c \
+	src/runtime/kern_cgroup.c \
+	src/runtime/kern_root.c \
+	src/runtime/log_io.c \
+	src/runtime/process_io.c \
+	src/runtime/shim_io.c \
+	src/runtime/shim_main.c \
+	src/runtime/signal.c \
+	src/runtime/spec.c \
+	src/runtime/user.c
+shoal_shim_CFLAGS = $(AM_CFLAGS) -ffunction-sections -fdata-sections
+shoal_shim_LDFLAGS = $(AM_LDFLAGS) $(SHIM_LDFLAGS)
+shoal_shim_LDADD = libmodel.a libbase.a $(MSGPACK_LIBS)
+src/runtime/shim_image.$(OBJEXT): shoal-shim$(EXEEXT)

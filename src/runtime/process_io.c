@@ -161,7 +161,7 @@ static int filter(const struct process_start *p, bool no_new_privs, struct err *
         return err_errno(e, errno, "no_new_privs");
     if (!p->seccomp)
         return 0;
-    struct sock_fprog prog = { .len = p->seccomp->n, .filter = p->seccomp->filter };
+    struct sock_fprog prog = { .len = p->seccomp->n, .filter = (struct sock_filter *)(uintptr_t)p->seccomp->filter };
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) < 0 ? err_errno(e, errno, "system call filter") : 0;
 }
 

@@ -1,5 +1,6 @@
 /* Shared by the runtime's files. Three processes: the daemon (runtime_io.c, logs_io.c), the spawner
- * (spawner_io.c) and a shim for each container (shim_io.c), which forks the container itself (process_io.c). */
+ * (spawner_io.c) and a shim for each container (shim_main.c, a program of its own: shim_io.c), which forks the
+ * container itself (process_io.c). */
 #ifndef RUNTIME_INTERNAL_H
 #define RUNTIME_INTERNAL_H
 
@@ -28,7 +29,7 @@ int user_resolve(struct user *ret, const char *text, const struct strs *more_gro
                  const char *group, struct err *e) must_check;
 
 /* ---- seccomp.c ---- */
-struct seccomp_program { void *filter; uint16_t n; }; /* struct sock_filter */
+struct seccomp_program { const void *filter; uint16_t n; }; /* struct sock_filter */
 int seccomp_build(struct seccomp_program *ret, uint64_t caps, struct err *e) must_check;
 void seccomp_free(struct seccomp_program *p);
 
@@ -86,6 +87,7 @@ enum shim_message {
 enum { SHIM_MESSAGE_MAX_BYTES = 128 << 10 };
 struct shim_head { uint32_t type; int32_t arg; uint64_t id; };
 
+enum { SHIM_LISTEN_FD = 3, SHIM_SPEC_FD, SHIM_FILTER_FD, SHIM_SPEC_MAX_BYTES = 64 << 20 };
 struct shim_args {
     const char *dir, *cgroup_parent;
     struct container_spec *spec;
@@ -99,6 +101,9 @@ int shim_run(const struct shim_args *a); /* exit status */
 struct loop *runtime_loop(const struct runtime *rt);
 struct list_node *runtime_log_readers(struct runtime *rt);
 void logs_container_ended(struct runtime *rt, const char *id); /* followers: look again */
+
+/* ---- shim_image.c: the program of the shim, to be run from memory ---- */
+extern const unsigned char shim_image[], shim_image_end[];
 
 /* ---- spawner_io.c: SOCK_SEQPACKET: "DIR\0CGROUP\0" + {listening socket, memfd with the packed spec} ---- */
 int spawner_socket(void); /* of the daemon; -1: not started */

@@ -296,14 +296,14 @@ static void mark_dead(struct box *b)
     str_set(&s->error, "its shim is gone (killed, or the machine restarted)");
     for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id); i++)
         poll(NULL, 0, 1);
-    struct sb json;
+    struct sb packed;
     struct err e;
-    AUTO_FREE char *path = box_path(b, "state.json");
-    sb_init(&json, 65536);
-    rec_to_json(&container_state_rec, s, &json);
-    if (file_write_atomic(path, json.s, json.len, 0640, &e) < 0)
+    AUTO_FREE char *path = box_path(b, "state.mp");
+    sb_init(&packed, 65536);
+    rec_pack(&container_state_rec, s, &packed);
+    if (file_write_atomic(path, packed.s, packed.len, 0640, &e) < 0)
         log_warn("%s", e.text);
-    sb_done(&json);
+    sb_done(&packed);
 }
 
 static void shim_gone(struct box *b)
@@ -709,7 +709,7 @@ int runtime_stats(struct runtime *rt, const char *id, struct container_stats *re
 static bool load(struct box *b, const char *id, struct err *e)
 {
     AUTO_FREE char *spec = NULL, *state = NULL;
-    AUTO_FREE char *spec_path = box_path(b, "spec.mp"), *state_path = box_path(b, "state.json");
+    AUTO_FREE char *spec_path = box_path(b, "spec.mp"), *state_path = box_path(b, "state.mp");
     size_t n, m;
     if (file_read(spec_path, SPEC_FILE_MAX, &spec, &n, e) < 0 ||
         rec_unpack(&container_spec_rec, &b->c.spec, spec, n, e) < 0)
@@ -719,7 +719,7 @@ static bool load(struct box *b, const char *id, struct err *e)
         return false;
     }
     return file_read(state_path, 65536, &state, &m, e) == 0 &&
-           rec_from_json(&container_state_rec, &b->c.state, state, m, state_path, e) == 0;
+           rec_unpack(&container_state_rec, &b->c.state, state, m, e) == 0;
 }
 
 /* The shim tells its state at once; it is waited for, so that the daemon starts with the truth. */

@@ -1,5 +1,5 @@
 /* The shim: one small process a container. It holds what must outlive the daemon: the pipes or terminal, the
- * log, the exit status. State goes to state.json (rename) and to every daemon that connects. One poll loop, no
+ * log, the exit status. State goes to state.mp (rename) and to every daemon that connects. One poll loop, no
  * library; buffers are bounded: an exec whose reader is slow is paused, an attached reader that is slow is let
  * go, the container itself never waits for anybody but its log. */
 #include "runtime_internal.h"
@@ -83,9 +83,9 @@ static void state_changed(struct shim *s)
 {
     struct sb b;
     struct err e;
-    AUTO_FREE char *path = path_join(s->a->dir, "state.json");
+    AUTO_FREE char *path = path_join(s->a->dir, "state.mp");
     sb_init(&b, SHIM_MESSAGE_MAX_BYTES);
-    rec_to_json(&container_state_rec, &s->state, &b);
+    rec_pack(&container_state_rec, &s->state, &b);
     if (file_write_atomic(path, b.s, b.len, 0640, &e) < 0 && !s->state.error)
         str_set(&s->state.error, e.text);
     sb_done(&b);
