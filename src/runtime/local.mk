@@ -23,7 +23,7 @@ shoal_shim_SOURCES = \
 	src/runtime/log_io.c \
 	src/runtime/process_io.c \
 	src/runtime/shim_io.c \
-	src/runtime/shim_main.c \
+	src/runtime/shim_main_io.c \
 	src/runtime/signal.c \
 	src/runtime/spec.c \
 	src/runtime/user.c

@@ -1,5 +1,5 @@
 /* Shared by the runtime's files. Three processes: the daemon (runtime_io.c, logs_io.c), the spawner
- * (spawner_io.c) and a shim for each container (shim_main.c, a program of its own: shim_io.c), which forks the
+ * (spawner_io.c) and a shim for each container (shim_main_io.c, a program of its own: shim_io.c), which forks the
  * container itself (process_io.c). */
 #ifndef RUNTIME_INTERNAL_H
 #define RUNTIME_INTERNAL_H
