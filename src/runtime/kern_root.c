@@ -6,6 +6,7 @@
 #include "runtime_internal.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
@@ -14,9 +15,11 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
-enum { DEPTH_MAX = 64 };
+/* What a mount target is; USER: named by the specification, not by us. */
+enum { TARGET_FILE = 1, TARGET_USER = 2 };
 
 static int open_in(int root, const char *path, int flags)
 {
@@ -26,10 +29,28 @@ static int open_in(int root, const char *path, int flags)
     return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
 }
 
-/* Opens PATH below root as a folder or (file) a regular file, making what is missing. */
-static int open_target(int root, const char *path, bool file, struct err *e)
+/* A volume may not hide the root or what shows and guards the kernel (CVE-2019-16884, CVE-2019-19921). */
+static int check_user_target(int root, int fd, const char *path, struct err *e)
+{
+    struct stat a, b;
+    struct statfs fs;
+    if (fstat(root, &a) < 0 || fstat(fd, &b) < 0 || fstatfs(fd, &fs) < 0)
+        return err_errno(e, errno, "%s in the container", path);
+    if (a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return err_set(e, E_INVALID, "mount target \"%s\" is the container's root; name a folder below it", path);
+    if (fs.f_type == PROC_SUPER_MAGIC)
+        return err_set(e, E_INVALID, "mount target \"%s\" is inside /proc, which cannot be covered", path);
+    return 0;
+}
+
+/* Opens PATH below root as a folder or a regular file (kind), making what is missing. */
+static int open_target(int root, const char *path, unsigned kind, struct err *e)
 {
     int fd = open_in(root, path, O_PATH);
+    if (fd >= 0 && kind & TARGET_USER && check_user_target(root, fd, path, e) < 0) {
+        close(fd);
+        return -E_INVALID;
+    }
     if (fd >= 0 || errno != ENOENT)
         return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
     char part[4096];
@@ -41,13 +62,13 @@ static int open_target(int root, const char *path, bool file, struct err *e)
     AUTO_CLOSE int parent = -1;
     if (slash) {
         *slash = '\0';
-        parent = open_target(root, part[0] ? part : "/", false, e);
+        parent = open_target(root, part[0] ? part : "/", 0, e);
     } else {
         parent = open_in(root, "/", O_PATH);
     }
     if (parent < 0)
         return parent;
-    if (file) {
+    if (kind & TARGET_FILE) {
         AUTO_CLOSE int made = openat(parent, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
         if (made < 0 && errno != EEXIST)
             return err_errno(e, errno, "make %s in the container", path);
@@ -64,11 +85,11 @@ static const char *fd_path(char out[64], int fd)
     return out;
 }
 
-static int do_mount(int root, const char *type, const char *source, const char *target, unsigned long flags,
-                    const char *data, struct err *e)
+static int mount_at(int root, const char *type, const char *source, const char *target, unsigned kind,
+                    unsigned long flags, const char *data, struct err *e)
 {
     char path[64];
-    AUTO_CLOSE int fd = open_target(root, target, false, e);
+    AUTO_CLOSE int fd = open_target(root, target, kind, e);
     if (fd < 0)
         return fd;
     if (mount(source, fd_path(path, fd), type, flags, data) < 0)
@@ -76,12 +97,18 @@ static int do_mount(int root, const char *type, const char *source, const char *
     return 0;
 }
 
+static int do_mount(int root, const char *type, const char *source, const char *target, unsigned long flags,
+                    const char *data, struct err *e)
+{
+    return mount_at(root, type, source, target, 0, flags, data, e);
+}
+
 /* Binds the thing behind a descriptor; then changes flags of that mount (they are not taken with MS_BIND). */
-static int bind_fd(int root, int source, const char *target, bool file, bool recursive, unsigned long flags,
+static int bind_fd(int root, int source, const char *target, unsigned kind, bool recursive, unsigned long flags,
                    const char *propagation, struct err *e)
 {
     char from[64], to[64];
-    AUTO_CLOSE int at = open_target(root, target, file, e);
+    AUTO_CLOSE int at = open_target(root, target, kind, e);
     if (at < 0)
         return at;
     if (mount(fd_path(from, source), fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
@@ -162,13 +189,13 @@ static int setup_dev(const struct container_spec *s, int root, int pty_slave, st
         AUTO_CLOSE int fd = open(from, O_PATH | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0 || fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
             return err_set(e, E_IO, "%s of this machine is no device node", from);
-        r = bind_fd(root, fd, to, true, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+        r = bind_fd(root, fd, to, TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
     }
     for (unsigned i = 0; i < ARRAY_N(links) && r == 0; i++)
         if (symlinkat(links[i].to, root, links[i].name) < 0 && errno != EEXIST)
             r = err_errno(e, errno, "link %s in the container", links[i].name);
     if (r == 0 && pty_slave >= 0)
-        r = bind_fd(root, pty_slave, "/dev/console", true, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+        r = bind_fd(root, pty_slave, "/dev/console", TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
     return r;
 }
 
@@ -216,7 +243,7 @@ static int user_mount(int root, const struct container_mount *m, struct err *e)
         int n = snprintf(data, sizeof data, "mode=%o", m->tmpfs_mode ? (unsigned)m->tmpfs_mode : 01777);
         if (m->tmpfs_bytes)
             snprintf(data + n, sizeof data - (size_t)n, ",size=%lld", (long long)m->tmpfs_bytes);
-        return do_mount(root, "tmpfs", "tmpfs", m->target,
+        return mount_at(root, "tmpfs", "tmpfs", m->target, TARGET_USER,
                         MS_NOSUID | MS_NODEV | MS_NOEXEC | (m->read_only ? MS_RDONLY : 0), data, e);
     }
     AUTO_CLOSE int fd = open(m->source, O_PATH | O_CLOEXEC);
@@ -224,7 +251,7 @@ static int user_mount(int root, const struct container_mount *m, struct err *e)
         return err_errno(e, errno, "bind source path %s", m->source);
     int r = m->fill ? fill_volume(root, m, fd, e) : 0;
     if (r == 0)
-        r = bind_fd(root, fd, m->target, !S_ISDIR(st.st_mode), !m->non_recursive,
+        r = bind_fd(root, fd, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), !m->non_recursive,
                     MS_NODEV | (m->read_only ? MS_RDONLY : 0), m->propagation, e);
     return r;
 }
@@ -260,7 +287,7 @@ static int place_files(const struct container_spec *s, int root, const char *dir
             break;
         AUTO_CLOSE int fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
         r = fd < 0 ? err_errno(e, errno, "%s", path)
-                   : bind_fd(root, fd, f->path, true, false,
+                   : bind_fd(root, fd, f->path, TARGET_USER | TARGET_FILE, false,
                              MS_NODEV | MS_NOSUID | (f->secret ? MS_RDONLY | MS_NOEXEC : 0), NULL, e);
     }
     return r;
@@ -301,7 +328,7 @@ static int hide(int root, struct err *e)
             continue;
         if (fstat(fd, &st) < 0)
             return err_errno(e, errno, "%s", read_only[i]);
-        int r = bind_fd(root, fd, read_only[i], !S_ISDIR(st.st_mode), true, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+        int r = bind_fd(root, fd, read_only[i], S_ISDIR(st.st_mode) ? 0 : TARGET_FILE, true, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
                         NULL, e);
         if (r < 0)
             return r;
@@ -314,6 +341,8 @@ static int set_sysctls(const struct container_spec *s, int root, struct err *e)
     for (uint32_t i = 0; i < s->sysctls.n; i++) {
         const char *key = s->sysctls.v[i].key;
         char path[300];
+        if (str_starts(key, "net.") && str_equal(s->netns, "host"))
+            return err_set(e, E_INVALID, "sysctl %s would change the host, whose network this container uses", key);
         if (!str_starts(key, "net.") && !str_starts(key, "kernel.shm") && !str_starts(key, "kernel.msg") &&
             !str_starts(key, "fs.mqueue.") && !str_equal(key, "kernel.sem"))
             return err_set(e, E_INVALID, "sysctl %s is not of a container's own namespaces; only net.*, kernel.shm*, "
@@ -336,7 +365,12 @@ static int kernel_mounts(const struct container_spec *s, int root, struct err *e
 {
     bool host_net = str_equal(s->netns, "host");
     struct stat st;
-    int r = do_mount(root, "proc", "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, e);
+    int r = 0;
+    static const char *const plain[] = { "proc", "sys", "dev" };
+    for (unsigned i = 0; i < ARRAY_N(plain); i++) /* where kernel files go is for us to say (CVE-2019-19921) */
+        if (fstatat(root, plain[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+            return err_set(e, E_INVALID, "/%s of the image is no folder; images must have a plain one or none", plain[i]);
+    r = do_mount(root, "proc", "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, e);
     if (r == 0) /* sysfs shows the network namespace it was mounted in: with the host's only a read-only bind */
         r = do_mount(root, host_net && !s->privileged ? "tmpfs" : "sysfs", "sysfs", "/sys",
                      MS_NOSUID | MS_NODEV | MS_NOEXEC | (s->privileged ? 0 : MS_RDONLY), NULL, e);

@@ -91,15 +91,26 @@ static int set_ulimits(const struct container_spec *s, struct err *e)
     return 0;
 }
 
+/* A file of the image, which may be anything: only a regular one of bounded size counts, and opening never waits. */
+static char *read_plain(const char *path)
+{
+    struct stat st;
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 1 << 20)
+        return NULL;
+    char *text = xcalloc(1, (size_t)st.st_size + 1);
+    ssize_t n, at = 0;
+    while (at < st.st_size && (n = read(fd, text + at, (size_t)(st.st_size - at))) > 0)
+        at += n;
+    text[at] = '\0';
+    return text;
+}
+
 /* The root is already the container's: plain paths are its own. */
 static int find_user(const struct container_spec *s, const char *text, struct user *ret, struct err *e)
 {
-    AUTO_FREE char *passwd = NULL, *group = NULL;
-    size_t n;
-    if (file_read("/etc/passwd", 1 << 20, &passwd, &n, NULL) < 0)
-        passwd = NULL;
-    if (file_read("/etc/group", 1 << 20, &group, &n, NULL) < 0)
-        group = NULL;
+    AUTO_FREE char *passwd = read_plain("/etc/passwd");
+    AUTO_FREE char *group = read_plain("/etc/group");
     return user_resolve(ret, text, &s->groups, passwd, group, e);
 }
 
@@ -228,7 +239,8 @@ static void default_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Process 1 of `init: true`: runs the program as its child, passes signals on, reaps what is left to it. */
+/* Process 1 of `init: true`: runs the program as its child, passes signals on, reaps what is left to it. It has
+ * the container's user, capabilities and filter, no more. */
 static pid_t init_child;
 static void forward(int signum)
 {
@@ -256,6 +268,45 @@ static void become_init(int errors)
     }
 }
 
+/* Enters DIR, which must lie in the container: a name like /proc/self/fd/7 may lead out (CVE-2024-21626). */
+static int enter_folder(const char *dir, bool make, struct err *e)
+{
+    char now[4096];
+    if (make && file_mkdirs(dir, 0755, NULL) < 0)
+        err_set(e, E_IO, "unused"); /* a read-only root: chdir says what is missing */
+    if (chdir(dir) < 0)
+        return err_errno(e, errno, "working directory %s", dir);
+    if (!getcwd(now, sizeof now) || now[0] != '/')
+        return err_set(e, E_INVALID, "working directory %s is not in the container", dir);
+    return 0;
+}
+
+/* The host's descriptors go before anything of the image is looked at; errors becomes 3. */
+static int close_host_files(int errors)
+{
+    if (errors != 3 && dup3(errors, 3, O_CLOEXEC) < 0)
+        _exit(127);
+    fcntl(3, F_SETFD, FD_CLOEXEC);
+    syscall(SYS_close_range, 4u, ~0u, 0u);
+    return 3;
+}
+
+/* With no_new_privs the filter needs no privilege and comes last; without, before capabilities go. */
+static int drop_privileges(const struct process_start *p, const struct identity *who, bool privileged, struct err *e)
+{
+    const struct container_spec *s = p->spec;
+    struct process_start q = *p;
+    if (privileged)
+        q.seccomp = NULL;
+    int r = s->no_new_privs ? 0 : filter(&q, false, e);
+    if (r == 0)
+        r = become(s, who, e);
+    if (r == 0 && s->no_new_privs)
+        r = filter(&q, true, e);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of user may have set it */
+    return r;
+}
+
 static _Noreturn void finish(const struct process_start *p, const struct exec_spec *x, int errors)
 {
     struct err e = { 0 };
@@ -263,15 +314,10 @@ static _Noreturn void finish(const struct process_start *p, const struct exec_sp
     struct identity who = { 0 };
     bool privileged = s->privileged || (x && x->privileged);
     const char *cwd = x && x->cwd ? x->cwd : s->cwd ? s->cwd : "/";
+    errors = close_host_files(errors);
     if (find_user(s, x && x->user ? x->user : s->user, &who.user, &e) < 0 ||
-        capability_set(&s->cap_add, &s->cap_drop, privileged, &who.caps, &e) < 0)
+        capability_set(&s->cap_add, &s->cap_drop, privileged, &who.caps, &e) < 0 || enter_folder(cwd, !x, &e) < 0)
         die(errors, &e);
-    if (!x && file_mkdirs(cwd, 0755, NULL) < 0)
-        err_set(&e, E_IO, "unused"); /* a read-only root: chdir says what is missing */
-    if (chdir(cwd) < 0) {
-        err_errno(&e, errno, "working directory %s", cwd);
-        die(errors, &e);
-    }
     const struct strs *argv = x ? &x->argv : &s->argv;
     char **v = xcalloc((size_t)argv->n + 1, sizeof *v);
     for (uint32_t i = 0; i < argv->n; i++)
@@ -281,22 +327,13 @@ static _Noreturn void finish(const struct process_start *p, const struct exec_sp
         err_errno(&e, errno, "owner of the terminal");
         die(errors, &e);
     }
+    default_signals();
+    if (drop_privileges(p, &who, privileged, &e) < 0)
+        die(errors, &e);
+    if (!x) /* again: a change of user undid it */
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (!x && s->init)
         become_init(errors);
-    struct process_start q = *p;
-    if (privileged)
-        q.seccomp = NULL;
-    /* With no_new_privs the filter needs no privilege and comes last; without, before capabilities go. */
-    default_signals();
-    if (!s->no_new_privs && filter(&q, false, &e) < 0)
-        die(errors, &e);
-    if (become(s, &who, &e) < 0)
-        die(errors, &e);
-    if (s->no_new_privs && filter(&q, true, &e) < 0)
-        die(errors, &e);
-    if (!x)
-        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
     run_program(v, env, &e);
     die(errors, &e);
 }

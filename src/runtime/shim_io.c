@@ -327,7 +327,7 @@ static void close_start(struct process_start *start)
 
 static int make_container(struct shim *s, struct err *e)
 {
-    const struct container_spec *spec = s->a->spec;
+    struct container_spec *spec = s->a->spec;
     struct proc *p = &s->procs[0];
     char text[512];
     if (s->a->failed) {
@@ -347,6 +347,12 @@ static int make_container(struct shim *s, struct err *e)
     p->used = true;
     sb_init(&p->in_queue, QUEUE_MAX_BYTES);
     ssize_t n = read(s->errors, text, sizeof text - 1);
+    for (uint32_t i = 0; i < spec->files.n; i++) { /* they are in place: secrets leave this memory */
+        struct bytes *d = &spec->files.v[i].data;
+        explicit_bzero(d->v, d->n);
+        free(d->v);
+        *d = (struct bytes){ 0 };
+    }
     if (n == 1 && text[0] == '\0')
         return 0;
     return err_set(e, E_INVALID, "%.*s", n > 0 ? (int)n : 36, n > 0 ? text : "the container's first process died. ");

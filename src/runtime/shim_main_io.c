@@ -60,6 +60,7 @@ int main(int argc, char **argv)
         return 2;
     prctl(PR_SET_NAME, "shoal-shim", 0, 0, 0);
     signal(SIGCHLD, SIG_DFL);
+    fcntl(SHIM_LISTEN_FD, F_SETFD, FD_CLOEXEC);
     int r = read_spec(&spec, &e);
     if (r == 0 && argv[3][0])
         r = err_set(&e, E_INVALID, "%s", argv[3]);
