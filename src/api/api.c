@@ -271,8 +271,65 @@ static const char *without_version(const char *path)
     return rest > path + 4 && *rest == '/' ? rest : path;
 }
 
+/* A cluster request that finds no leader (or one that was just lost) waits for the next: an election is over in a
+ * second or two, and a client should not have to know of it. A write that was already begun is never begun again. */
+enum { LEADER_WAIT_MS = 10000, LEADER_LOOK_MS = 50 };
+struct leader_wait { struct call *c; const struct route *route; struct loop_timer *timer; int left_ms; };
+
+static void dispatch(struct call *c, const struct route *r);
+
+static void wait_free(struct call *c)
+{
+    struct leader_wait *w = c->state;
+    if (!w)
+        return;
+    loop_timer_free(w->timer);
+    free(w);
+    c->state = NULL;
+    c->gone = NULL;
+}
+
+static void wait_gone(struct call *c)
+{
+    wait_free(c);
+    call_free(c);
+}
+
+static void wait_over(void *arg)
+{
+    struct leader_wait *w = arg;
+    dispatch(w->c, w->route);
+}
+
+/* False: it has waited long enough. */
+static bool wait_for_leader(struct call *c, const struct route *r)
+{
+    struct leader_wait *w = c->state;
+    if (!w) {
+        w = xnew(struct leader_wait);
+        *w = (struct leader_wait){ c, r, NULL, LEADER_WAIT_MS };
+        w->timer = loop_timer_new(c->api->b.loop, wait_over, w);
+        c->state = w;
+    }
+    c->gone = wait_gone;
+    w->left_ms -= LEADER_LOOK_MS;
+    if (w->left_ms < 0)
+        return false;
+    loop_timer_set(w->timer, LEADER_LOOK_MS);
+    return true;
+}
+
+static void no_leader(struct call *c, const struct route *r)
+{
+    if (wait_for_leader(c, r))
+        return;
+    wait_free(c);
+    reply_error(c, E_UNAVAILABLE, "the cluster has no leader: a majority of its managers must be up and reach each other; "
+                "look at them with `shoal info`, and try again when they are");
+}
+
 /* Hands the whole connection over to the leader's API. */
-static void forward(struct call *c)
+static void forward(struct call *c, const struct route *r)
 {
     struct sb head;
     struct err e = { 0 };
@@ -280,13 +337,10 @@ static void forward(struct call *c)
     const char *leader = manager_leader_id(call_manager(c));
     struct stream *to = leader && !c->from_peer ? b->open_node(b->arg, leader, &e) : NULL;
     if (!to) {
-        if (leader && !c->from_peer)
-            reply_err(c, &e);
-        else
-            reply_error(c, E_UNAVAILABLE, "the cluster has no leader now (no quorum, or an election runs); try again in a moment, "
-                        "and see `shoal node ls` when it lasts");
+        no_leader(c, r);
         return;
     }
+    wait_free(c);
     sb_init(&head, 0);
     struct stream *from = http_take_over(c->r, &head);
     c->r = NULL;
@@ -296,31 +350,35 @@ static void forward(struct call *c)
     call_free(c);
 }
 
-struct barrier { struct call *c; handler_fn *fn; };
+struct barrier { struct call *c; const struct route *route; };
 
 static void after_barrier(void *arg, int result, const struct err *e)
 {
     struct barrier *w = arg;
     struct call *c = w->c;
-    handler_fn *fn = w->fn;
+    const struct route *r = w->route;
     free(w);
     if (!c->r)
-        call_free(c);
-    else if (result < 0)
+        wait_gone(c);
+    else if (result == -E_UNAVAILABLE) /* this node led when it was asked */
+        no_leader(c, r);
+    else if (wait_free(c), result < 0)
         reply_err(c, e);
     else
-        fn(c);
+        r->fn(c);
 }
 
 static void dispatch(struct call *c, const struct route *r)
 {
     struct manager *m = call_manager(c);
     if (r->kind == ROUTE_LOCAL || (r->kind == ROUTE_LOCAL_OR_READ && !m)) {
+        wait_free(c);
         r->fn(c);
         return;
     }
     if (!m) {
         bool member = c->api->b.node_id(c->api->b.arg) != NULL;
+        wait_free(c);
         reply_error(c, E_UNAVAILABLE, member ? "This node is not a swarm manager. Worker nodes can't be used to view or modify "
                                                "cluster state; run this command on a manager (see `shoal info`)."
                                              : "This node is not a swarm manager. Use \"shoal init\" or \"shoal join\" to make it "
@@ -328,15 +386,17 @@ static void dispatch(struct call *c, const struct route *r)
         return;
     }
     if (!manager_leads(m)) {
-        forward(c);
+        forward(c, r);
         return;
     }
     if (r->kind != ROUTE_WRITE) {
         struct barrier *w = xnew(struct barrier);
-        *w = (struct barrier){ c, r->fn };
+        *w = (struct barrier){ c, r };
+        c->gone = NULL; /* after_barrier must find the call */
         manager_read(m, after_barrier, w);
         return;
     }
+    wait_free(c);
     r->fn(c);
 }
 

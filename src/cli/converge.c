@@ -5,6 +5,7 @@
 #include <shoal/base/file.h>
 
 enum { LOOK_MS = 400 };
+#define LOST_MAX_NS (30 * SEC_NS)
 
 static const struct val *find_id(const struct val *list, const char *id)
 {
@@ -98,7 +99,7 @@ struct watched {
     bool updating;    /* was seen going forward: a way back is a failure then */
     char reason[300]; /* of the way back, from when it began */
 };
-struct wait { struct cli *c; struct watched *w; unsigned n; bool drawn; };
+struct wait { struct cli *c; struct watched *w; unsigned n; bool drawn; int64_t lost_since; };
 
 static char *tasks_path(const struct wait *wt)
 {
@@ -141,6 +142,12 @@ static void draw(struct wait *wt)
     fflush(f);
 }
 
+static void hold_text(char line[400], int64_t hold_ns)
+{
+    size_t n = strlen(line);
+    snprintf(line + n, 400 - n, "; watched for another %lld s", (long long)((hold_ns + SEC_NS - 1) / SEC_NS));
+}
+
 /* 1: not yet, 0: all converged. */
 static int judge(struct wait *wt, struct val_doc *services, struct val_doc *tasks, struct val_doc *nodes,
                  struct err *e)
@@ -160,7 +167,10 @@ static int judge(struct wait *wt, struct val_doc *services, struct val_doc *task
         w->updating |= w->view.updating;
         if (w->view.back && !w->reason[0])
             memcpy(w->reason, w->view.reason, sizeof w->reason);
-        left |= !w->view.steady || now - w->steady_since < w->view.monitor_ns;
+        int64_t hold = w->view.steady ? w->steady_since + w->view.monitor_ns - now : 0;
+        if (hold > 0 && wt->c->tty) /* says why it still waits */
+            hold_text(w->view.line, hold);
+        left |= !w->view.steady || hold > 0;
     }
     draw(wt);
     for (unsigned i = 0; i < wt->n; i++)
@@ -188,6 +198,17 @@ static int look(struct wait *wt, const char *tasks, struct err *e)
     return rc;
 }
 
+/* Is the error one that an election, or a daemon that starts again, explains? Then the wait goes on for a while. */
+static bool will_pass(struct wait *wt, int rc)
+{
+    int64_t now = term_mono_ns();
+    if (rc >= 0)
+        wt->lost_since = 0;
+    else if (!wt->lost_since)
+        wt->lost_since = now;
+    return (rc == -E_UNAVAILABLE || rc == -E_CLOSED) && now - wt->lost_since < LOST_MAX_NS;
+}
+
 int converge_wait(struct cli *c, const struct strs *ids, struct err *e)
 {
     struct wait wt = { .c = c, .n = ids->n, .w = xcalloc(ids->n + 1, sizeof *wt.w) };
@@ -196,8 +217,13 @@ int converge_wait(struct cli *c, const struct strs *ids, struct err *e)
         wt.w[i].id = ids->v[i];
     AUTO_FREE char *tasks = tasks_path(&wt);
     term_catch_interrupt();
-    while (rc == 1 && (rc = look(&wt, tasks, e)) == 1 && !term_interrupted())
-        term_pause_ms(LOOK_MS);
+    while (rc == 1 && !term_interrupted()) {
+        rc = look(&wt, tasks, e);
+        if (will_pass(&wt, rc))
+            rc = 1;
+        if (rc == 1)
+            term_pause_ms(LOOK_MS);
+    }
     if (term_interrupted()) {
         fprintf(c->err, "The services go on without this command; look with `shoal service ps NAME`.\n");
         c->status = 130;
