@@ -392,7 +392,8 @@ static void write_done(void *arg)
     }
     n->writing = false;
     if (j->result) { /* no space: put the writes back in front and try again */
-        log_error("%s", j->e.text);
+        if (!n->disk_full) /* once, not at every try */
+            log_error("%s; nothing is written until then", j->e.text);
         n->disk_full = true;
         while (!list_is_empty(&j->writes)) {
             struct queued_write *w = list_entry(j->writes.prev, struct queued_write, link);
@@ -404,6 +405,8 @@ static void write_done(void *arg)
         job_free(j);
         return;
     }
+    if (n->disk_full)
+        log_info("the log is written again");
     n->disk_full = false;
     n->n_syncs++;
     n->done_token = j->batch[j->n - 1]->token;

@@ -91,7 +91,8 @@ int err_errno(struct err *e, int errno_, const char *fmt, ...)
         int n = vsnprintf(e->text, sizeof e->text, fmt, ap);
         va_end(ap);
         if (n >= 0 && (size_t)n < sizeof e->text)
-            snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s", strerror(errno_));
+            snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s%s", strerror(errno_),
+                     errno_ == ENOSPC ? "; free some there and try again" : "");
     }
     return -code;
 }

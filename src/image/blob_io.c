@@ -92,7 +92,7 @@ int image_blob_add(struct image_blob_writer *w, const void *p, size_t size, stru
                        w->digest ? w->digest : "the data", (long long)w->max);
     crypto_sha256_add(w->hash, p, size);
     w->size += (int64_t)size;
-    return fd_write_all(w->fd, p, size, e);
+    return fd_write_all(w->fd, p, size, e) < 0 ? err_wrap(e, "image store %s", w->root) : 0;
 }
 
 int image_blob_restart(struct image_blob_writer *w, struct err *e)

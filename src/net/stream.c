@@ -3,8 +3,11 @@
 #include "stream_internal.h"
 #include <shoal/base/mem.h>
 #include <shoal/base/sb.h>
+#include <shoal/link.h>
 
-enum { HELD_MAX_BYTES = 64 << 10, FULL_BYTES = 256 << 10 };
+/* From HELD_MAX on the transport is paused; it still delivers what is under way: a link's channel up to its window, a
+ * socket one read. */
+enum { HELD_MAX_BYTES = 64 << 10, UNDER_WAY_BYTES = LINK_WINDOW_BYTES + (64 << 10), FULL_BYTES = 256 << 10 };
 
 struct stream {
     struct loop *loop;
@@ -26,7 +29,7 @@ struct stream *stream_new(struct loop *l, const struct stream_ops *ops, void *im
     s->ops = ops;
     s->impl = impl;
     s->peer_uid = -1;
-    sb_init(&s->held, HELD_MAX_BYTES * 4);
+    sb_init(&s->held, HELD_MAX_BYTES + UNDER_WAY_BYTES);
     return s;
 }
 

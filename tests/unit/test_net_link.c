@@ -256,6 +256,66 @@ static void a_channel_carries_much_both_ways_and_half_closes(void **state)
     end(&a, &b, sl);
 }
 
+/* Takes only what leaves less than 64 KiB behind, so that credit is given while bytes are held; then nothing until
+ * everything that may be under way has arrived; then all. */
+static bool reader_open;
+
+static size_t reluctant_data(void *arg, const char *p, size_t size)
+{
+    struct side *s = arg;
+    (void)p;
+    size_t n = reader_open ? size : s->stream_bytes < 500000 && size > 60000 ? size - 60000 : 0;
+    s->stream_bytes += n;
+    return n;
+}
+
+static const struct stream_events reluctant_events = { reluctant_data, NULL, chan_eof, chan_error };
+
+static void on_reluctant_channel(void *arg, struct link *l, uint8_t service, struct stream *st)
+{
+    struct side *s = arg;
+    (void)l, (void)service;
+    s->channel = st;
+    stream_set_events(st, &reluctant_events, s);
+}
+
+static void a_slow_reader_is_never_sent_more_than_it_can_hold(void **state)
+{
+    (void)state;
+    static const struct link_events slow = { on_up, on_message, on_reluctant_channel, on_down };
+    struct side a = { .name = "a" }, b = { .name = "b" };
+    struct stream_listener *sl;
+    begin(&a, &b);
+    start(&a, &b, &sl);
+    struct loop_timer *t = loop_timer_new(loop, late, NULL), *poll = loop_timer_new(loop, stop_loop, NULL);
+    loop_timer_set(t, 20000);
+    while (!link_is_up(a.link)) {
+        loop_timer_set(poll, 5);
+        loop_run(loop);
+    }
+    link_set_events(b.link, &slow, &b);
+    a.channel = link_channel_open(a.link, 9);
+    stream_set_events(a.channel, &feeder_events, &a);
+    to_send = 4 << 20;
+    feed(&a);
+    size_t before;
+    do { /* until all stands still */
+        before = b.stream_bytes + to_send;
+        loop_timer_set(poll, 20);
+        loop_run(loop);
+    } while (b.stream_bytes + to_send != before);
+    assert_in_range(b.stream_bytes, 500000, 4000000);
+    reader_open = true;
+    stream_set_events(b.channel, &reluctant_events, &b);
+    loop_run(loop);
+    assert_int_equal(b.stream_bytes, 4 << 20);
+    stream_free(a.channel);
+    stream_free(b.channel);
+    loop_timer_free(t);
+    loop_timer_free(poll);
+    end(&a, &b, sl);
+}
+
 static void a_refused_peer_never_comes_up(void **state)
 {
     (void)state;
@@ -279,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_of_all_sizes_come_back),
         cmocka_unit_test(a_channel_carries_much_both_ways_and_half_closes),
+        cmocka_unit_test(a_slow_reader_is_never_sent_more_than_it_can_hold),
         cmocka_unit_test(a_refused_peer_never_comes_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
