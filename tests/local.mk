@@ -88,6 +88,15 @@ tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
 tests_sim_sim_raft_LDADD = libraft.a $(f1_libs)
 
+# The same with bugs planted in the core; tests/sim/planted sees that each is found.
+planted = tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
+tests_sim_sim_gossip_planted_SOURCES = tests/sim/sim_gossip.c $(libgossip_a_SOURCES)
+tests_sim_sim_gossip_planted_CPPFLAGS = $(tests_sim_sim_gossip_CPPFLAGS) -DGOSSIP_PLANTED
+tests_sim_sim_gossip_planted_LDADD = $(f1_libs)
+tests_sim_sim_raft_planted_SOURCES = tests/sim/sim_raft.c $(libraft_a_SOURCES)
+tests_sim_sim_raft_planted_CPPFLAGS = $(tests_sim_sim_raft_CPPFLAGS) -DRAFT_PLANTED
+tests_sim_sim_raft_planted_LDADD = $(f1_libs)
+
 # ---- fuzzers: LLVMFuzzerTestOneInput() and, here, a main that feeds it a bounded number of inputs ----
 check_LIBRARIES = libreplay.a
 libreplay_a_SOURCES = tests/fuzz/replay.c tests/fuzz/fuzz.h
@@ -101,5 +110,6 @@ tests_fuzz_fuzz_rec_LDADD = $(fuzz_main) libmodel.a $(f0_libs)
 tests_fuzz_fuzz_stack_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack
 tests_fuzz_fuzz_stack_LDADD = $(fuzz_main) libstack.a $(f1_libs)
 
-check_PROGRAMS += $(unit_tests) $(simulations) $(fuzzers)
+check_PROGRAMS += $(unit_tests) $(simulations) $(planted) $(fuzzers)
 TESTS += $(unit_tests) $(simulations) $(fuzzers)
+dist_check_SCRIPTS = tests/sim/planted

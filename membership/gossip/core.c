@@ -7,6 +7,13 @@
 #include <math.h>
 #include <stdio.h>
 
+#ifdef GOSSIP_PLANTED /* a build of the simulation alone: it has to find each of these bugs */
+extern int gossip_bug;
+#define GOSSIP_BUG gossip_bug
+#else
+#define GOSSIP_BUG 0
+#endif
+
 static const char *const state_texts[] = { "alive", "suspect", "dead", "left" };
 
 const char *gossip_state_text(enum gossip_state s)
@@ -36,7 +43,7 @@ static void set_state(struct gossip_core *g, struct gossip_peer *p, enum gossip_
     bool changed = p->state != state;
     p->state = state;
     p->incarnation = incarnation;
-    p->n_told = 0;
+    p->n_told = GOSSIP_BUG == 5 ? UINT32_MAX / 2 : 0;
     if (state == GOSSIP_SUSPECT)
         p->suspect_until_ms = now_ms + suspicion_ms(g);
     if (changed)
@@ -180,7 +187,7 @@ static void begin_period(struct gossip_core *g, int64_t now_ms)
     g->acked = g->indirect_sent = false;
     g->target[0] = '\0';
     g->seq++;
-    if (++g->periods % 5 == 0 && pick(g, &dead, 1, is_dead))
+    if (++g->periods % 5 == 0 && GOSSIP_BUG != 3 && pick(g, &dead, 1, is_dead))
         send_to(g, dead, KIND_PING, ++g->seq, NULL), g->seq++;
     p = next_target(g);
     if (!p)
@@ -223,7 +230,7 @@ void gossip_core_tick(struct gossip_core *g, int64_t now_ms)
 {
     for (struct map_item *it = NULL; (it = map_next(&g->peers, it));) {
         struct gossip_peer *p = it->value;
-        if (p->state == GOSSIP_SUSPECT && now_ms >= p->suspect_until_ms)
+        if (p->state == GOSSIP_SUSPECT && now_ms >= p->suspect_until_ms && GOSSIP_BUG != 1)
             set_state(g, p, GOSSIP_DEAD, p->incarnation, now_ms);
     }
     if (g->leaving)
@@ -259,6 +266,8 @@ static void about_self(struct gossip_core *g, const struct gossip_rumour *r)
         g->n_self_told = 0;
         return;
     }
+    if (GOSSIP_BUG == 2)
+        return;
     g->incarnation = r->incarnation + 1;
     g->n_self_told = 0;
     if (r->state == GOSSIP_SUSPECT)
@@ -274,7 +283,7 @@ static void hear(struct gossip_core *g, const struct gossip_rumour *r, int64_t n
     struct gossip_peer *p = peer_find(g, r->id);
     if (!p) /* the node table says who is a member */
         return;
-    if (r->incarnation < p->incarnation || (r->incarnation == p->incarnation && r->state <= p->state)) {
+    if ((r->incarnation < p->incarnation && GOSSIP_BUG != 4) || (r->incarnation == p->incarnation && r->state <= p->state)) {
         if (r->incarnation < p->incarnation && r->state != p->state) /* who says so missed our news */
             p->n_told = MIN(p->n_told, told_limit(g) - 1);
         return;

@@ -7,8 +7,11 @@
 #include <shoal/base/crypto.h>
 #include <shoal/base/mem.h>
 
-#ifndef RAFT_BUG
-#define RAFT_BUG 0 /* planted bugs of the simulator, see tests/sim/sim_raft.c; 0 in every product */
+#ifdef RAFT_PLANTED /* a build of the simulation alone: it has to find each of these bugs */
+extern int raft_bug;
+#define RAFT_BUG raft_bug
+#else
+#define RAFT_BUG 0
 #endif
 
 enum { RAFT_READS_MAX = 4096 };

@@ -33,7 +33,7 @@ void raft_reads_start(struct raft *r)
     bool any = false;
     for (uint32_t i = 0; i < r->n_reads; i++)
         any |= !r->reads[i].seq;
-    if (!any || r->commit < r->term_start)
+    if (!any || (r->commit < r->term_start && RAFT_BUG != 9))
         return;
     r->read_seq++;
     for (uint32_t i = 0; i < r->n_reads; i++) {
@@ -53,7 +53,7 @@ static bool is_confirmed(const struct raft *r, uint64_t seq)
     uint32_t n = raft_is_voter(r);
     for (uint32_t i = 0; i < r->n_peers; i++)
         n += r->peers[i]->voter && r->peers[i]->read_acked >= seq;
-    return n >= raft_quorum(r);
+    return n >= raft_quorum(r) || RAFT_BUG == 8;
 }
 
 void raft_reads_confirm(struct raft *r)

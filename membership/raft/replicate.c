@@ -438,7 +438,8 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
     }
     uint64_t match = m->index + m->n_entries;
     raft_set_commit(r, MIN(m->commit, match));
-    reply_to(r, from, m, RAFT_MSG_APPEND_REPLY, AFTER_ALL)->index = MAX(match, r->commit);
+    enum raft_after after = RAFT_BUG == 6 ? AFTER_NOTHING : AFTER_ALL;
+    reply_to(r, from, m, RAFT_MSG_APPEND_REPLY, after)->index = MAX(match, r->commit);
 }
 
 void raft_on_heartbeat(struct raft *r, uint64_t from, const struct raft_message *m)

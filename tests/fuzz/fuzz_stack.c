@@ -31,7 +31,7 @@ static bool same(const struct stack *a, const struct stack *b)
 static bool try_files(const struct stack_source *files, unsigned n)
 {
     static const char *const environ_pairs[] = { "SET=value", "EMPTY=", "N=3", "HOME=/home/me", NULL };
-    struct stack_input in = { .name = "st", .dir = "/work", .files = files, .n_files = n,
+    struct stack_input in = { .name = "st", .dir = "/proj", .files = files, .n_files = n,
                               .environ_pairs = environ_pairs, .dotenv = &files[n - 1], .read = read_fake };
     struct stack a = { 0 }, b = { 0 }, zero = { 0 };
     struct err e = { 0 };

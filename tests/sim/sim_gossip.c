@@ -1,5 +1,6 @@
 /* Gossip of many nodes in virtual time: the production core, a network that loses, delays and parts. One seed,
- * one story; a failing seed is printed and replayed with --seed. */
+ * one story; a failing seed is printed and replayed with --seed. Built as sim_gossip_planted it has --bug K, to show
+ * that it finds each bug planted in the core (tests/sim/planted). */
 #include "core.h"
 #include <shoal/base/crypto.h>
 #include <stdio.h>
@@ -19,9 +20,13 @@ static unsigned loss_permille;
 static bool parted;
 static uint64_t seed_now;
 
+#ifdef GOSSIP_PLANTED
+int gossip_bug;
+#endif
+
 static void fail(const char *what)
 {
-    printf("FAILED: %s at %lld ms; replay: sim_gossip --seed %llu --nodes %u\n", what, (long long)now,
+    printf("FAILED: %s at %lld ms\nreplay: sim_gossip --seed %llu --nodes %u\n", what, (long long)now,
            (unsigned long long)seed_now, n_nodes);
     exit(1);
 }
@@ -241,6 +246,12 @@ int main(int argc, char **argv)
             n_nodes = (unsigned)n;
             continue;
         }
+#ifdef GOSSIP_PLANTED
+        if (more && str_equal(argv[i], "--bug") && str_u64(argv[i + 1], 1, 5, &n)) {
+            gossip_bug = (int)n;
+            continue;
+        }
+#endif
         fprintf(stderr, "usage: sim_gossip [--seeds N] [--seed S] [--nodes N]\n");
         return 2;
     }

@@ -5,9 +5,10 @@
  * One thread, virtual time, one PRNG per seed: loss, duplication, reordering, very late copies,
  * symmetric, one-way and partial partitions, crashes with lost or torn writes, pauses, restarts,
  * membership changes with wiped nodes coming back. Invariants are checked after every event; then the
- * faults stop and the cluster must elect and commit. Planted bugs: build with -DRAFT_BUG=1..5. */
-#include "../../membership/raft/core.h"
-#include "../../membership/raft/wal.h"
+ * faults stop and the cluster must elect and commit. Built as sim_raft_planted it has --bug K, to show that
+ * it finds each bug planted in the core (tests/sim/planted). */
+#include "core.h"
+#include "wal.h"
 
 #include <shoal/base/crypto.h>
 #include <shoal/base/mem.h>
@@ -20,7 +21,7 @@
 enum { NODES_MAX = 7, TERMS_MAX = 4096, INDEX_MAX = 8192, REPLAY_COPIES = 64 };
 
 enum event_type { EV_DELIVER, EV_TICK, EV_DISK, EV_SNAPSHOT, EV_RESTART, EV_RESUME, EV_NEMESIS,
-                  EV_CLIENT, EV_CHANGE };
+                  EV_STRIKE, EV_CLIENT, EV_CHANGE };
 
 struct event {
     int64_t at_us;
@@ -95,7 +96,7 @@ struct known { /* every entry ever written: (index, term) names one content and 
 struct options {
     unsigned n, voters, loss, dup, late, delay_us, tail, crash, partition, pause, disk_us, rate_us;
     unsigned snapshot_every, pad, segment_bytes;
-    bool members, sealed, storm;
+    bool members, sealed, storm, churn; /* churn: leaders die young, often at the very moment of a commit */
     struct raft_config cfg;
 };
 
@@ -127,6 +128,9 @@ static void replay_command(FILE *f)
 }
 
 static uint64_t passed;
+#ifdef RAFT_PLANTED
+int raft_bug;
+#endif
 
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt, ...)
 {
@@ -835,9 +839,13 @@ static void step(struct node *n, struct raft_input *in)
     }
     n->term = s.term;
     check_leader(n, &s);
+    bool commits = s.commit > n->commit;
     check_commit(n, &s);
     check_configs(n, &s);
     bool leads = s.role == RAFT_LEADER && n->role != RAFT_LEADER;
+    if (g.o.churn && s.role == RAFT_LEADER && (leads ? chance(500) : commits && chance(300)))
+        push((struct event){.at_us = g.now_us + (int64_t)pick(0, leads ? 8 * g.o.delay_us : 1000),
+                            .type = EV_STRIKE, .node = slot, .life = n->life});
     n->role = s.role;
     take_sends(n);
     struct raft_buf *image = raft_buf_ref(o->install);
@@ -982,6 +990,13 @@ static void partition(void)
     say("partition of kind %u around node %u", kind, a);
 }
 
+static void crash_for(struct node *n, int64_t us)
+{
+    crash(n);
+    push((struct event){.at_us = g.now_us + us, .type = EV_RESTART, .node = (unsigned)(n - g.nodes),
+                        .life = n->life});
+}
+
 static void nemesis(void)
 {
     struct node *n = &g.nodes[pick(0, g.o.n - 1)];
@@ -995,10 +1010,7 @@ static void nemesis(void)
             partition();
     }
     if (n->up && chance(g.o.crash)) {
-        unsigned slot = (unsigned)(n - g.nodes);
-        crash(n);
-        push((struct event){.at_us = g.now_us + (int64_t)pick(1000, chance(300) ? 2000000 : 300000),
-                            .type = EV_RESTART, .node = slot, .life = n->life});
+        crash_for(n, (int64_t)pick(1000, chance(300) ? 2000000 : 300000));
     } else if (n->up && !n->paused && chance(g.o.pause)) {
         n->paused = true;
         push((struct event){.at_us = g.now_us + (int64_t)pick(1000, 1500000), .type = EV_RESUME,
@@ -1043,6 +1055,9 @@ static void options(void)
         .trailing_entries = (uint32_t)pick(1, 30),
         .disk_stall_ms = (uint32_t)pick(200, 2000),
     };
+    o->churn = chance(300);
+    if (o->churn && chance(700))
+        o->cfg.message_bytes = o->cfg.inflight = 1;
     raft_config_defaults(&o->cfg);
 }
 
@@ -1120,6 +1135,14 @@ static void event(struct event *e)
             return;
         nemesis();
         push((struct event){.at_us = g.now_us + (int64_t)pick(20000, 400000), .type = EV_NEMESIS});
+        break;
+    case EV_STRIKE:
+        if (g.calm || !n->up || e->life != n->life)
+            return;
+        if (chance(500))
+            crash_for(n, (int64_t)pick(1000, chance(300) ? 1000000 : 200000));
+        else
+            partition();
         break;
     case EV_CLIENT:
         client();
@@ -1250,6 +1273,10 @@ int main(int argc, char **argv)
             i++;
         } else if (str_equal(argv[i], "--verbose")) {
             verbose = true;
+#ifdef RAFT_PLANTED
+        } else if (str_equal(argv[i], "--bug") && more) {
+            raft_bug = argv[++i][0] - '0';
+#endif
         } else {
             fprintf(stderr, "usage: sim_raft [--seeds N] [--seed S] [--verbose]\n");
             return 2;

@@ -11,8 +11,8 @@ static const char *const environ_pairs[] = { "HOME=/home/me", "TOKEN=s3cret", "T
 
 static int read_fake(void *arg, const char *path, size_t max, struct bytes *ret, struct err *e)
 {
-    static const char *const files[][2] = { { "/work/s.txt", "hush" }, { "/work/c.conf", "conf" },
-                                            { "/work/a.env", "A=1\nB=2\nC=$TAG\n" }, { "/work/big", NULL } };
+    static const char *const files[][2] = { { "/proj/s.txt", "hush" }, { "/proj/c.conf", "conf" },
+                                            { "/proj/a.env", "A=1\nB=2\nC=$TAG\n" }, { "/proj/big", NULL } };
     for (size_t i = 0; i < ARRAY_N(files); i++)
         if (strcmp(path, files[i][0]) == 0) {
             const char *text = files[i][1];
@@ -31,7 +31,7 @@ static struct stack load(unsigned n, const char *const *texts)
     struct err e = { 0 };
     for (unsigned i = 0; i < n; i++)
         files[i] = (struct stack_source){ names[i], texts[i], strlen(texts[i]) };
-    struct stack_input in = { .name = "st", .dir = "/work", .files = files, .n_files = n,
+    struct stack_input in = { .name = "st", .dir = "/proj", .files = files, .n_files = n,
                               .environ_pairs = environ_pairs, .read = read_fake };
     if (stack_load(&in, &s, &e) < 0)
         fail_msg("%s", e.text);
@@ -168,17 +168,17 @@ static void test_mounts(void **state)
         "volumes:\n  data: {labels: [k=v], driver: local}\n  ext: {external: true, name: shared}\n");
     const struct container_spec_model *c = s.services.v[0].task.container;
     static const char *const want[] = {
-        "{\"Type\":\"volume\",\"Source\":\"st_data\",\"Target\":\"/data\",\"ReadOnly\":true,\"VolumeOptions\":"
+        ("{\"Type\":\"volume\",\"Source\":\"st_data\",\"Target\":\"/data\",\"ReadOnly\":true,\"VolumeOptions\":"
         "{\"NoCopy\":true,\"Labels\":{\"com.docker.stack.namespace\":\"st\",\"k\":\"v\"},"
-        "\"DriverConfig\":{\"Name\":\"local\"}}}",
-        "{\"Type\":\"bind\",\"Source\":\"/work/conf\",\"Target\":\"/etc/x\"}",
+        "\"DriverConfig\":{\"Name\":\"local\"}}}"),
+        "{\"Type\":\"bind\",\"Source\":\"/proj/conf\",\"Target\":\"/etc/x\"}",
         "{\"Type\":\"bind\",\"Source\":\"/home/me/h\",\"Target\":\"/h\"}",
         "{\"Type\":\"bind\",\"Source\":\"/abs\",\"Target\":\"/abs\",\"BindOptions\":{\"Propagation\":\"rshared\"}}",
         "{\"Type\":\"volume\",\"Target\":\"/anon\"}",
         "{\"Type\":\"volume\",\"Source\":\"shared\",\"Target\":\"/ext\"}",
-        "{\"Type\":\"volume\",\"Source\":\"st_data\",\"Target\":\"/d2\",\"VolumeOptions\":{\"Labels\":"
-        "{\"com.docker.stack.namespace\":\"st\",\"k\":\"v\",\"l\":\"v\"},\"DriverConfig\":{\"Name\":\"local\"}}}",
-        "{\"Type\":\"bind\",\"Source\":\"/work/rel\",\"Target\":\"/r\",\"BindOptions\":{\"CreateMountpoint\":true}}",
+        ("{\"Type\":\"volume\",\"Source\":\"st_data\",\"Target\":\"/d2\",\"VolumeOptions\":{\"Labels\":"
+        "{\"com.docker.stack.namespace\":\"st\",\"k\":\"v\",\"l\":\"v\"},\"DriverConfig\":{\"Name\":\"local\"}}}"),
+        "{\"Type\":\"bind\",\"Source\":\"/proj/rel\",\"Target\":\"/r\",\"BindOptions\":{\"CreateMountpoint\":true}}",
         "{\"Type\":\"tmpfs\",\"Target\":\"/t\",\"TmpfsOptions\":{\"SizeBytes\":67108864,\"Mode\":1023}}",
         "{\"Type\":\"tmpfs\",\"Target\":\"/run\"}",
         "{\"Type\":\"tmpfs\",\"Target\":\"/tmp\",\"TmpfsOptions\":{\"SizeBytes\":1073741824,\"Mode\":448}}",

@@ -9,11 +9,11 @@
 
 static int read_fake(void *arg, const char *path, size_t max, struct bytes *ret, struct err *e)
 {
-    if (strcmp(path, "/work/big") == 0) {
+    if (strcmp(path, "/proj/big") == 0) {
         *ret = (struct bytes){ xcalloc(max + 1, 1), (uint32_t)(max + 1) };
         return 0;
     }
-    if (strcmp(path, "/work/bad.env") == 0) {
+    if (strcmp(path, "/proj/bad.env") == 0) {
         *ret = (struct bytes){ (uint8_t *)xstrdup("A=1\n=2"), 6 };
         return 0;
     }
@@ -28,7 +28,7 @@ static int load(const char *name, unsigned n, const char *const *texts, struct e
     struct stack s;
     for (unsigned i = 0; i < n; i++)
         files[i] = (struct stack_source){ names[i], texts[i], strlen(texts[i]) };
-    struct stack_input in = { .name = name, .dir = "/work", .files = files, .n_files = n,
+    struct stack_input in = { .name = name, .dir = "/proj", .files = files, .n_files = n,
                               .environ_pairs = environ_pairs, .read = read_fake };
     int rc = stack_load(&in, &s, e);
     if (rc == 0)
@@ -92,7 +92,7 @@ static const struct bad_case service_cases[] = {
                         "remove it", E_UNSUPPORTED },
     { "environment: {A: [1]}", WEB "environment.A: expected a string, a number or true or false, found a list", 0 },
     { "environment: [\"=x\"]", WEB "environment: has a variable without a name", 0 },
-    { "env_file: none.env", WEB "env_file: /work/none.env: no such file", E_NOT_FOUND },
+    { "env_file: none.env", WEB "env_file: /proj/none.env: no such file", E_NOT_FOUND },
     { "env_file: [{path: bad.env}]", WEB "env_file[0]: bad.env:2: there is no name before '='", 0 },
     { "env_file: [{path: bad.env, format: json}]", WEB "env_file[0]: format: \"json\" is not built; only raw",
       E_UNSUPPORTED },
@@ -208,11 +208,11 @@ static const struct bad_case file_cases[] = {
     { "services: {a: {image: i}}\nsecrets:\n  s: {environment: NOPE}",
       "web.yaml:3: secrets.s.environment: the variable NOPE is not set", 0 },
     { "services: {a: {image: i}}\nsecrets:\n  s: {file: none}",
-      "web.yaml:3: secrets.s.file: /work/none: no such file", E_NOT_FOUND },
+      "web.yaml:3: secrets.s.file: /proj/none: no such file", E_NOT_FOUND },
     { "services: {a: {image: i}}\nsecrets:\n  s: {file: big}",
-      "web.yaml:3: secrets.s.file: /work/big is larger than 512000 bytes", E_TOO_BIG },
+      "web.yaml:3: secrets.s.file: /proj/big is larger than 512000 bytes", E_TOO_BIG },
     { "services: {a: {image: i}}\nconfigs:\n  c: {file: big}",
-      "web.yaml:3: configs.c.file: /work/big is larger than 1024000 bytes", E_TOO_BIG },
+      "web.yaml:3: configs.c.file: /proj/big is larger than 1024000 bytes", E_TOO_BIG },
     { "services: {a: {image: i}}\nconfigs:\n  c: {template_driver: golang}",
       "web.yaml:3: configs.c.template_driver: not built in shoal yet; remove it", E_UNSUPPORTED },
 };

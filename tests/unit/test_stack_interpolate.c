@@ -13,7 +13,7 @@ static int load(const char *dotenv, const char *text, struct stack *ret, struct 
 {
     struct stack_source file = { "web.yaml", text, strlen(text) };
     struct stack_source env = { ".env", dotenv ? dotenv : "", dotenv ? strlen(dotenv) : 0 };
-    struct stack_input in = { .name = "st", .dir = "/work", .files = &file, .n_files = 1,
+    struct stack_input in = { .name = "st", .dir = "/proj", .files = &file, .n_files = 1,
                               .dotenv = dotenv ? &env : NULL, .environ_pairs = environ_pairs };
     return stack_load(&in, ret, e);
 }

@@ -137,12 +137,13 @@ void rec_list_remove(struct rec_list *l, const struct rec *of, uint32_t i);
 #define REC_MEMBER_(T, K, m, of, ...) CT_##K(m, of)
 #define REC_ROW_(T, K, m, of_, tag_, json, help, ...) \
     { .kind = K_##K, .off = offsetof(struct T, m), .tag = (tag_), .name = (json), .doc = (help), OF_##K(of_) __VA_ARGS__ },
+#define REC_INLINE __attribute__((unused)) static inline /* clang warns of those that a .c file leaves unused */
 #define REC_DECLARE(T)                                                                         \
     struct T { T##_FIELDS(REC_MEMBER_, T) };                                                   \
     extern const struct rec T##_rec;                                                           \
-    static inline void T##_clear(struct T *r) { rec_clear(&T##_rec, r); }                      \
-    static inline void T##_copy(struct T *d, const struct T *s) { rec_copy(&T##_rec, d, s); }  \
-    static inline bool T##_equal(const struct T *a, const struct T *b) { return rec_equal(&T##_rec, a, b); }
+    REC_INLINE void T##_clear(struct T *r) { rec_clear(&T##_rec, r); }                         \
+    REC_INLINE void T##_copy(struct T *d, const struct T *s) { rec_copy(&T##_rec, d, s); }     \
+    REC_INLINE bool T##_equal(const struct T *a, const struct T *b) { return rec_equal(&T##_rec, a, b); }
 #define REC_DEFINE(T)                                                            \
     static const struct field T##_rows_[] = { T##_FIELDS(REC_ROW_, T) };         \
     const struct rec T##_rec = { #T, T##_rows_, sizeof T##_rows_ / sizeof T##_rows_[0], sizeof(struct T) };
