@@ -78,6 +78,8 @@ void manager_got_message(struct manager *m, const char *from_node_id, uint8_t ty
 typedef void manager_join_fn(void *arg, const struct join_reply *reply);
 void manager_join(struct manager *m, const struct join_request *req, const char *peer_addr,
                   const uint8_t link_key[32], manager_join_fn *done, void *arg);
+/* The last link to this node was closed by its other end. */
+void manager_link_gone(struct manager *m, const char *node_id);
 void manager_gossip_state(struct manager *m, const char *node_id, bool suspect);
 
 /* Control: what users ask for. Leader only; done as above, with the new object's id in ret_id[26] when given

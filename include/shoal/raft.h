@@ -109,6 +109,10 @@ int raft_node_join(struct raft_node *n, uint64_t id, struct err *e) must_check;
 /* A message from an authenticated peer. Malformed bytes are counted and dropped. */
 void raft_node_receive(struct raft_node *n, uint64_t from, const void *bytes, size_t size);
 
+/* The other end of the last connection to this member closed it (its process ended): if it led, the followers elect
+ * at once. Wrong news do no harm. */
+void raft_node_peer_gone(struct raft_node *n, uint64_t id);
+
 /* Leader only. bytes are copied. done may be called before this returns. */
 void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done,
                        void *arg);

@@ -133,6 +133,22 @@ void raft_self_vote_durable(struct raft *r)
     record_vote(r, r->id, true);
 }
 
+/* A process that ends takes its connections with it, and every follower sees that within a round trip: no need to sit
+ * the election timeout out. Stickiness ends, and the voters stand one after the other in order of id, so that they do
+ * not split the vote. When the leader lives after all, its next heartbeat, or the others' refusal to a pre-vote, puts
+ * everything back. */
+void raft_on_peer_gone(struct raft *r, uint64_t id)
+{
+    const struct raft_configuration *c = raft_config_now(r);
+    int64_t step = MAX((int64_t)r->cfg.election_min_ms / 30, 1), turn = 1;
+    if (r->role != RAFT_FOLLOWER || !id || r->leader != id || !c) /* c: a newborn has no configuration */
+        return;
+    for (uint32_t i = 0; i < c->n; i++)
+        turn += c->members[i].voter && c->members[i].id != id && c->members[i].id < r->id;
+    r->contact_ms = 0;
+    r->election_ms = MIN(r->election_ms, r->now_ms + turn * step);
+}
+
 void raft_role_tick(struct raft *r)
 {
     if (r->role == RAFT_LEADER) {

@@ -618,6 +618,12 @@ void raft_node_receive(struct raft_node *n, uint64_t from, const void *bytes, si
     pump(n);
 }
 
+void raft_node_peer_gone(struct raft_node *n, uint64_t id)
+{
+    struct raft_input in = {.type = RAFT_PEER_GONE, .id = id};
+    submit(n, &in, NULL);
+}
+
 void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done,
                        void *arg)
 {

@@ -42,8 +42,8 @@ void log_write(enum log_level level, const char *module, struct log_site *site, 
     char line[2048], when[40];
     va_list ap;
     int64_t now = clock_real_ns();
-    time_format(when, now - now % MS_NS);
-    int n = snprintf(line, sizeof line - 1, "%s %s %s ", when, names[level], module);
+    time_format(when, now - now % SEC_NS); /* "...SSZ"; always three digits behind it, so that lines sort */
+    int n = snprintf(line, sizeof line - 1, "%.19s.%03dZ %s %s ", when, (int)(now % SEC_NS / MS_NS), names[level], module);
     va_start(ap, fmt);
     int k = vsnprintf(line + n, sizeof line - 1 - (size_t)n, fmt, ap);
     va_end(ap);

@@ -360,6 +360,13 @@ void manager_got_raft(struct manager *m, uint64_t from_raft_id, const void *p, s
     raft_node_receive(m->raft, from_raft_id, p, size);
 }
 
+void manager_link_gone(struct manager *m, const char *node_id)
+{
+    const struct node *n = store_find(m->store, TABLE_NODE, node_id);
+    if (n && n->raft_id)
+        raft_node_peer_gone(m->raft, n->raft_id);
+}
+
 void manager_got_message(struct manager *m, const char *from, uint8_t type, const void *p, size_t size)
 {
     struct err e;

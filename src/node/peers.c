@@ -194,6 +194,15 @@ static void on_join(struct end *x, const void *p, size_t size)
 }
 
 /* ---- links ---- */
+static struct end *end_for(struct peers *ps, const char *node_id)
+{
+    struct end *x, *found = NULL;
+    list_for(x, &ps->ends, node)
+        if (x->up && str_equal(x->cert.node_id, node_id))
+            found = x;
+    return found;
+}
+
 static void call_again(struct peer *p)
 {
     if (p->ps->closing || !p->manager)
@@ -254,12 +263,16 @@ static void on_down(void *arg, struct link *l, const struct err *e)
 {
     struct end *x = arg;
     struct peer *p = x->peer;
+    struct peers *ps = x->ps;
+    AUTO_FREE char *was_up = x->up && x->cert.node_id ? xstrdup(x->cert.node_id) : NULL;
     (void)l;
     log_debug("link %s %s: %s", x->outgoing ? "to" : "from", p ? p->id : x->cert.node_id ? x->cert.node_id : "joiner",
               e ? e->text : "closed");
     drop_end(x);
     if (p)
         call_again(p);
+    if (was_up && ps->d->manager && !end_for(ps, was_up))
+        manager_link_gone(ps->d->manager, was_up);
 }
 
 static const struct link_events link_events = { on_up, on_message, on_channel, on_down };
@@ -294,15 +307,6 @@ static void on_accept(void *arg, struct stream *s)
     struct end *x = end_new(ps, NULL);
     ps->n_joiners++; /* until its certificate is seen */
     x->l = link_accept(ps->d->loop, s, &x->cfg, &link_events, x);
-}
-
-static struct end *end_for(struct peers *ps, const char *node_id)
-{
-    struct end *x, *found = NULL;
-    list_for(x, &ps->ends, node)
-        if (x->up && str_equal(x->cert.node_id, node_id))
-            found = x;
-    return found;
 }
 
 static struct peer *peer_get(struct peers *ps, const char *id)

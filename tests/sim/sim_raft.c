@@ -1003,6 +1003,12 @@ static void nemesis(void)
     struct node *leader = some_leader();
     if (leader && chance(400))
         n = leader;
+    if (n->up && !n->paused && chance(100)) { /* a connection breaks: whether the leader lives or not */
+        struct raft_status s;
+        raft_get_status(n->core, &s);
+        struct raft_input in = {.type = RAFT_PEER_GONE, .id = s.leader};
+        step(n, &in);
+    }
     if (chance(g.o.partition)) {
         if (chance(400))
             heal();
