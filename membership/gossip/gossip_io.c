@@ -135,7 +135,7 @@ int gossip_open(struct gossip **ret, struct loop *l, const struct gossip_config 
     int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) < 0 ||
         bind(fd, (struct sockaddr *)&at, sizeof at) < 0) {
-        int r = err_errno(e, errno, "gossip: UDP port %u", cfg->port);
+        int r = err_errno(e, errno, "gossip on %s UDP port %u", cfg->listen_addr ? cfg->listen_addr : "::", cfg->port);
         if (fd >= 0)
             close(fd);
         return r;

@@ -229,10 +229,14 @@ static void on_pulled(void *arg, const struct image *image, const struct err *e)
     struct job *j = arg;
     if (given_up(j))
         return;
-    if (!image)
-        failed(j, e->text);
-    else
+    if (!image) {
+        AUTO_FREE char *why = xasprintf("No such image: %s, not on this node, and not to be pulled (%s); check its name, or "
+                                        "bring it to every node with `shoal image load`", j->task.spec.container->image,
+                                        e->text);
+        failed(j, why);
+    } else {
         with_image(j, image);
+    }
 }
 
 static void prepare(void *arg, const struct task *t, const struct assignment *a)

@@ -368,6 +368,27 @@ static void after_barrier(void *arg, int result, const struct err *e)
         r->fn(c);
 }
 
+/* A worker does not carry requests to a manager: its own key must not act with a manager's rights. */
+static void refuse_without_manager(struct call *c)
+{
+    struct sb b;
+    struct agent *agent = c->api->b.agent(c->api->b.arg);
+    const struct assignment *a = agent ? agent_assignment(agent) : NULL;
+    if (!c->api->b.node_id(c->api->b.arg)) {
+        reply_error(c, E_UNAVAILABLE, "This node is not a swarm manager. Use \"shoal init\" or \"shoal join\" to make it "
+                    "part of a cluster and try again.");
+        return;
+    }
+    sb_init(&b, 0);
+    for (uint32_t i = 0, n = 0; a && i < a->nodes.n && n < 5; i++)
+        if (a->nodes.v[i].spec.role == ROLE_MANAGER && a->nodes.v[i].status.addr)
+            sb_printf(&b, "%s%s (%s)", n++ ? ", " : "", a->nodes.v[i].description.hostname ? a->nodes.v[i].description.hostname : "",
+                      a->nodes.v[i].status.addr);
+    reply_error(c, E_UNAVAILABLE, "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster "
+                "state; run this command on a manager%s%s.", b.len ? ": " : "", b.s);
+    sb_done(&b);
+}
+
 static void dispatch(struct call *c, const struct route *r)
 {
     struct manager *m = call_manager(c);
@@ -377,12 +398,8 @@ static void dispatch(struct call *c, const struct route *r)
         return;
     }
     if (!m) {
-        bool member = c->api->b.node_id(c->api->b.arg) != NULL;
         wait_free(c);
-        reply_error(c, E_UNAVAILABLE, member ? "This node is not a swarm manager. Worker nodes can't be used to view or modify "
-                                               "cluster state; run this command on a manager (see `shoal info`)."
-                                             : "This node is not a swarm manager. Use \"shoal init\" or \"shoal join\" to make it "
-                                               "part of a cluster and try again.");
+        refuse_without_manager(c);
         return;
     }
     if (!manager_leads(m)) {

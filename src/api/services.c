@@ -66,14 +66,25 @@ static void service_inspect(struct call *c)
     reply_val(c, 200, d);
 }
 
+/* Engine clients leave Delay out and mean the default of 5 s; an explicit 0 stays 0. */
+static int spec_from_body(struct service_spec *ret, const struct val *body, struct err *e)
+{
+    if (!body)
+        return err_set(e, E_INVALID, "request body: a ServiceSpec is needed");
+    int r = rec_from_val(&service_spec_rec, ret, body, "", e);
+    const struct val *task = val_get(body, "TaskTemplate"), *policy = task ? val_get(task, "RestartPolicy") : NULL;
+    const struct val *delay = policy && policy->kind == V_MAP ? val_get(policy, "Delay") : NULL;
+    if (r == 0 && ret->task.restart && (!delay || delay->kind == V_NULL))
+        ret->task.restart->delay = service_restart_policy(&(struct task_spec){ 0 }).delay;
+    return r;
+}
+
 static void create_body(struct call *c, const struct val *body, const char *text, size_t size)
 {
     struct service_spec spec = { 0 };
     struct err e;
     (void)text, (void)size;
-    if (!body || rec_from_val(&service_spec_rec, &spec, body, "", &e) < 0) {
-        if (!body)
-            err_set(&e, E_INVALID, "request body: a ServiceSpec is needed");
+    if (spec_from_body(&spec, body, &e) < 0) {
         reply_err(c, &e);
         return;
     }
@@ -111,9 +122,7 @@ static void update_body(struct call *c, const struct val *body, const char *text
         reply_error(c, E_INVALID, "rollback: \"%s\" is not \"previous\"", rollback);
         return;
     }
-    if (!back && (!body || rec_from_val(&service_spec_rec, &spec, body, "", &e) < 0)) {
-        if (!body)
-            err_set(&e, E_INVALID, "request body: a ServiceSpec is needed");
+    if (!back && spec_from_body(&spec, body, &e) < 0) {
         reply_err(c, &e);
         return;
     }

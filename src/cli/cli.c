@@ -151,6 +151,16 @@ static int set_value(const struct cli *c, const struct cli_flag *f, struct cli_v
     default:
         want = f->choices && !is_choice(f->choices, s) ? f->choices : NULL;
     }
+    if (want && want == f->choices) {
+        AUTO_SB struct sb b;
+        sb_init(&b, 0);
+        for (const char *p = want; *p; p++) /* "a|b|c" reads "a, b or c" */
+            if (*p == '|')
+                sb_str(&b, strchr(p + 1, '|') ? ", " : " or ");
+            else
+                sb_char(&b, *p);
+        return cli_usage(c, e, "--%s %s: must be %s", f->name, s, b.s);
+    }
     if (want)
         return cli_usage(c, e, "--%s %s: must be %s", f->name, s, want);
     if (f->kind != CLI_LIST)
@@ -250,12 +260,23 @@ static int check_args(struct cli *c, struct err *e)
     return 0;
 }
 
+static bool is_group(const char *word)
+{
+    size_t n = strlen(word);
+    for (unsigned g = 0; cli_groups[g]; g++)
+        for (const struct cli_command *k = cli_groups[g]; k->words; k++)
+            if (!strncmp(k->words, word, n) && k->words[n] == ' ')
+                return true;
+    return false;
+}
+
 static int no_command(char **argv, int argc, struct err *e)
 {
     if (argc == 0)
         return err_set(e, E_INVALID, "give a command; see `shoal --help`");
-    return err_set(e, E_INVALID, "`shoal %s%s%s` is no command; see `shoal --help`", argv[0], argc > 1 ? " " : "",
-                   argc > 1 ? argv[1] : "");
+    return err_set(e, E_INVALID, "`shoal %s%s%s` is no command; see `shoal %s%s--help`", argv[0],
+                   argc > 1 ? " " : "", argc > 1 ? argv[1] : "", is_group(argv[0]) ? argv[0] : "",
+                   is_group(argv[0]) ? " " : "");
 }
 
 int cli_parse(struct cli *c, int argc, char **argv, struct err *e)

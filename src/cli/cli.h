@@ -220,7 +220,9 @@ struct converge_view { /* what one look at a service says */
     bool failed;       /* update paused: it will not go on by itself */
     bool updating;     /* going forward */
     bool back;         /* rolled back, or on the way */
-    char reason[300];  /* of failed and back */
+    bool waits;        /* no node can take what is not running */
+    unsigned refusals; /* tasks of one slot that never came to start */
+    char reason[400];  /* of failed, back, waits and refusals */
     int64_t monitor_ns;
 };
 void converge_look(struct converge_view *ret, const struct val *service, const struct val *tasks,

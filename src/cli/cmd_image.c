@@ -116,7 +116,7 @@ static int cmd_load(struct cli *c, struct err *e)
         return fd;
     int rc = with_progress(c, cli_on(c, "quiet") ? "/images/load?quiet=1" : "/images/load?quiet=0", fd, false, e);
     term_close(fd);
-    return rc;
+    return rc < 0 ? err_wrap(e, "%s", strcmp(file, "-") ? file : "standard input") : 0;
 }
 
 static void split_tag(const char *ref, char **ret_name, char **ret_tag)
@@ -147,7 +147,7 @@ static int cmd_import(struct cli *c, struct err *e)
         add_query(&path, "message", cli_str(c, "message"));
     int rc = with_progress(c, path.s, fd, false, e);
     term_close(fd);
-    return rc;
+    return rc < 0 ? err_wrap(e, "%s", strcmp(cli_arg(c, 0), "-") ? cli_arg(c, 0) : "standard input") : 0;
 }
 
 int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
@@ -159,7 +159,8 @@ int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
     sb_str(&path, "/images/create");
     add_query(&path, "fromImage", name);
     add_query(&path, "tag", *tag ? tag : "latest");
-    return with_progress(c, path.s, -1, quiet, e);
+    int rc = with_progress(c, path.s, -1, quiet, e);
+    return rc < 0 ? err_wrap(e, "cannot pull %s", ref) : 0;
 }
 
 static int cmd_pull(struct cli *c, struct err *e)

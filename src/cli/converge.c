@@ -4,7 +4,8 @@
 #include "cli.h"
 #include <shoal/base/file.h>
 
-enum { LOOK_MS = 400 };
+/* Waiting for a node that can take a task, or for a task that is refused again and again, ends with the reason. */
+enum { LOOK_MS = 400, WAITS_MS = 5000, REFUSALS_MAX = 3 };
 #define LOST_MAX_NS (30 * SEC_NS)
 
 static const struct val *find_id(const struct val *list, const char *id)
@@ -38,66 +39,107 @@ static int64_t wanted_tasks(const struct val *service, const struct val *nodes)
     return n >= 0 ? n : nodes && nodes->kind == V_LIST ? nodes->n : 0;
 }
 
-static void look_at_tasks(const struct val *tasks, const char *id, const struct val *nodes, int64_t *running,
-                          const struct val **why, const struct val **busy)
+struct tally {
+    int64_t running, waiting, moving; /* wanted tasks: running, without a node that could take them, on the way */
+    const struct val *why, *busy, *homeless, *rejected; /* the newest of each kind */
+};
+
+static void look_at_tasks(const struct val *tasks, const char *id, const struct val *nodes, struct tally *n)
 {
     for (uint32_t i = 0; tasks->kind == V_LIST && i < tasks->n; i++) {
         const struct val *t = tasks->list[i];
+        const char *state = str_at(t, "Status.State");
         if (strcmp(str_at(t, "ServiceID"), id))
             continue;
-        if (*str_at(t, "Status.Err") && newer(t, *why))
-            *why = t;
+        if (*str_at(t, "Status.Err") && newer(t, n->why))
+            n->why = t;
+        if (!strcmp(state, "rejected") && newer(t, n->rejected))
+            n->rejected = t;
         if (wanted_gone(t))
             continue;
         const struct val *node = find_id(nodes, str_at(t, "NodeID"));
-        if (!strcmp(str_at(t, "Status.State"), "running"))
-            *running += !node || strcmp(str_at(node, "Status.State"), "down");
-        else if (newer(t, *busy))
-            *busy = t;
+        if (!strcmp(state, "running")) {
+            n->running += !node || strcmp(str_at(node, "Status.State"), "down");
+            continue;
+        }
+        if (newer(t, n->busy))
+            n->busy = t;
+        bool waits = !strcmp(state, "pending") && *str_at(t, "Status.Err");
+        n->waiting += waits;
+        n->moving += !waits;
+        if (waits)
+            n->homeless = t;
     }
+}
+
+static unsigned rejections(const struct val *tasks, const struct val *like)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; tasks->kind == V_LIST && i < tasks->n; i++)
+        n += !strcmp(str_at(tasks->list[i], "Status.State"), "rejected") &&
+             !strcmp(str_at(tasks->list[i], "ServiceID"), str_at(like, "ServiceID")) &&
+             int_at(tasks->list[i], "Slot", 0) == int_at(like, "Slot", 0);
+    return n;
+}
+
+/* What will not change by itself, as far as one look can say. */
+static void judge_stuck(struct converge_view *v, const struct tally *n, const struct val *tasks, const char *name)
+{
+    v->waits = n->waiting && !n->moving;
+    v->refusals = n->rejected ? rejections(tasks, n->rejected) : 0;
+    if (v->reason[0])
+        return;
+    if (v->waits)
+        snprintf(v->reason, sizeof v->reason, "no node can take task %s.%lld: %s", name,
+                 (long long)int_at(n->homeless, "Slot", 0), str_at(n->homeless, "Status.Err"));
+    else if (v->refusals)
+        snprintf(v->reason, sizeof v->reason, "task %s.%lld cannot start: %s", name,
+                 (long long)int_at(n->rejected, "Slot", 0), str_at(n->rejected, "Status.Err"));
 }
 
 void converge_look(struct converge_view *v, const struct val *service, const struct val *tasks,
                    const struct val *nodes)
 {
-    const struct val *why = NULL, *busy = NULL;
+    struct tally n = { 0 };
     const char *id = str_at(service, "ID"), *name = str_at(service, "Spec.Name");
     const char *update = str_at(service, "UpdateStatus.State");
-    int64_t running = 0, wanted = wanted_tasks(service, nodes);
+    int64_t wanted = wanted_tasks(service, nodes);
     *v = (struct converge_view){ .monitor_ns = int_at(service, "Spec.UpdateConfig.Monitor", 0) };
     if (!v->monitor_ns)
         v->monitor_ns = 5 * SEC_NS;
-    look_at_tasks(tasks, id, nodes, &running, &why, &busy);
+    look_at_tasks(tasks, id, nodes, &n);
     v->failed = !strcmp(update, "paused") || !strcmp(update, "rollback_paused");
     v->updating = !strcmp(update, "updating");
     v->back = str_starts(update, "rollback");
     bool moving = v->updating || !strcmp(update, "rollback_started");
-    v->steady = running == wanted && !v->failed && !moving;
-    int n = snprintf(v->line, sizeof v->line, "%s  %lld/%lld running", name, (long long)running, (long long)wanted);
+    v->steady = n.running == wanted && !v->failed && !moving;
+    int len = snprintf(v->line, sizeof v->line, "%s  %lld/%lld running", name, (long long)n.running, (long long)wanted);
     if (moving || v->failed)
-        n += snprintf(v->line + n, sizeof v->line - (size_t)n, " (%s)", update);
-    size_t left = sizeof v->line - (size_t)n;
-    if (running != wanted && why)
-        snprintf(v->line + n, left, ": task %s.%lld: %s", name, (long long)int_at(why, "Slot", 0),
-                 str_at(why, "Status.Err"));
-    else if (running != wanted && busy)
-        snprintf(v->line + n, left, ": task %s.%lld: %s", name, (long long)int_at(busy, "Slot", 0),
-                 str_at(busy, "Status.State"));
+        len += snprintf(v->line + len, sizeof v->line - (size_t)len, " (%s)", update);
+    size_t left = sizeof v->line - (size_t)len;
+    if (n.running != wanted && n.why)
+        snprintf(v->line + len, left, ": task %s.%lld: %s", name, (long long)int_at(n.why, "Slot", 0),
+                 str_at(n.why, "Status.Err"));
+    else if (n.running != wanted && n.busy)
+        snprintf(v->line + len, left, ": task %s.%lld: %s", name, (long long)int_at(n.busy, "Slot", 0),
+                 str_at(n.busy, "Status.State"));
     if (v->failed)
         snprintf(v->reason, sizeof v->reason, "the update of service %s stopped (%s): %s", name, update,
                  str_at(service, "UpdateStatus.Message"));
     else if (v->back)
         snprintf(v->reason, sizeof v->reason, "the update of service %s failed and was rolled back: %s", name,
                  str_at(service, "UpdateStatus.Message"));
+    if (n.running < wanted)
+        judge_stuck(v, &n, tasks, name);
 }
 
 struct watched {
     const char *id;
     struct converge_view view;
     char shown[400];
-    int64_t steady_since;
+    int64_t steady_since, waits_since;
     bool updating;    /* was seen going forward: a way back is a failure then */
-    char reason[300]; /* of the way back, from when it began */
+    char reason[400]; /* of the way back, from when it began */
 };
 struct wait { struct cli *c; struct watched *w; unsigned n; bool drawn; int64_t lost_since; };
 
@@ -164,6 +206,10 @@ static int judge(struct wait *wt, struct val_doc *services, struct val_doc *task
             w->steady_since = 0;
         else if (!w->steady_since)
             w->steady_since = now;
+        if (!w->view.waits)
+            w->waits_since = 0;
+        else if (!w->waits_since)
+            w->waits_since = now;
         w->updating |= w->view.updating;
         if (w->view.back && !w->reason[0])
             memcpy(w->reason, w->view.reason, sizeof w->reason);
@@ -175,6 +221,10 @@ static int judge(struct wait *wt, struct val_doc *services, struct val_doc *task
     draw(wt);
     for (unsigned i = 0; i < wt->n; i++)
         if (wt->w[i].view.failed)
+            return err_set(e, E_CONFLICT, "%s", wt->w[i].view.reason);
+    for (unsigned i = 0; i < wt->n; i++)
+        if ((wt->w[i].view.waits && now - wt->w[i].waits_since >= WAITS_MS * MS_NS) ||
+            wt->w[i].view.refusals >= REFUSALS_MAX)
             return err_set(e, E_CONFLICT, "%s", wt->w[i].view.reason);
     for (unsigned i = 0; !left && i < wt->n; i++)
         if (wt->w[i].view.back && wt->w[i].updating)

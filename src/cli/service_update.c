@@ -94,6 +94,19 @@ static void default_name(struct service_spec *s)
     str_set(&s->name, name);
 }
 
+/* A service that cannot run is not left behind; who wants it to wait for better days says --detach. */
+static int take_back(struct cli *c, const char *id, struct err *e)
+{
+    struct err second = { 0 };
+    AUTO_FREE char *path = xasprintf("/services/%s", id);
+    int rc = cli_call(c, "DELETE", path, NULL, NULL, &second);
+    char why[sizeof e->text];
+    memcpy(why, e->text, sizeof why);
+    c->refused = true;
+    return err_set(e, e->code, "%.400s; %s", why, rc == 0 ? "the service was removed again: change it, or let it wait with --detach"
+                                                         : "the service is still there");
+}
+
 static int cmd_create(struct cli *c, struct err *e)
 {
     struct service_spec s = { 0 };
@@ -120,6 +133,8 @@ static int cmd_create(struct cli *c, struct err *e)
             fprintf(c->err, "Warning: %s\n", str_at(val_root(d), "Warning"));
         fprintf(c->out, "%s\n", id);
         rc = wait_for(c, id, e);
+        if (rc < 0)
+            rc = take_back(c, id, e);
     }
     val_doc_free(d);
     return rc;

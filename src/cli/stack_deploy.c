@@ -86,8 +86,8 @@ static int check_external(struct cli *c, const char *kind, const char *what, con
         struct val_doc *d;
         int rc = get_named(c, kind, names->v[i], &d, e);
         if (rc == 0 && !d)
-            rc = err_set(e, E_NOT_FOUND, "the external %s %s does not exist; make it first with `shoal %s create`",
-                         what, names->v[i], what);
+            rc = err_set(e, E_NOT_FOUND, "the external %s %s does not exist; make it first with `shoal %s create %s%s`",
+                         what, names->v[i], what, names->v[i], strcmp(what, "network") ? " FILE" : "");
         val_doc_free(d);
         if (rc < 0)
             return rc;
@@ -95,9 +95,18 @@ static int check_external(struct cli *c, const char *kind, const char *what, con
     return 0;
 }
 
-static int deploy_networks(struct deploy *d, struct err *e)
+/* All of them before anything is made: a file that cannot be deployed leaves nothing behind. */
+static int check_externals(struct deploy *d, struct err *e)
 {
     int rc = check_external(d->c, "networks", "network", &d->stack.external_networks, e);
+    if (rc == 0)
+        rc = check_external(d->c, "secrets", "secret", &d->stack.external_secrets, e);
+    return rc == 0 ? check_external(d->c, "configs", "config", &d->stack.external_configs, e) : rc;
+}
+
+static int deploy_networks(struct deploy *d, struct err *e)
+{
+    int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < d->stack.networks.n; i++) {
         struct network *n = &d->stack.networks.v[i];
         struct val_doc *old;
@@ -165,9 +174,7 @@ static int deploy_data(struct deploy *d, const char *kind, const char *what, con
 static int deploy_files(struct deploy *d, struct err *e)
 {
     struct stack *s = &d->stack;
-    int rc = check_external(d->c, "secrets", "secret", &s->external_secrets, e);
-    if (rc == 0)
-        rc = check_external(d->c, "configs", "config", &s->external_configs, e);
+    int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < s->secrets.n; i++)
         rc = deploy_data(d, "secrets", "secret", s->secrets.v[i].name, &s->secrets.v[i].labels,
                          &s->secrets.v[i].data, e);
@@ -260,6 +267,8 @@ int cmd_stack_deploy(struct cli *c, struct err *e)
 {
     struct deploy d = { .c = c };
     int rc = load(&d, e);
+    if (rc == 0)
+        rc = check_externals(&d, e);
     if (rc == 0)
         rc = deploy_networks(&d, e);
     if (rc == 0)

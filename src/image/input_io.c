@@ -129,8 +129,6 @@ static void input_done(void *arg)
     s->sweep_wanted = true;
     if (in->code == 0)
         in->code = image_store_commit(s, &in->loaded, &names, &in->e);
-    if (in->code < 0)
-        err_wrap(&in->e, in->import ? "import" : "load");
     image_input_done_fn *done = in->done;
     void *done_arg = in->arg;
     struct err e = in->e;

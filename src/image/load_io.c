@@ -159,8 +159,10 @@ static int spread(struct loader *ld, const char *path, struct err *e)
     archive_read_support_filter_gzip(a);
     archive_read_support_filter_zstd(a);
     archive_read_support_format_tar(a);
+    if (r == 0 && st.st_size == 0)
+        r = err_set(e, E_INVALID, "the archive is empty; make it with `docker save`");
     if (r == 0 && archive_read_open_filename(a, path, CHUNK) != ARCHIVE_OK)
-        r = err_set(e, E_INVALID, "not a tar archive: %.200s", archive_error_string(a));
+        r = err_set(e, E_INVALID, "not a tar archive (%.200s); make it with `docker save`", archive_error_string(a));
     while (r == 0 && (code = archive_read_next_header(a, &entry)) != ARCHIVE_EOF) {
         if (code != ARCHIVE_OK && code != ARCHIVE_WARN)
             r = err_set(e, E_INVALID, "not a whole tar archive: %.200s", archive_error_string(a));

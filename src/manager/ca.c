@@ -144,7 +144,7 @@ void manager_join(struct manager *m, const struct join_request *req, const char 
                    crypto_equal(req->token, c->tokens->manager, strlen(c->tokens->manager));
     if (!worker && !manager) {
         refuse(done, arg, E_DENIED, "the join token is not valid (rotated or mistyped); get the present "
-               "one with 'shoal swarm join-token worker' on a manager");
+               "one with `shoal join-token worker` on a manager");
         return;
     }
     if (req->sign_key.n != 32 || req->tunnel_key.n != 32) {

@@ -11,7 +11,8 @@ static int resolve_networks(const struct store *s, struct service_spec *spec, st
         const void *found;
         int r = store_lookup(s, TABLE_NETWORK, ref->target, &found, e);
         if (r < 0)
-            return err_wrap(e, "TaskTemplate.Networks[%u]", i);
+            return err_set(e, -r, "TaskTemplate.Networks[%u]: network %.100s not found; make it with `shoal network create "
+                           "%.100s`", i, ref->target, ref->target);
         const struct network *net = found;
         if (net->ingress)
             return err_set(e, E_INVALID, "TaskTemplate.Networks[%u]: the ingress network is for published "

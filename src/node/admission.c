@@ -283,7 +283,11 @@ static void join_next(void *arg)
     j->link = NULL;
     if (j->next >= j->addrs.n) {
         struct err e;
-        err_set(&e, E_UNAVAILABLE, "cannot join by %s: %s; check that a manager runs there and that TCP port 2377 and UDP "
+        if (j->last.code == E_DENIED)
+            err_set(&e, E_DENIED, "cannot join by %s: %.300s; give the address of the token's own cluster, or its token by "
+                    "`shoal join-token worker` there", j->addrs.n ? j->addrs.v[j->addrs.n - 1] : "", j->last.text);
+        else
+            err_set(&e, E_UNAVAILABLE, "cannot join by %s: %s; check that a manager runs there and that TCP port 2377 and UDP "
                 "ports 7946 and 4789 are open between the machines", j->addrs.n ? j->addrs.v[j->addrs.n - 1] : "no address",
                 j->last.code ? j->last.text : "no answer");
         join_end(j, &e);

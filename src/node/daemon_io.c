@@ -1,5 +1,6 @@
 /* `shoal daemon`: flags, folders, the parts in their order, signals. Its end leaves containers and tunnel alone. */
 #include "node_internal.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <shoal/base/crypto.h>
@@ -271,6 +272,36 @@ static int run(struct daemon *d, const char *api_path, bool only_clean, struct e
     return r;
 }
 
+static bool is_address(const char *s)
+{
+    struct in6_addr a;
+    return inet_pton(AF_INET, s, &a) == 1 || inet_pton(AF_INET6, s, &a) == 1;
+}
+
+static bool is_host_port(const char *s)
+{
+    const char *colon = strrchr(s, ':');
+    uint64_t port;
+    return s[strcspn(s, " \t/@")] == '\0' && *s && (!colon || s[0] == '[' || (colon > s && str_u64(colon + 1, 1, 65535, &port)));
+}
+
+static int check_flags(const struct flags *f, struct err *e)
+{
+    if (f->level && log_level_from_name(f->level) < 0)
+        return err_set(e, E_INVALID, "--log-level: \"%s\" is none of error, warn, info, debug", f->level);
+    if (f->root[0] != '/' || f->run[0] != '/')
+        return err_set(e, E_INVALID, "--root and --run must be absolute paths");
+    if (f->api && !str_starts(f->api, "unix:///"))
+        return err_set(e, E_INVALID, "--api: \"%s\" must be like unix:///PATH", f->api);
+    if (f->listen && !is_address(f->listen))
+        return err_set(e, E_INVALID, "--listen: \"%s\" is no address; give one of this machine's, as in --listen 10.0.0.1",
+                       f->listen);
+    for (unsigned i = 0; i < f->n_insecure; i++)
+        if (!is_host_port(f->insecure[i]))
+            return err_set(e, E_INVALID, "--insecure-registry: \"%s\" must be HOST:PORT", f->insecure[i]);
+    return geteuid() ? err_set(e, E_DENIED, "containers and networks need root; run it with sudo") : 0;
+}
+
 int daemon_main(int argc, char **argv)
 {
     static struct daemon d;
@@ -282,14 +313,8 @@ int daemon_main(int argc, char **argv)
         return 0;
     }
     int r = parse(argc, argv, &f, &e);
-    if (r == 0 && f.level && log_level_from_name(f.level) < 0)
-        r = err_set(&e, E_INVALID, "--log-level: \"%s\" is none of error, warn, info, debug", f.level);
-    if (r == 0 && (f.root[0] != '/' || f.run[0] != '/'))
-        r = err_set(&e, E_INVALID, "--root and --run must be absolute paths");
-    if (r == 0 && f.api && !str_starts(f.api, "unix:///"))
-        r = err_set(&e, E_INVALID, "--api: \"%s\" must be like unix:///PATH", f.api);
-    if (r == 0 && geteuid() != 0)
-        r = err_set(&e, E_DENIED, "containers and networks need root; run it with sudo");
+    if (r == 0)
+        r = check_flags(&f, &e);
     if (r < 0) {
         fprintf(stderr, "shoal daemon: %s\n", e.text);
         return err_exit_status(r);

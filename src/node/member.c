@@ -183,6 +183,11 @@ static int start_gossip(struct daemon *d, struct err *e)
     struct gossip_hooks hooks = { .arg = d, .state = gossip_changed };
     crypto_random(&seed, sizeof seed);
     int r = gossip_open(&d->gossip, d->loop, &cfg, NULL, 0, &hooks, seed, e);
+    if (r < 0) {
+        char why[sizeof e->text];
+        memcpy(why, e->text, sizeof why);
+        err_set(e, e->code, "%.300s; free it, or start the daemon with another --listen or --gossip-port", why);
+    }
     if (r == 0)
         gossip_members(d);
     return r;

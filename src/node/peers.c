@@ -418,7 +418,9 @@ int peers_open(struct daemon *d, struct err *e)
     if (r < 0) {
         map_done(&ps->peers);
         free(ps);
-        return err_wrap(e, "control port %u", d->cfg.control_port);
+        char why[sizeof e->text];
+        memcpy(why, e->text, sizeof why);
+        return err_set(e, e->code, "%.300s; free it, or start the daemon with another --listen or --control-port", why);
     }
     d->peers = ps;
     peers_update(ps);

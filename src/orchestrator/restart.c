@@ -2,6 +2,8 @@
  * once. The replacement waits in READY (image pulled) until its delay is over and its predecessor gone. */
 #include "slot.h"
 
+#define REJECTED_DELAY_NS INT64_C(1000000000) /* at least, even if the policy says 0 */
+
 static bool failed(const struct task *t)
 {
     return t->status.state == TASK_FAILED || t->status.state == TASK_REJECTED ||
@@ -88,5 +90,12 @@ void restart_slot(struct orchestrator_pass *p, const struct service *svc, const 
     bool ended_itself = task_state_is_final(newest->status.state) &&
                         newest->status.state != TASK_SHUTDOWN && !task_is_lost(p->store, newest);
     int64_t not_before = ended_itself ? newest->status.timestamp + policy.delay : 0;
+    if (newest->status.state == TASK_REJECTED) { /* its replacement would be refused at once, over and over */
+        not_before = newest->status.timestamp + MAX(policy.delay, REJECTED_DELAY_NS);
+        if (not_before > p->now_ns) {
+            pass_due(p, not_before);
+            return;
+        }
+    }
     task_make(p, svc, slot, TASK_READY, not_before);
 }

@@ -45,7 +45,7 @@ int stack_port_parse(const char *s, struct rec_list *ports, struct err *e)
                        inside);
     if (!parse_range(inside, &target) || (colon && text[0] && !parse_range(text, &published)))
         return err_set(e, E_INVALID, "\"%.60s\" is not a port like 80, 8080:80, 8000-8010:8000-8010 or "
-                       "53:53/udp", s);
+                       "53:53/udp, with numbers between 1 and 65535", s);
     if (published.first && published.last - published.first != target.last - target.first)
         return err_set(e, E_INVALID, "\"%.60s\" has ranges of different lengths", s);
     if (target.last - target.first >= MAX_PORTS)
@@ -63,7 +63,9 @@ static int long_port(struct load *l, const struct val *v, struct rec_list *ports
 {
     struct port p = { 0 };
     AUTO_FREE char *published = NULL;
-    int rc = get_u64(l, v, "target", 65535, &p.target);
+    int64_t target = 0;
+    int rc = get_i64(l, v, "target", 1, 65535, &target);
+    p.target = (uint64_t)target;
     if (rc == 0)
         rc = get_text(l, v, "published", &published);
     if (rc == 0)

@@ -57,9 +57,9 @@ static int check_change(const struct store *s, const struct parsed_change *all, 
             if (all[j].op == STORE_DELETE && all[j].table == c->table && !strcmp(all[j].id, same->id))
                 return 0;
         if (c->table == TABLE_NETWORK)
-            return err_set(e, E_EXISTS, "network with name %s already exists", name);
-        return err_set(e, E_EXISTS,
-                       "name conflicts with an existing object: %s %s already exists", word, name);
+            return err_set(e, E_EXISTS, "network with name %s already exists; remove it or take another name", name);
+        return err_set(e, E_EXISTS, "name conflicts with an existing object: %s %s already exists; "
+                       "remove it or take another name", word, name);
     }
     if (name && c->table != TABLE_NODE)
         for (uint32_t j = 0; j < i; j++)

@@ -64,7 +64,7 @@ static void values_are_checked(void **state)
     assert_int_equal(cli_num(&c, "limit-memory", 0), 64 << 20);
     assert_int_equal(cli_num(&c, "update-delay", 0), INT64_C(90000000000));
     wrong("shoal service update --update-order last web",
-          "--update-order last: must be stop-first|start-first; see `shoal service update --help`");
+          "--update-order last: must be stop-first or start-first; see `shoal service update --help`");
     wrong("shoal service update --replicas many web",
           "--replicas many: must be a whole number; see `shoal service update --help`");
     wrong("shoal service update --update-max-failure-ratio 1.5 web",

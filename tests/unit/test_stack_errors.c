@@ -69,7 +69,7 @@ static const struct bad_case service_cases[] = {
     { "mem_limit: 1g", WEB "mem_limit: write deploy.resources.limits.memory", E_UNSUPPORTED },
     { "ports: 80", WEB "ports: expected a list, found a number", 0 },
     { "ports: [\"x:80\"]", WEB "ports[0]: \"x:80\" is not a port like 80, 8080:80, 8000-8010:8000-8010 or "
-                           "53:53/udp", 0 },
+                           "53:53/udp, with numbers between 1 and 65535", 0 },
     { "ports: [\"127.0.0.1:8080:80\"]", WEB "ports[0]: \"127.0.0.1:8080:80\" names a host address; shoal "
       "publishes on every node, so write \"8080:80\"", E_UNSUPPORTED },
     { "ports: [\"127.0.0.1::80\"]", WEB "ports[0]: \"127.0.0.1::80\" names a host address; shoal "
@@ -77,7 +77,7 @@ static const struct bad_case service_cases[] = {
     { "ports: [\"80-82:80-81\"]", WEB "ports[0]: \"80-82:80-81\" has ranges of different lengths", 0 },
     { "ports: [\"80/xyz\"]", WEB "ports[0]: \"xyz\" is not a protocol; write tcp, udp or sctp", 0 },
     { "ports: [70000]", WEB "ports[0]: \"70000\" is not a port like 80, 8080:80, 8000-8010:8000-8010 or "
-                        "53:53/udp", 0 },
+                        "53:53/udp, with numbers between 1 and 65535", 0 },
     { "ports: [{published: 80}]", WEB "ports[0]: target: is required", 0 },
     { "ports: [{target: 80, host_ip: 1.2.3.4}]", WEB "ports[0].host_ip: shoal publishes on every node; "
       "remove it", E_UNSUPPORTED },
@@ -235,7 +235,7 @@ static void test_second_file(void **state)
     assert_string_equal(e.text, "prod.yaml:4: services.a.prots: unknown key; did you mean \"ports\"?");
     assert_int_equal(load("st", 2, late, &e), -E_INVALID);
     assert_string_equal(e.text, "prod.yaml:5: services.a.ports[1]: \"1:x\" is not a port like 80, 8080:80, "
-                                "8000-8010:8000-8010 or 53:53/udp");
+                                "8000-8010:8000-8010 or 53:53/udp, with numbers between 1 and 65535");
     assert_int_equal(load("st", 2, first, &e), -E_INVALID);
     assert_non_null(strstr(e.text, "web.yaml:4: services.a.ports[0]: "));
 }

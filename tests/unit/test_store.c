@@ -31,7 +31,8 @@ static void preconditions_refuse_the_whole_transaction(void **state)
     assert_int_equal(change(&p, STORE_CREATE, make_secret("a", "one"), &e), 0);
     assert_int_equal(change(&p, STORE_CREATE, make_secret("a", "two"), &e), -E_EXISTS);
     assert_int_equal(change(&p, STORE_CREATE, make_secret("b", "one"), &e), -E_EXISTS);
-    assert_string_equal(e.text, "name conflicts with an existing object: secret one already exists");
+    assert_string_equal(e.text, "name conflicts with an existing object: secret one already exists; "
+                                "remove it or take another name");
     assert_int_equal(change(&p, STORE_UPDATE, make_secret("c", "three"), &e), -E_NOT_FOUND);
     assert_int_equal(change(&p, STORE_UPDATE, make_secret("a", "one"), &e), -E_STALE); /* version 0 */
 
