@@ -75,6 +75,7 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e) must_check; /
 void cli_clear(struct cli *c);
 const struct cli_command *cli_find(char **argv, int argc, int *ret_used);
 void cli_help(FILE *f, const struct cli_command *cmd);
+const char *cli_kind_word(enum cli_kind k); /* "duration"; "" for a switch */
 bool cli_group_help(FILE *f, const char *words); /* "": all; false: no such group */
 bool cli_has(const struct cli *c, const char *flag); /* given on the command line */
 const char *cli_str(const struct cli *c, const char *flag); /* NULL: not given */
@@ -88,7 +89,18 @@ int cli_main(int argc, char **argv); /* run.c */
 
 /* ---- complete.c ---- */
 int cmd_completion(struct cli *c, struct err *e);
+/* Candidates for the last of the words; what the scripts of cmd_completion ask. */
+void complete_line(struct cli *c, int argc, char **argv);
+/* ---- man.c ---- */
 int cmd_man(struct cli *c, struct err *e);
+extern const char *cli_daemon_usage; /* what `shoal daemon --help` prints; main.c sets it */
+/* Each "--flag VALUE  text" line of a usage text; value is empty when there is none. */
+typedef void usage_flag_fn(void *arg, const char *flag, const char *value, const char *text);
+void usage_flags(const char *usage, usage_flag_fn *fn, void *arg);
+/* ---- start_io.c ---- */
+/* Starts the daemon at the default socket when none answers there, and says so. 0 also when that is not its
+ * business: the next call to the daemon tells. */
+int start_daemon(struct cli *c, struct err *e) must_check;
 
 /* ---- client_io.c ---- */
 /* One request, whole reply. ret may be NULL; *ret is NULL for an empty reply. Status >= 400 is an error whose

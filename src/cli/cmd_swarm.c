@@ -97,7 +97,9 @@ static int cmd_init(struct cli *c, struct err *e)
         val_set(d, m, "SubnetSize", val_int(d, cli_num(c, "default-addr-pool-mask-length", 24)));
     sb_init(&body, 0);
     json_write(&body, m, 0);
-    int rc = cli_call(c, "POST", "/swarm/init", body.s, &id, e);
+    int rc = start_daemon(c, e);
+    if (rc == 0)
+        rc = cli_call(c, "POST", "/swarm/init", body.s, &id, e);
     if (rc == 0)
         rc = cli_get(c, &swarm, e, "/swarm");
     if (rc == 0) {
@@ -127,7 +129,9 @@ static int cmd_join(struct cli *c, struct err *e)
     sb_init(&body, 0);
     json_write(&body, m, 0);
     val_doc_free(d);
-    int rc = cli_call(c, "POST", "/swarm/join", body.s, NULL, e);
+    int rc = start_daemon(c, e);
+    if (rc == 0)
+        rc = cli_call(c, "POST", "/swarm/join", body.s, NULL, e);
     if (rc == 0)
         rc = cli_get(c, &info, e, "/info");
     if (rc == 0)

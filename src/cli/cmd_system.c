@@ -109,7 +109,7 @@ static int cmd_version(struct cli *c, struct err *e)
 const struct cli_command system_commands[] = {
     { "info", "", "Show this node and its place in the cluster", format_flags, "shoal info", cmd_info, 0, 0, 0 },
     { "version", "", "Show the versions of client and daemon", format_flags, "shoal version", cmd_version, 0, 0, 0 },
-    { "completion", "bash", "Print what makes the shell complete commands and flags", NULL,
+    { "completion", "bash|zsh|fish", "Print what makes the shell complete commands and flags", NULL,
       "source <(shoal completion bash)", cmd_completion, 1, 1, 0 },
     { "man", "", "Print the manual page", NULL, "shoal man | man -l -", cmd_man, 0, 0, 0 },
     { 0 },

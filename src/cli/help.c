@@ -6,6 +6,11 @@ static const char *const kind_words[] = { [CLI_BOOL] = "",           [CLI_STR] =
                                           [CLI_BYTES] = "bytes",     [CLI_CPUS] = "decimal",
                                           [CLI_RATIO] = "float" };
 
+const char *cli_kind_word(enum cli_kind k)
+{
+    return kind_words[k];
+}
+
 static void flag_line(FILE *f, const struct cli_flag *flag, int width)
 {
     char name[80], letter[8] = "   ";

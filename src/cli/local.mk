@@ -17,6 +17,7 @@ libcli_a_SOURCES = \
 	src/cli/frames.c \
 	src/cli/help.c \
 	src/cli/logs.c \
+	src/cli/man.c \
 	src/cli/names.c \
 	src/cli/run.c \
 	src/cli/service_flags.c \
@@ -26,8 +27,33 @@ libcli_a_SOURCES = \
 	src/cli/services.c \
 	src/cli/session_io.c \
 	src/cli/stack_deploy.c \
+	src/cli/start_io.c \
 	src/cli/table.c \
 	src/cli/tasks.c \
 	src/cli/term_io.c \
 	src/cli/units.c \
 	src/cli/cli.h
+
+# ---- installed beside the program, which prints them; the systemd unit is made from a template ----
+nodist_man_MANS = src/cli/shoal.1
+bashcompletiondir = $(datadir)/bash-completion/completions
+zshcompletiondir = $(datadir)/zsh/site-functions
+fishcompletiondir = $(datadir)/fish/vendor_completions.d
+nodist_bashcompletion_DATA = src/cli/completion/shoal
+nodist_zshcompletion_DATA = src/cli/completion/_shoal
+nodist_fishcompletion_DATA = src/cli/completion/shoal.fish
+nodist_systemdsystemunit_DATA = src/cli/shoal.service
+EXTRA_DIST += src/cli/shoal.service.in
+CLEANFILES += $(nodist_man_MANS) $(nodist_bashcompletion_DATA) $(nodist_zshcompletion_DATA) \
+	$(nodist_fishcompletion_DATA) $(nodist_systemdsystemunit_DATA)
+printed = $(MKDIR_P) $(@D) && ./shoal$(EXEEXT) $$what >$@.tmp && mv $@.tmp $@
+src/cli/shoal.1: shoal$(EXEEXT)
+	$(AM_V_GEN)what=man; $(printed)
+src/cli/completion/shoal: shoal$(EXEEXT)
+	$(AM_V_GEN)what="completion bash"; $(printed)
+src/cli/completion/_shoal: shoal$(EXEEXT)
+	$(AM_V_GEN)what="completion zsh"; $(printed)
+src/cli/completion/shoal.fish: shoal$(EXEEXT)
+	$(AM_V_GEN)what="completion fish"; $(printed)
+src/cli/shoal.service: src/cli/shoal.service.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && sed 's|@bindir[@]|$(bindir)|' $(srcdir)/src/cli/shoal.service.in >$@.tmp && mv $@.tmp $@

@@ -29,6 +29,8 @@ static bool help_asked(FILE *out, int argc, char **argv, int *ret_status)
     if (argc <= 1 || is_help(argv[start]) || !strcmp(argv[start], "help")) {
         if (argc > start + 1 && argv[start][0] == 'h') { /* help WORDS */
             const struct cli_command *k = cli_find(argv + start + 1, argc - start - 1, &used);
+            if (!strcmp(argv[start + 1], "daemon"))
+                return fputs(cli_daemon_usage, out) >= 0;
             if (k)
                 cli_help(out, k);
             return k || cli_group_help(out, argv[start + 1]);
@@ -67,6 +69,12 @@ int cli_main(int argc, char **argv)
     struct err e = { 0 };
     int status;
     crypto_init();
+    if (argc > 1 && !strcmp(argv[1], "__complete")) {
+        default_host(&c);
+        complete_line(&c, argc - 2, argv + 2);
+        cli_clear(&c);
+        return 0;
+    }
     if (help_asked(stdout, argc, argv, &status))
         return status;
     int rc = cli_parse(&c, argc, argv, &e);

@@ -14,22 +14,23 @@
 
 LOG_MODULE("daemon");
 
-static const char usage[] =
-    "Usage: shoal daemon [flags]\n\n"
+const char daemon_usage[] =
+    "Usage:  shoal daemon [OPTIONS]\n\n"
     "Runs the node: containers, networks, and its part in a cluster. Containers go on when it ends.\n\n"
-    "      --root DIR                    state that survives a reboot (default /var/lib/shoal)\n"
-    "      --run DIR                     state until the next reboot (default /run/shoal)\n"
-    "      --api unix://PATH             socket of the Docker Engine API (default RUN/shoal.sock)\n"
-    "      --listen ADDR                 address of the control, gossip and tunnel ports (default: all)\n"
-    "      --control-port N              TCP, between nodes (default 2377)\n"
-    "      --gossip-port N               UDP (default 7946)\n"
-    "      --tunnel-port N               UDP (default 4789)\n"
-    "      --insecure-registry HOST:PORT registry to speak plain HTTP to; repeatable\n"
-    "      --down-after DURATION_MS      silence after which a node's tasks move (default 2000)\n"
-    "      --log-level LEVEL             error, warn, info or debug (default info)\n"
-    "      --clean                       take down what this node left on the machine (containers, networks,\n"
-    "                                    tunnel, ROOT and RUN) and end; the node must not run\n\n"
-    "Example: shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
+    "Options:\n"
+    "      --root DIR                      State that survives a reboot (default /var/lib/shoal)\n"
+    "      --run DIR                       State until the next reboot (default /run/shoal)\n"
+    "      --api unix://PATH               Socket of the Docker Engine API (default RUN/shoal.sock)\n"
+    "      --listen ADDR                   Address of the control, gossip and tunnel ports (default: all)\n"
+    "      --control-port N                TCP, between nodes (default 2377)\n"
+    "      --gossip-port N                 UDP (default 7946)\n"
+    "      --tunnel-port N                 UDP (default 4789)\n"
+    "      --insecure-registry HOST:PORT   Registry to speak plain HTTP to; repeatable\n"
+    "      --down-after DURATION_MS        Silence after which a node's tasks move (default 2000)\n"
+    "      --log-level LEVEL               Error, warn, info or debug (default info)\n"
+    "      --clean                         Take down what this node left on the machine (containers, networks,\n"
+    "                                      tunnel, ROOT and RUN) and end; the node must not run\n\n"
+    "Example:\n  shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
 
 struct flags { const char *root, *run, *api, *listen, *level; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
 
@@ -257,7 +258,9 @@ static int run(struct daemon *d, const char *api_path, bool only_clean, struct e
         struct loop_signal *term = loop_signal_add(d->loop, SIGTERM, (loop_fn *)loop_stop, d->loop);
         struct loop_signal *intr = loop_signal_add(d->loop, SIGINT, (loop_fn *)loop_stop, d->loop);
         log_info("shoal %s serves %s", SHOAL_VERSION, api_path);
+        notify_service_manager("READY=1");
         loop_run(d->loop);
+        notify_service_manager("STOPPING=1");
         log_info("ends; containers and networks go on");
         loop_signal_remove(term);
         loop_signal_remove(intr);
@@ -308,10 +311,11 @@ int daemon_main(int argc, char **argv)
     struct flags f = { .root = "/var/lib/shoal", .run = "/run/shoal", .control = 2377, .gossip = 7946, .tunnel = 4789 };
     struct err e = { 0 };
     static char exe[4096];
-    if (argc == 2 && (str_equal(argv[1], "--help") || str_equal(argv[1], "-h"))) {
-        fputs(usage, stdout);
-        return 0;
-    }
+    for (int i = 1; i < argc; i++)
+        if (str_equal(argv[i], "--help") || str_equal(argv[i], "-h")) {
+            fputs(daemon_usage, stdout);
+            return 0;
+        }
     int r = parse(argc, argv, &f, &e);
     if (r == 0)
         r = check_flags(&f, &e);

@@ -5,5 +5,6 @@ libnode_a_SOURCES = \
 	src/node/describe_io.c \
 	src/node/identity_io.c \
 	src/node/member.c \
+	src/node/notify_io.c \
 	src/node/peers.c \
 	src/node/node_internal.h

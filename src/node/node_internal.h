@@ -95,4 +95,7 @@ enum { CHANNEL_API = 1 };
 int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
                         struct err *e) must_check;
 
+/* ---- notify_io.c ---- */
+void notify_service_manager(const char *state); /* "READY=1"; nothing when none asked for it */
+
 #endif

@@ -129,22 +129,94 @@ static void every_command_has_help_with_an_example(void **state)
     assert_false(cli_group_help(stdout, "nothing"));
 }
 
-static void completion_and_man_have_every_flag(void **state)
+/* What is printed for the words; the words of `line` are split at blanks, a last blank begins an empty word. */
+static char *completed(const char *line)
 {
-    static const char *const lines[] = { "shoal completion bash", "shoal man" };
-    for (unsigned i = 0; i < 2; i++) {
+    char *words[16], *text = NULL, *copy = xstrdup(line), *p = copy;
+    size_t size;
+    int n = 0;
+    for (words[n++] = p; (p = strchr(p, ' ')); words[n++] = p)
+        *p++ = '\0';
+    cli_clear(&c);
+    c.host = xstrdup("/nonexistent/shoal.sock");
+    c.out = open_memstream(&text, &size);
+    complete_line(&c, n, words);
+    fclose(c.out);
+    free(copy);
+    return text;
+}
+
+static void words_are_completed(void **state)
+{
+    static const struct { const char *line, *has, *lacks; } cases[] = {
+        { "", "service\tCommands for services\n", "create\t" },
+        { "ser", "service\t", "node\t" },
+        { "service ", "rollback\t", "init\t" },
+        { "service cr", "create\tCreate a service\n", "update\t" },
+        { "-H unix:///x.sock service cr", "create\t", "service\t" },
+        { "--host unix:///x.sock --he", "--help\t", "daemon" },
+        { "service create --update-max", "--update-max-failure-ratio\t", "--name" },
+        { "service create --update-failure-action ", "rollback\t", "--" },
+        { "service create --env-file ", ":files\n", "--" },
+        { "image load -qi ", ":files\n", "--" },
+        { "stack deploy -c a.yaml -", "--prune\t", ":files" },
+        { "exec -", "--tty\t", ":files" },
+        { "run --rm busybox ls -", "", "--" },
+        { "completion ", "bash\t\nzsh\t\nfish\t\n", "help" },
+        { "completion bash ", "", "zsh" },
+        { "config create site ", ":files\n", "--" },
+        { "config create ", "", ":files" },
+        { "help service ", "create\t", "init" },
+        { "nothing ", "", "\t" },
+        { "daemon --", "--root\tWhere\n", "--help" },
+    };
+    cli_daemon_usage = "Options:\n      --root DIR   Where\n";
+    for (unsigned i = 0; i < ARRAY_N(cases); i++) {
+        char *text = completed(cases[i].line);
+        if (!strstr(text, cases[i].has) || strstr(text, cases[i].lacks))
+            fail_msg("\"%s\" is completed to:\n%s", cases[i].line, text);
+        free(text);
+    }
+}
+
+static void man_and_scripts(void **state)
+{
+    static const struct { const char *line, *has; } cases[] = {
+        { "shoal man", "\\-\\-update\\-max\\-failure\\-ratio" },
+        { "shoal man", ".SS shoal service create" },
+        { "shoal man", ".B \\-\\-root \\fIDIR\\fR\nWhere\n" },
+        { "shoal completion bash", "__complete" },
+        { "shoal completion zsh", "#compdef shoal\n" },
+        { "shoal completion fish", "complete -c shoal" },
+    };
+    for (unsigned i = 0; i < ARRAY_N(cases); i++) {
         char *text = NULL;
         size_t size;
-        assert_int_equal(parse(lines[i]), 0);
+        assert_int_equal(parse(cases[i].line), 0);
         c.out = open_memstream(&text, &size);
         assert_int_equal(c.command->run(&c, &e), 0);
         fclose(c.out);
-        assert_non_null(strstr(text, "service create"));
-        assert_non_null(strstr(text, i ? "\\-\\-update\\-max\\-failure\\-ratio" : " --update-max-failure-ratio"));
+        assert_non_null(strstr(text, cases[i].has));
         free(text);
     }
-    assert_int_equal(parse("shoal completion fish"), 0);
+    assert_int_equal(parse("shoal completion tcsh"), 0);
     assert_int_equal(c.command->run(&c, &e), -E_INVALID);
+}
+
+static void usage_flag(void *arg, const char *flag, const char *value, const char *text)
+{
+    fprintf(arg, "[%s|%s|%s]", flag, value, text);
+}
+
+static void usage_text_is_read(void **state)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+    usage_flags("Usage: x\n\n  --a DIR  One\n  --b      Two lines,\n                         joined\n\nExample: --c\n", usage_flag, f);
+    fclose(f);
+    assert_string_equal(text, "[--a|DIR|One][--b||Two lines, joined]");
+    free(text);
 }
 
 static int end(void **state)
@@ -161,7 +233,9 @@ int main(void)
         cmocka_unit_test(errors_say_where_to_look),
         cmocka_unit_test(global_flags),
         cmocka_unit_test(every_command_has_help_with_an_example),
-        cmocka_unit_test(completion_and_man_have_every_flag),
+        cmocka_unit_test(words_are_completed),
+        cmocka_unit_test(man_and_scripts),
+        cmocka_unit_test(usage_text_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, end);
 }
