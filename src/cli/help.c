@@ -57,21 +57,38 @@ static bool first_of_group(const struct cli_command *k, size_t len)
     return false;
 }
 
+/* "ls, ps, inspect": the commands of a group. */
+static void group_line(FILE *f, const char *words, size_t len)
+{
+    const char *comma = "";
+    fprintf(f, "  %-12.*s ", (int)len, words);
+    for (unsigned g = 0; cli_groups[g]; g++)
+        for (const struct cli_command *k = cli_groups[g]; k->words; k++)
+            if (!strncmp(k->words, words, len) && k->words[len] == ' ') {
+                fprintf(f, "%s%s", comma, k->words + len + 1);
+                comma = ", ";
+            }
+    fputc('\n', f);
+}
+
 static void help_all(FILE *f)
 {
     fputs("Usage:  shoal [OPTIONS] COMMAND\n\nRuns services on a cluster of machines.\n\nCommands:\n", f);
     for (unsigned g = 0; cli_groups[g]; g++)
+        for (const struct cli_command *k = cli_groups[g]; k->words; k++)
+            if (!strchr(k->words, ' '))
+                fprintf(f, "  %-12s %s\n", k->words, k->summary);
+    fputs("  daemon       Run the node itself\n\nGroups of commands:\n", f);
+    for (unsigned g = 0; cli_groups[g]; g++)
         for (const struct cli_command *k = cli_groups[g]; k->words; k++) {
             size_t len = strcspn(k->words, " ");
-            if (!k->words[len])
-                fprintf(f, "  %-12s %s\n", k->words, k->summary);
-            else if (first_of_group(k, len))
-                fprintf(f, "  %-12.*s Group of commands, see `shoal %.*s --help`\n", (int)len, k->words, (int)len,
-                        k->words);
+            if (k->words[len] && first_of_group(k, len))
+                group_line(f, k->words, len);
         }
-    fputs("  daemon       Run the node itself\n\nOptions:\n", f);
+    fputs("\nOptions:\n", f);
     flag_lines(f, cli_global_flags);
-    fputs("\nExample:\n  shoal init && shoal stack deploy -c compose.yaml web && shoal service ls\n", f);
+    fputs("\n`shoal COMMAND --help` and `shoal GROUP COMMAND --help` say more.\n\nExample:\n"
+          "  shoal init && shoal stack deploy -c compose.yaml web && shoal service ls\n", f);
 }
 
 bool cli_group_help(FILE *f, const char *words)

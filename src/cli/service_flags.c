@@ -32,12 +32,12 @@
     { "update-failure-action", 0, CLI_STR, "When new tasks fail", "pause|continue|rollback" },                    \
     { "update-monitor", 0, CLI_DURATION, "Time a new task must live", NULL },                                     \
     { "update-max-failure-ratio", 0, CLI_RATIO, "Part of tasks that may fail", NULL },                            \
-    { "rollback-parallelism", 0, CLI_INT, "The same for a rollback", NULL },                                      \
-    { "rollback-delay", 0, CLI_DURATION, "", NULL },                                                              \
-    { "rollback-order", 0, CLI_STR, "", "stop-first|start-first" },                                               \
-    { "rollback-failure-action", 0, CLI_STR, "", "pause|continue" },                                              \
-    { "rollback-monitor", 0, CLI_DURATION, "", NULL },                                                            \
-    { "rollback-max-failure-ratio", 0, CLI_RATIO, "", NULL },                                                     \
+    { "rollback-parallelism", 0, CLI_INT, "Tasks rolled back at once; 0: all", NULL },                            \
+    { "rollback-delay", 0, CLI_DURATION, "Wait between batches of a rollback", NULL },                            \
+    { "rollback-order", 0, CLI_STR, "Which of old and new task goes first", "stop-first|start-first" },           \
+    { "rollback-failure-action", 0, CLI_STR, "When tasks fail in a rollback", "pause|continue" },                 \
+    { "rollback-monitor", 0, CLI_DURATION, "Time a task must live in a rollback", NULL },                         \
+    { "rollback-max-failure-ratio", 0, CLI_RATIO, "Part of tasks that may fail in it", NULL },                    \
     { "health-cmd", 0, CLI_STR, "Shell command that checks health", NULL },                                       \
     { "health-interval", 0, CLI_DURATION, "Time between checks", NULL },                                          \
     { "health-timeout", 0, CLI_DURATION, "Time a check may take", NULL },                                         \
