@@ -1,14 +1,20 @@
 /* Liveness: gossip is evidence, the log is the verdict. A node that gossip calls SUSPECT for down_after_ms
  * becomes DOWN by a committed change of its object; one that speaks to the leader and is not suspect becomes
  * READY. When more than a third of the nodes vanish together a partition is likelier than their death: the
- * verdicts are held back until gossip sees some again, or the loss has lasted ten times as long. */
+ * verdicts are held back until gossip sees some again, or the loss has lasted ten times as long.
+ * When all daemons start together (power is back, an upgrade everywhere) the first to lead must not judge those that
+ * are slower: a node it has not heard yet has until BOOT_MS after the start of this process. */
 #include "manager_internal.h"
 #include <shoal/base/file.h>
 
 LOG_MODULE("liveness");
 
+enum { BOOT_MS = 10000 };
+
 struct liveness {
     struct manager *m;
+    int64_t opened_ms;
+    struct map heard;    /* ids of nodes that spoke to this process as leader */
     struct map suspects; /* node id -> struct suspect */
     struct loop_timer *timer;
     bool leads;
@@ -25,6 +31,8 @@ struct liveness *liveness_new(struct manager *m)
     struct liveness *v = xnew(struct liveness);
     v->m = m;
     map_init(&v->suspects);
+    map_init(&v->heard);
+    v->opened_ms = loop_now_ms(m->loop);
     v->timer = loop_timer_new(m->loop, check, v);
     return v;
 }
@@ -36,6 +44,7 @@ void liveness_free(struct liveness *v)
     for (struct map_item *it = NULL; (it = map_next(&v->suspects, it));)
         free(it->value);
     map_done(&v->suspects);
+    map_done(&v->heard);
     loop_timer_free(v->timer);
     free(v);
 }
@@ -86,6 +95,8 @@ static void check(void *arg)
         if (!s || n->status.state == NODE_DOWN || !strcmp(n->id, v->m->node_id))
             continue;
         int64_t due = s->since_ms + wait - now;
+        if (!map_find(&v->heard, n->id))
+            due = MAX(due, v->opened_ms + BOOT_MS - now);
         if (due <= 0)
             propose_state(v, n, NODE_DOWN, "no answer to the other nodes");
         if (due > 0 && (next < 0 || due < next))
@@ -116,6 +127,8 @@ void liveness_lead(struct liveness *v, bool leads)
 
 void liveness_seen(struct liveness *v, const char *node_id)
 {
+    if (!map_find(&v->heard, node_id))
+        map_put(&v->heard, node_id, v);
     const struct node *n = store_find(v->m->store, TABLE_NODE, node_id);
     if (n && n->status.state != NODE_READY && !liveness_is_suspect(v, node_id))
         propose_state(v, n, NODE_READY, NULL);
