@@ -75,6 +75,12 @@ tests_unit_test_store_LDADD = $(CMOCKA_LIBS) $(f3_libs)
 check_PROGRAMS += tests/net/test_runtime
 tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime
 tests_net_test_runtime_LDADD = libruntime.a $(CMOCKA_LIBS) $(f1_libs)
+check_PROGRAMS += tests/net/test_runtime_io
+tests_net_test_runtime_io_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime
+tests_net_test_runtime_io_LDADD = libruntime.a $(CMOCKA_LIBS) $(f1_libs)
+check_PROGRAMS += tests/net/test_runtime_security
+tests_net_test_runtime_security_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime
+tests_net_test_runtime_security_LDADD = libruntime.a $(CMOCKA_LIBS) $(f1_libs)
 endif
 
 # ---- real system, root: programs of tests/run.d ----

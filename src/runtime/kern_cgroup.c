@@ -14,7 +14,7 @@
 
 #define ROOT "/sys/fs/cgroup"
 enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000 };
-static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer" };
+static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices" };
 
 static bool is_v2(void)
 {
@@ -94,7 +94,8 @@ static int create_v2(const char *parent, const struct container_spec *s, struct 
     }
     if (r == 0 && s->pids_limit)
         r = set(NULL, parent, s->id, "pids.max", s->pids_limit, e);
-    return r;
+    group_path(path, NULL, parent, s->id, NULL);
+    return r == 0 && !s->privileged ? devices_restrict_v2(path, e) : r;
 }
 
 static int need(const char *controller, const char *what, struct err *e)
@@ -121,6 +122,11 @@ static int create_v1(const char *parent, const struct container_spec *s, struct 
     }
     if (r == 0 && s->pids_limit && (r = need("pids", "process", e)) == 0)
         r = set("pids", parent, s->id, "pids.max", s->pids_limit, e);
+    if (r == 0 && !s->privileged && v1_has("devices")) {
+        char path[512];
+        group_path(path, "devices", parent, s->id, NULL);
+        r = devices_restrict_v1(path, e);
+    }
     return r;
 }
 

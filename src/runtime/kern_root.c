@@ -165,7 +165,7 @@ static int mount_overlay(const struct container_spec *s, const char *dir, struct
     return r;
 }
 
-static int setup_dev(const struct container_spec *s, int root, int pty_slave, struct err *e)
+static int setup_dev(const struct container_spec *s, int root, struct pty *t, struct err *e)
 {
     static const char *const nodes[] = { "null", "zero", "full", "random", "urandom", "tty" };
     static const struct { const char *to, *name; } links[] = {
@@ -194,8 +194,10 @@ static int setup_dev(const struct container_spec *s, int root, int pty_slave, st
     for (unsigned i = 0; i < ARRAY_N(links) && r == 0; i++)
         if (symlinkat(links[i].to, root, links[i].name) < 0 && errno != EEXIST)
             r = err_errno(e, errno, "link %s in the container", links[i].name);
-    if (r == 0 && pty_slave >= 0)
-        r = bind_fd(root, pty_slave, "/dev/console", TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+    if (r == 0 && t)
+        r = pty_open(t, root, e);
+    if (r == 0 && t)
+        r = bind_fd(root, t->slave, "/dev/console", TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
     return r;
 }
 
@@ -389,7 +391,7 @@ static int enter(const char *merged, bool read_only, struct err *e)
     return 0;
 }
 
-int root_setup(const struct container_spec *s, const char *dir, int pty_slave, struct err *e)
+int root_setup(const struct container_spec *s, const char *dir, struct pty *t, struct err *e)
 {
     AUTO_FREE char *merged = path_join(dir, "merged");
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
@@ -402,7 +404,7 @@ int root_setup(const struct container_spec *s, const char *dir, int pty_slave, s
         return err_errno(e, errno, "%s", merged);
     r = kernel_mounts(s, root, e);
     if (r == 0)
-        r = setup_dev(s, root, pty_slave, e);
+        r = setup_dev(s, root, t, e);
     for (uint32_t i = 0; i < s->mounts.n && r == 0; i++)
         r = user_mount(root, &s->mounts.v[i], e);
     if (r == 0)

@@ -2,6 +2,7 @@ noinst_LIBRARIES += libruntime.a
 libruntime_a_SOURCES = \
 	src/runtime/capability.c \
 	src/runtime/kern_cgroup.c \
+	src/runtime/kern_devices.c \
 	src/runtime/kern_seccomp.c \
 	src/runtime/logs_io.c \
 	src/runtime/runtime_io.c \
@@ -19,6 +20,7 @@ noinst_PROGRAMS += shoal-shim
 shoal_shim_SOURCES = \
 	src/runtime/capability.c \
 	src/runtime/kern_cgroup.c \
+	src/runtime/kern_devices.c \
 	src/runtime/kern_root.c \
 	src/runtime/log_io.c \
 	src/runtime/process_io.c \

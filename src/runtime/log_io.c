@@ -7,14 +7,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 16 << 10 };
+enum { LINE_MAX_BYTES = 16 << 10, BATCH_BYTES = 64 << 10 };
 
 struct log_file {
     char *path;
     int fd;
     int64_t max_bytes, max_files, bytes;
     struct sb partial[2]; /* stdout, stderr: a line not yet ended */
-    uint64_t n_lost;
+    struct sb out;        /* whole lines of one piece of output, written at once */
+    uint64_t n_out, n_lost;
 };
 
 static void open_file(struct log_file *f)
@@ -31,6 +32,7 @@ struct log_file *log_file_open(const char *dir, int64_t max_bytes, int64_t max_f
     f->max_files = max_files ? max_files : 2;
     sb_init(&f->partial[0], LINE_MAX_BYTES);
     sb_init(&f->partial[1], LINE_MAX_BYTES);
+    sb_init(&f->out, BATCH_BYTES + LINE_MAX_BYTES * 8);
     open_file(f);
     return f;
 }
@@ -52,52 +54,58 @@ static void rotate(struct log_file *f)
     open_file(f);
 }
 
-static void put(struct log_file *f, const struct sb *line)
+static void flush(struct log_file *f)
 {
-    if (f->bytes + (int64_t)line->len > f->max_bytes && f->bytes > 0)
-        rotate(f);
-    ssize_t n = f->fd >= 0 ? write(f->fd, line->s, line->len) : -1;
-    if (n == (ssize_t)line->len) {
-        f->bytes += n;
+    const struct sb *b = &f->out;
+    if (!b->len)
         return;
-    }
-    if (n > 0 && ftruncate(f->fd, f->bytes) < 0) /* never half a line */
+    if (f->bytes + (int64_t)b->len > f->max_bytes && f->bytes > 0)
+        rotate(f);
+    ssize_t n = f->fd >= 0 ? write(f->fd, b->s, b->len) : -1;
+    if (n == (ssize_t)b->len) {
         f->bytes += n;
-    f->n_lost++;
+    } else {
+        if (n > 0 && ftruncate(f->fd, f->bytes) < 0) /* never half a line */
+            f->bytes += n;
+        f->n_lost += f->n_out;
+    }
+    f->n_out = 0;
+    sb_reset(&f->out);
 }
 
-static void put_line(struct log_file *f, bool err, const char *p, size_t size, bool ended)
+static void put_line(struct log_file *f, bool err, const char *time, const char *p, size_t size, bool ended)
 {
-    struct sb b;
-    char time[40];
-    time_format(time, clock_real_ns());
-    sb_init(&b, LINE_MAX_BYTES * 8);
-    if (f->n_lost) {
-        sb_printf(&b, "{\"log\":\"[shoal: %llu lines lost, the disk was full]\\n\",\"stream\":\"stderr\",\"time\":\"%s\"}\n",
+    size_t before = f->out.len;
+    if (f->n_lost && !before) {
+        sb_printf(&f->out, "{\"log\":\"[shoal: %llu lines lost, the disk was full]\\n\",\"stream\":\"stderr\",\"time\":\"%s\"}\n",
                   (unsigned long long)f->n_lost, time);
         f->n_lost = 0;
     }
-    sb_str(&b, "{\"log\":");
+    sb_str(&f->out, "{\"log\":");
     AUTO_FREE char *text = xcalloc(1, size + 2);
     memcpy(text, p, size);
     if (ended)
         text[size++] = '\n';
-    sb_json_str(&b, text, size);
-    sb_printf(&b, ",\"stream\":\"%s\",\"time\":\"%s\"}\n", err ? "stderr" : "stdout", time);
-    put(f, &b);
-    sb_done(&b);
+    sb_json_str(&f->out, text, size);
+    sb_printf(&f->out, ",\"stream\":\"%s\",\"time\":\"%s\"}\n", err ? "stderr" : "stdout", time);
+    f->n_out++;
+    /* A file holds whole batches: none may be larger than a small file. */
+    if ((int64_t)(f->out.len + (f->out.len - before)) > MIN(f->max_bytes, (int64_t)BATCH_BYTES))
+        flush(f);
 }
 
 void log_file_write(struct log_file *f, bool err, const char *p, size_t size)
 {
     struct sb *partial = &f->partial[err];
+    char time[40];
+    time_format(time, clock_real_ns());
     while (size > 0) {
         const char *nl = memchr(p, '\n', size);
         size_t n = nl ? (size_t)(nl - p) : size;
         size_t room = LINE_MAX_BYTES - 1 - partial->len;
         if (n > room) { /* a line too long becomes several, joined again by readers */
             sb_add(partial, p, room);
-            put_line(f, err, partial->s, partial->len, false);
+            put_line(f, err, time, partial->s, partial->len, false);
             sb_reset(partial);
             p += room;
             size -= room;
@@ -105,29 +113,34 @@ void log_file_write(struct log_file *f, bool err, const char *p, size_t size)
         }
         if (!nl) {
             sb_add(partial, p, n);
-            return;
+            break;
         }
         if (partial->len) {
             sb_add(partial, p, n);
-            put_line(f, err, partial->s, partial->len, true);
+            put_line(f, err, time, partial->s, partial->len, true);
             sb_reset(partial);
         } else {
-            put_line(f, err, p, n, true);
+            put_line(f, err, time, p, n, true);
         }
         p += n + 1;
         size -= n + 1;
     }
+    flush(f);
 }
 
 void log_file_close(struct log_file *f)
 {
     if (!f)
         return;
+    char time[40];
+    time_format(time, clock_real_ns());
     for (int i = 0; i < 2; i++) {
         if (f->partial[i].len)
-            put_line(f, i, f->partial[i].s, f->partial[i].len, false);
+            put_line(f, i, time, f->partial[i].s, f->partial[i].len, false);
         sb_done(&f->partial[i]);
     }
+    flush(f);
+    sb_done(&f->out);
     if (f->fd >= 0)
         close(f->fd);
     free(f->path);

@@ -1,6 +1,6 @@
 /* Processes of a container: the first one, in new namespaces, held at a gate until its start; and further ones
  * (exec) that join the namespaces of the first by its pidfd. A child that cannot go on writes one sentence to
- * its error pipe, which closes by exec otherwise. Order of the last steps: groups, user, capabilities,
+ * its error socket, which closes by exec otherwise. Order of the last steps: groups, user, capabilities,
  * no_new_privs, seccomp, exec (runtime.md section 2; capabilities(7), seccomp(2)). */
 #include "runtime_internal.h"
 #include <errno.h>
@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/magic.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -18,8 +19,10 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,23 +37,31 @@ static _Noreturn void die(int errors, const struct err *e)
     _exit(ignored < 0 ? 126 : 127);
 }
 
-int pty_open(int *ret_master, int *ret_slave, unsigned rows, unsigned cols, struct err *e)
+/* A terminal of the container's own devpts, below root; what was opened is checked (CVE-2025-52565). */
+int pty_open(struct pty *t, int root, struct err *e)
 {
-    int number, unlock = 0;
-    char path[32];
-    AUTO_CLOSE int m = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (m < 0 || ioctl(m, TIOCSPTLCK, &unlock) < 0 || ioctl(m, TIOCGPTN, &number) < 0)
+    int unlock = 0;
+    struct statfs fs;
+    struct winsize w = { .ws_row = (unsigned short)(t->rows ? t->rows : 24),
+                         .ws_col = (unsigned short)(t->cols ? t->cols : 80) };
+    AUTO_CLOSE int m = openat(root, "dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (m < 0 || fstatfs(m, &fs) < 0)
+        return err_errno(e, errno, "/dev/pts/ptmx of the container");
+    if (fs.f_type != DEVPTS_SUPER_MAGIC)
+        return err_set(e, E_INVALID, "/dev/pts of the container is covered, it has no terminals");
+    if (ioctl(m, TIOCSPTLCK, &unlock) < 0 || ioctl(m, TIOCSWINSZ, &w) < 0 ||
+        (t->slave = ioctl(m, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
         return err_errno(e, errno, "open a terminal");
-    snprintf(path, sizeof path, "/dev/pts/%d", number);
-    int s = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (s < 0)
-        return err_errno(e, errno, "open a terminal");
-    struct winsize w = { .ws_row = (unsigned short)(rows ? rows : 24), .ws_col = (unsigned short)(cols ? cols : 80) };
-    ioctl(m, TIOCSWINSZ, &w);
-    *ret_master = m;
+    t->master = m;
     m = -1;
-    *ret_slave = s;
     return 0;
+}
+
+/* A lone NUL, with the master of the terminal if there is one. */
+static void tell_ready(const struct process_start *p, const struct pty *t, int errors)
+{
+    if (fd_send_with_fds(errors, "", 1, &t->master, p->tty ? 1 : 0, NULL) < 0)
+        _exit(127);
 }
 
 uint64_t process_start_id(pid_t pid)
@@ -157,13 +168,13 @@ static int become(const struct container_spec *s, const struct identity *who, st
     return r;
 }
 
-static void wire_io(const struct process_start *p)
+static void wire_io(const struct process_start *p, const struct pty *t)
 {
     if (p->tty)
-        ioctl(p->in, TIOCSCTTY, 0);
-    dup2(p->in, 0);
-    dup2(p->out, 1);
-    dup2(p->err >= 0 ? p->err : p->out, 2);
+        ioctl(t->slave, TIOCSCTTY, 0);
+    dup2(p->tty ? t->slave : p->in, 0);
+    dup2(p->tty ? t->slave : p->out, 1);
+    dup2(p->tty ? t->slave : p->err, 2);
 }
 
 static int filter(const struct process_start *p, bool no_new_privs, struct err *e)
@@ -342,6 +353,7 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
 {
     struct err e = { 0 };
     const struct container_spec *s = p->spec;
+    struct pty t = { .rows = p->rows, .cols = p->cols };
     char go;
     prctl(PR_SET_NAME, "shoal-init", 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* /proc/self/exe is the host's binary: nobody inside may open it */
@@ -364,13 +376,12 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
             die(errors, &e);
     }
     umask(0022);
-    if (set_ulimits(s, &e) < 0 || root_setup(s, p->dir, p->tty ? p->in : -1, &e) < 0)
+    if (set_ulimits(s, &e) < 0 || root_setup(s, p->dir, p->tty ? &t : NULL, &e) < 0)
         die(errors, &e);
-    if (write(errors, "", 1) != 1) /* a lone NUL: ready */
-        _exit(127);
+    tell_ready(p, &t, errors);
     if (read(gate, &go, 1) != 1)
         _exit(127);
-    wire_io(p);
+    wire_io(p, &t);
     finish(p, NULL, errors);
 }
 
@@ -395,7 +406,7 @@ int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate,
         flags |= CLONE_NEWNET;
     if (pipe2(gate, O_CLOEXEC) < 0)
         return err_errno(e, errno, "pipe");
-    if (pipe2(errors, O_CLOEXEC) < 0) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, errors) < 0) {
         close(gate[0]);
         close(gate[1]);
         close_fd(netns);
@@ -450,9 +461,13 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
     }
     if (pid > 0)
         _exit(write(report, &pid, sizeof pid) == sizeof pid ? 0 : 127);
+    struct pty t = { .rows = p->rows, .cols = p->cols };
     setsid();
     umask(0022);
-    wire_io(p);
+    if (p->tty && (chdir("/") < 0 || pty_open(&t, AT_FDCWD, &e) < 0))
+        die(errors, &e);
+    tell_ready(p, &t, errors);
+    wire_io(p, &t);
     finish(p, x, errors);
 }
 
@@ -464,7 +479,7 @@ int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t
     AUTO_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, container_pid, 0);
     if (pidfd < 0)
         return err_errno(e, errno, "the container's process");
-    if (pipe2(errors, O_CLOEXEC) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, errors) < 0)
         return err_errno(e, errno, "pipe");
     if (pipe2(report, O_CLOEXEC) < 0) {
         close(errors[0]);

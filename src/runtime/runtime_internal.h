@@ -44,8 +44,16 @@ int cgroup_stats(const char *parent, const char *id, struct container_stats *ret
 void cgroup_list(const char *parent, struct strs *ret);
 void cgroup_remove_parent(const char *parent); /* if empty */
 
+/* ---- kern_devices.c: which device nodes work in a group, by its folder ---- */
+int devices_restrict_v1(const char *group, struct err *e) must_check;
+int devices_restrict_v2(const char *group, struct err *e) must_check;
+
+/* A terminal: its size (0: 24x80), and when open both ends. */
+struct pty { unsigned rows, cols; int master, slave; };
+
 /* ---- kern_root.c: in the container's new mount namespace ---- */
-int root_setup(const struct container_spec *s, const char *dir, int pty_slave, struct err *e) must_check;
+int root_setup(const struct container_spec *s, const char *dir, struct pty *t /* to be opened, or NULL */, struct err *e)
+    must_check;
 
 /* ---- process_io.c ---- */
 struct process_start {
@@ -53,16 +61,17 @@ struct process_start {
     const char *dir, *cgroup_parent;
     const struct seccomp_program *seccomp; /* NULL: none */
     int in, out, err;  /* descriptors of the process; taken over by dup */
-    bool tty;          /* in is the slave of a pty */
+    bool tty;          /* none of these: a terminal that is opened inside, of rows and cols (0: 24x80) */
+    unsigned rows, cols;
 };
-/* Forks process 1 in new namespaces, everything set up, waiting; gate: write one byte to go on. errors: reads
- * EOF once it runs, or the sentence why it could not. Returns the pid. */
+/* Forks process 1 in new namespaces, everything set up, waiting; gate: write one byte to go on. errors, a socket: a
+ * lone NUL once it is ready, with a terminal its master; then EOF once it runs; or the sentence why it could not. */
 int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate, int *ret_errors, struct err *e)
     must_check;
 /* One more process inside. errors as above. */
 int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t container_pid, pid_t *ret_pid,
                  int *ret_errors, struct err *e) must_check;
-int pty_open(int *ret_master, int *ret_slave, unsigned rows, unsigned cols, struct err *e) must_check;
+int pty_open(struct pty *t, int root, struct err *e) must_check;
 uint64_t process_start_id(pid_t pid); /* 0: gone */
 
 /* ---- log_io.c: the writer in the shim ---- */
@@ -77,7 +86,7 @@ enum shim_message {
     SHIM_SIGNAL,     /* daemon: arg = signal -> REPLY */
     SHIM_KILL_ALL,   /* daemon: SIGKILL to everything in the container -> REPLY */
     SHIM_EXEC,       /* daemon: packed exec_spec + a stream socket -> REPLY, later EXEC_EXIT */
-    SHIM_RESIZE,     /* daemon: id of an exec (0: the container), arg = rows << 16 | cols -> REPLY */
+    SHIM_RESIZE,     /* daemon: body: id of an exec (0: the container), arg = rows << 16 | cols -> REPLY */
     SHIM_QUIT,       /* daemon: kill, clean up, exit: EOF follows */
     SHIM_STATE,      /* shim: packed container_state; at connect and at each change */
     SHIM_REPLY,      /* shim: arg = 0 or -E_, text */

@@ -144,11 +144,10 @@ static void announce(struct box *b)
 }
 
 /* ---- requests ---- */
-static struct request *ask(struct box *b, uint32_t type, int32_t arg, uint64_t target, const void *p, size_t size,
-                           const int *fd)
+static struct request *ask(struct box *b, uint32_t type, int32_t arg, const void *p, size_t size, const int *fd)
 {
     struct request *q = xnew(struct request);
-    q->id = target ? target : ++b->rt->next_id;
+    q->id = ++b->rt->next_id;
     q->type = type;
     q->next = b->requests;
     b->requests = q;
@@ -391,7 +390,7 @@ static void on_stop_timeout(void *arg)
 {
     struct box *b = arg;
     if (b->c.state.phase == CONTAINER_RUNNING) {
-        ask(b, SHIM_KILL_ALL, 0, 0, NULL, 0, NULL);
+        ask(b, SHIM_KILL_ALL, 0, NULL, 0, NULL);
         loop_timer_set(b->stop_timer, KILL_AFTER_STOP_MS);
     }
 }
@@ -548,7 +547,7 @@ void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, vo
         }
         return;
     }
-    struct request *q = ask(b, SHIM_START, 0, 0, NULL, 0, NULL);
+    struct request *q = ask(b, SHIM_START, 0, NULL, 0, NULL);
     q->done = done;
     q->arg = arg;
 }
@@ -560,7 +559,7 @@ int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
     if (b->c.state.phase != CONTAINER_RUNNING)
         return err_set(e, E_CONFLICT, "container %.12s is not running", id);
-    ask(b, SHIM_SIGNAL, signum, 0, NULL, 0, NULL);
+    ask(b, SHIM_SIGNAL, signum, NULL, 0, NULL);
     return 0;
 }
 
@@ -582,7 +581,7 @@ void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_
     int signum = signal_number(b->c.spec.stop_signal ? b->c.spec.stop_signal : "SIGTERM", NULL);
     b->stopped = done;
     b->stopped_arg = arg;
-    ask(b, SHIM_SIGNAL, signum > 0 ? signum : SIGTERM, 0, NULL, 0, NULL);
+    ask(b, SHIM_SIGNAL, signum > 0 ? signum : SIGTERM, NULL, 0, NULL);
     loop_timer_set(b->stop_timer, grace_ns / MS_NS);
 }
 
@@ -596,7 +595,7 @@ void runtime_delete(struct runtime *rt, const char *id, runtime_done_fn *done, v
     b->deleted = done;
     b->deleted_arg = arg;
     if (b->fd >= 0)
-        free(take_request(b, ask(b, SHIM_QUIT, 0, 0, NULL, 0, NULL)->id, 0)); /* answered by EOF */
+        free(take_request(b, ask(b, SHIM_QUIT, 0, NULL, 0, NULL)->id, 0)); /* answered by EOF */
     else
         remove_box(b);
 }
@@ -630,7 +629,7 @@ void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *sp
         started(arg, -e.code, NULL, 0, &e);
         return;
     }
-    struct request *q = ask(b, SHIM_EXEC, 0, 0, p.s, p.len, &pair[1]);
+    struct request *q = ask(b, SHIM_EXEC, 0, p.s, p.len, &pair[1]);
     close(pair[1]);
     sb_done(&p);
     q->started = started;
@@ -649,7 +648,7 @@ struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e)
         return err_set(e, E_CONFLICT, "container %.12s is not running", id), NULL;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return err_errno(e, errno, "attach"), NULL;
-    ask(b, SHIM_ATTACH, 0, 0, NULL, 0, &pair[1]);
+    ask(b, SHIM_ATTACH, 0, NULL, 0, &pair[1]);
     close(pair[1]);
     return stream_from_fd(rt->loop, pair[0]);
 }
@@ -660,9 +659,7 @@ int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, ui
     struct box *b = box_find(rt, id);
     if (!b || b->dying || b->fd < 0)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
-    struct request *q = ask(b, SHIM_RESIZE, (int32_t)((uint32_t)rows << 16 | cols), exec_id, NULL, 0, NULL);
-    if (exec_id) /* the request of the exec itself keeps the id */
-        free(take_request(b, q->id, SHIM_RESIZE));
+    ask(b, SHIM_RESIZE, (int32_t)((uint32_t)rows << 16 | cols), &exec_id, sizeof exec_id, NULL);
     return 0;
 }
 
@@ -784,6 +781,7 @@ int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_conf
     rt->cgroup = xstrdup(cfg->cgroup);
     rt->event = fn;
     rt->event_arg = arg;
+    rt->next_id = (uint64_t)clock_real_ns(); /* execs of an earlier daemon may still run under its ids */
     map_init(&rt->boxes);
     list_init(&rt->log_readers);
     for (struct dirent *x; (x = readdir(d));)

@@ -197,7 +197,7 @@ static void pump_in(struct proc *p)
         close_at(&p->in);
 }
 
-static void sink_input(struct sink *k)
+static void sink_input(struct sink *k, bool hung_up)
 {
     char buf[16 << 10];
     ssize_t n = recv(k->fd, buf, sizeof buf, MSG_DONTWAIT);
@@ -207,13 +207,16 @@ static void sink_input(struct sink *k)
         sink_close(k);
         return;
     }
+    struct proc *of = k->of;
     if (n == 0) {
         k->input_ended = true;
-        k->of->close_in = true;
+        of->close_in = true;
+        if (hung_up) /* in both directions: nobody reads what would come */
+            sink_close(k);
     } else {
-        sb_add(&k->of->in_queue, buf, (size_t)n);
+        sb_add(&of->in_queue, buf, (size_t)n);
     }
-    pump_in(k->of);
+    pump_in(of);
 }
 
 /* Over: what is left in the pipes is read, sinks end after their queue. */
@@ -243,6 +246,17 @@ static void proc_over(struct shim *s, struct proc *p)
         }
     if (p->id)
         p->used = false;
+}
+
+/* The end of process 1. The kernel lets it end only after every other process of its pid namespace is reaped, and
+ * execs are children of ours: waiting for one pid alone would wait for ever. */
+static void kill_and_reap(pid_t pid)
+{
+    pid_t p;
+    kill(pid, SIGKILL);
+    do
+        p = waitpid(-1, NULL, 0);
+    while (p != pid && (p > 0 || errno == EINTR));
 }
 
 static void container_exited(struct shim *s, int code, const char *error)
@@ -282,23 +296,18 @@ static void reap(struct shim *s)
     }
 }
 
-/* Pipes or terminal of a new process; ends of ours go to p, its own to start. */
+/* Pipes of a new process; ends of ours go to p, its own to start. */
 static int make_io(struct proc *p, struct process_start *start, bool tty, bool want_in, unsigned rows, unsigned cols,
                    struct err *e)
 {
     int in[2] = { -1, -1 }, out[2] = { -1, -1 }, err[2] = { -1, -1 };
     p->in = p->out = p->err = -1;
     start->tty = p->tty = tty;
-    start->err = -1;
-    if (tty) {
-        int r = pty_open(&p->out, &start->in, rows, cols, e);
-        if (r < 0)
-            return r;
-        p->in = p->out;
-        start->out = start->in;
-        set_nonblock(p->out);
-        return 0;
-    }
+    start->rows = rows;
+    start->cols = cols;
+    start->in = start->out = start->err = -1;
+    if (tty)
+        return 0; /* opened inside, where it belongs; it comes with the process being ready */
     if (pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0 || (want_in && pipe2(in, O_CLOEXEC) < 0))
         return err_errno(e, errno, "pipe");
     if (!want_in)
@@ -318,18 +327,37 @@ static int make_io(struct proc *p, struct process_start *start, bool tty, bool w
 
 static void close_start(struct process_start *start)
 {
-    if (start->out == start->in)
-        start->out = -1;
     close_at(&start->in);
     close_at(&start->out);
     close_at(&start->err);
+}
+
+/* The process is ready, or says why not. */
+static int wait_ready(struct proc *p, int errors, struct err *e)
+{
+    char text[512];
+    int fd = -1;
+    unsigned n_fds = 1;
+    long n = fd_recv_with_fds(errors, text, 1, &fd, &n_fds, NULL); /* one byte: more may follow at once */
+    if (n == 1 && text[0] == '\0' && (n_fds == 1) == p->tty) {
+        if (p->tty)
+            p->in = p->out = fd;
+        return 0;
+    }
+    if (n_fds == 1)
+        close(fd);
+    if (n == 1) {
+        ssize_t more = read(errors, text + 1, sizeof text - 1);
+        n += more > 0 ? more : 0;
+    }
+    return n > 0 ? err_set(e, E_INVALID, "%.*s", (int)n, text)
+                 : err_set(e, E_INVALID, "the process died before it was ready (killed, or out of memory?)");
 }
 
 static int make_container(struct shim *s, struct err *e)
 {
     struct container_spec *spec = s->a->spec;
     struct proc *p = &s->procs[0];
-    char text[512];
     if (s->a->failed) {
         *e = *s->a->failed;
         return -e->code;
@@ -346,16 +374,14 @@ static int make_container(struct shim *s, struct err *e)
     close_start(&s->start);
     p->used = true;
     sb_init(&p->in_queue, QUEUE_MAX_BYTES);
-    ssize_t n = read(s->errors, text, sizeof text - 1);
+    r = wait_ready(p, s->errors, e);
     for (uint32_t i = 0; i < spec->files.n; i++) { /* they are in place: secrets leave this memory */
         struct bytes *d = &spec->files.v[i].data;
         explicit_bzero(d->v, d->n);
         free(d->v);
         *d = (struct bytes){ 0 };
     }
-    if (n == 1 && text[0] == '\0')
-        return 0;
-    return err_set(e, E_INVALID, "%.*s", n > 0 ? (int)n : 36, n > 0 ? text : "the container's first process died. ");
+    return r;
 }
 
 static int start_container(struct shim *s, struct err *e)
@@ -371,7 +397,7 @@ static int start_container(struct shim *s, struct err *e)
     s->state.started_ns = clock_real_ns();
     if (n > 0) {
         s->procs[0].exited = true; /* reaped without becoming an exit of its own */
-        waitpid(s->procs[0].pid, NULL, 0);
+        kill_and_reap(s->procs[0].pid);
         proc_over(s, &s->procs[0]);
         text[n] = '\0';
         container_exited(s, 127, text);
@@ -413,7 +439,8 @@ static int start_exec(struct shim *s, uint64_t id, const void *bytes, size_t siz
     if (r == 0) {
         p->used = true;
         sb_init(&p->in_queue, QUEUE_MAX_BYTES);
-        ssize_t n = read(errors, text, sizeof text - 1);
+        r = wait_ready(p, errors, e);
+        ssize_t n = r == 0 ? read(errors, text, sizeof text) : 0;
         close(errors);
         if (n > 0)
             r = err_set(e, E_INVALID, "%.*s", (int)n, text);
@@ -455,13 +482,18 @@ static int signal_container(struct shim *s, int signum, struct err *e)
 static void handle(struct shim *s, int conn, const struct shim_head *h, const void *p, size_t size, int fd)
 {
     struct err e = { 0 };
+    uint64_t of = 0;
     int r;
     switch (h->type) {
     case SHIM_START: r = start_container(s, &e); break;
     case SHIM_SIGNAL: r = signal_container(s, h->arg, &e); break;
     case SHIM_KILL_ALL: r = signal_container(s, SIGKILL, &e); break;
     case SHIM_EXEC: r = start_exec(s, h->id, p, size, fd, &e); break;
-    case SHIM_RESIZE: r = resize(s, h->id, h->arg, &e); break;
+    case SHIM_RESIZE:
+        if (size == sizeof of)
+            memcpy(&of, p, size);
+        r = resize(s, of, h->arg, &e);
+        break;
     case SHIM_ATTACH:
         r = fd >= 0 && sink_new(s, fd, &s->procs[0]) ? 0 : err_set(&e, E_BUSY, "too many streams");
         break;
@@ -550,7 +582,7 @@ static bool turn(struct shim *s)
         if (k->fd >= 0 && k->fd == v[at].fd && v[at].revents & POLLOUT)
             sink_flush(k);
         if (k->fd >= 0 && k->fd == v[at].fd && v[at].revents & (POLLIN | POLLHUP | POLLERR))
-            sink_input(k);
+            sink_input(k, v[at].revents & (POLLHUP | POLLERR));
     }
     for (int i = 0; i < PROCS_MAX; i++, at += 3) {
         struct proc *p = &s->procs[i];
@@ -593,8 +625,8 @@ int shim_run(const struct shim_args *a)
     int r = make_container(&s, &e);
     if (r < 0) {
         s.procs[0].exited = true;
-        if (s.procs[0].pid > 0 && kill(s.procs[0].pid, SIGKILL) == 0)
-            waitpid(s.procs[0].pid, NULL, 0);
+        if (s.procs[0].pid > 0)
+            kill_and_reap(s.procs[0].pid);
         accept_daemon(&s); /* the daemon is connected or connecting: it waits for this answer */
         container_exited(&s, 127, e.text);
         return 1;
@@ -605,8 +637,7 @@ int shim_run(const struct shim_args *a)
     while (turn(&s))
         ;
     if (!s.procs[0].exited) {
-        kill(s.procs[0].pid, SIGKILL);
-        waitpid(s.procs[0].pid, NULL, 0);
+        kill_and_reap(s.procs[0].pid);
         container_exited(&s, 128 + SIGKILL, NULL);
     }
     return 0;

