@@ -111,10 +111,36 @@ fuzz_main = $(LIBFUZZER)
 else
 fuzz_main = libreplay.a
 endif
-fuzzers = tests/fuzz/fuzz_rec tests/fuzz/fuzz_stack
+fuzzers =
+fuzzers += tests/fuzz/fuzz_dns
+tests_fuzz_fuzz_dns_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/overlay
+tests_fuzz_fuzz_dns_LDADD = $(fuzz_main) liboverlay.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_gossip
+tests_fuzz_fuzz_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
+tests_fuzz_fuzz_gossip_LDADD = $(fuzz_main) libgossip.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_http
+tests_fuzz_fuzz_http_LDADD = $(fuzz_main) libnet.a $(f0_libs)
+fuzzers += tests/fuzz/fuzz_image
+tests_fuzz_fuzz_image_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
+tests_fuzz_fuzz_image_LDADD = $(fuzz_main) libimage.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_layer
+tests_fuzz_fuzz_layer_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
+tests_fuzz_fuzz_layer_LDADD = $(fuzz_main) libimage.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_noise
+tests_fuzz_fuzz_noise_LDADD = $(fuzz_main) libnet.a $(f0_libs)
+fuzzers += tests/fuzz/fuzz_raft
+tests_fuzz_fuzz_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
+tests_fuzz_fuzz_raft_LDADD = $(fuzz_main) libraft.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_rec
 tests_fuzz_fuzz_rec_LDADD = $(fuzz_main) libmodel.a $(f0_libs)
+fuzzers += tests/fuzz/fuzz_stack
 tests_fuzz_fuzz_stack_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/stack
 tests_fuzz_fuzz_stack_LDADD = $(fuzz_main) libstack.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_tunnel
+tests_fuzz_fuzz_tunnel_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/overlay
+tests_fuzz_fuzz_tunnel_LDADD = $(fuzz_main) liboverlay.a $(f1_libs)
+fuzzers += tests/fuzz/fuzz_val
+tests_fuzz_fuzz_val_LDADD = $(fuzz_main) $(f0_libs)
 
 check_PROGRAMS += $(unit_tests) $(simulations) $(planted) $(fuzzers)
 TESTS += $(unit_tests) $(simulations) $(fuzzers)

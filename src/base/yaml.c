@@ -40,7 +40,8 @@ static bool is_one_of(const char *s, const char *const *words)
     return false;
 }
 
-static bool parse_int(const char *s, int64_t *ret)
+/* An integer of 64 bits, signed, or unsigned when it is above that. */
+static bool parse_int(const char *s, struct val *ret)
 {
     bool negative = *s == '-';
     const char *p = s + (*s == '-' || *s == '+');
@@ -62,9 +63,10 @@ static bool parse_int(const char *s, int64_t *ret)
         if (digit >= base || __builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, digit, &v))
             return false;
     }
-    if (v > INT64_MAX)
+    if (negative && v > (uint64_t)INT64_MAX + 1)
         return false;
-    *ret = negative ? -(int64_t)v : (int64_t)v;
+    *ret = (struct val){ .kind = negative || v <= INT64_MAX ? V_INT : V_UINT };
+    ret->u = negative ? -v : v;
     return true;
 }
 
@@ -84,7 +86,7 @@ static struct val *scalar(struct builder *b, const yaml_event_t *ev)
     static const char *const falses[] = { "false", "False", "FALSE", NULL };
     const char *s = (const char *)ev->data.scalar.value;
     size_t len = ev->data.scalar.length;
-    int64_t i;
+    struct val i;
     double r;
     if (ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !ev->data.scalar.tag && strlen(s) == len) {
         if (is_one_of(s, nulls))
@@ -94,7 +96,7 @@ static struct val *scalar(struct builder *b, const yaml_event_t *ev)
         if (is_one_of(s, falses))
             return val_bool(b->d, false);
         if (parse_int(s, &i))
-            return val_int(b->d, i);
+            return i.kind == V_INT ? val_int(b->d, i.i) : val_uint(b->d, i.u);
         if (parse_real(s, &r))
             return val_real(b->d, r);
     }
@@ -272,7 +274,7 @@ int yaml_parse(struct val_doc **ret, const char *s, size_t len, const char *what
 /* Writing: block style; strings that would read back as something else are quoted as JSON. */
 static bool is_plain(const struct val *v)
 {
-    int64_t i;
+    struct val i;
     double r;
     const char *s = v->s;
     static const char *const words[] = { "", "~", "null", "Null", "NULL", "true", "True", "TRUE",

@@ -41,6 +41,15 @@ static bool has_token(const char *value, const char *token)
     return false;
 }
 
+/* Tabs apart, a line holds no control character: a bare CR would end it for some other reader (RFC 9112, 2.2). */
+static bool has_control(const char *line)
+{
+    for (; *line; line++)
+        if (((unsigned char)*line < ' ' && *line != '\t') || *line == 127)
+            return true;
+    return false;
+}
+
 static bool parse_request_line(struct http_message *m, char *line)
 {
     char *target = strchr(line, ' ');
@@ -139,9 +148,10 @@ long http_head_parse(struct http_message *m, const char *p, size_t size, bool re
         *end = 0;
         if (end > line && end[-1] == '\r')
             end[-1] = 0;
-        if (!*line)
+        if (!*line && !first)
             break;
-        if (first ? !(request ? parse_request_line : parse_status_line)(m, line) : !add_header(m, line))
+        if (has_control(line) ||
+            !(first ? (request ? parse_request_line : parse_status_line)(m, line) : add_header(m, line)))
             r = err_set(e, E_INVALID, "malformed %s", first ? (request ? "request line" : "status line")
                                                             : "header, or more than 100 of them");
         first = false;

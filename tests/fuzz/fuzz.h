@@ -8,11 +8,15 @@
 #include <shoal/base/mem.h>
 #include <shoal/base/rng.h>
 #include <shoal/base/sb.h>
+#include <stdio.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size);
 
 /* Appends a well-formed input to `b` (which is empty), and asserts what must hold of it. */
 void fuzz_sample(struct rng *g, struct sb *b);
+
+/* Rounds in `make check`: what takes a few seconds with sanitizers. */
+extern const unsigned fuzz_rounds;
 
 /* Words of the input's language, to mix in; ends with NULL. */
 extern const char *const fuzz_words[];

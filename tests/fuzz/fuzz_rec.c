@@ -168,6 +168,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size)
     return 0;
 }
 
+const unsigned fuzz_rounds = 1000;
 const char *const fuzz_words[] = { "\xdd\xff\xff\xff\xff", "\xdf\x7f\xff\xff\xff", "\xdb\xff\xff\xff\xff", "\xc6\xff\xff\xff\xff",
                                    "\xc0", "\xc7", "\x80", "\x90", "null", "true", "-1", "1e400", "\"", "{", "}", "[", "]",
                                    ":", ",", "\\u0000", "\\ud800", "\xc3", "99999999999999999999", NULL };

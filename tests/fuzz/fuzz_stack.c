@@ -97,6 +97,7 @@ static const char *const seeds[] = {
     "services: {web: {image: other, environment: [A=2], ports: [\"81:80\"], dns: 1.1.1.1, command: [c]}}\n",
     "A=1\nB='two' # c\nC=\"x\\n$A\"\nexport D=${A:+y}\n", "1h2m3.5s", "1.5gib", "80-82:80-82/tcp",
 };
+const unsigned fuzz_rounds = 1000;
 const char *const fuzz_words[] = { "$", "${", "}", "${SET:-", ":", "- ", "\n", "  ", "[", "]", "{", "}", "\"", "'",
                                     "null", "0", "-1", "99999999999999999999", "x-", "&a ", "*a", "<<: ",
                                     "external: true", "image", "1e400", "~", "\t", "#", ",", "!!binary ", NULL };

@@ -1,6 +1,7 @@
 /* A fuzzer's main without libFuzzer: samples, damaged samples and noise for a number of rounds, or saved inputs.
  *   fuzz_X [ROUNDS [SEED]]      round i has the seed SEED+i, so `fuzz_X 1 SEED` repeats one
- *   fuzz_X FILE...              inputs that libFuzzer or a failed round has left */
+ *   fuzz_X FILE...              inputs that libFuzzer has left
+ *   fuzz_X --samples DIR        writes samples there, for libFuzzer to begin from */
 #include "fuzz.h"
 
 #include <inttypes.h>
@@ -9,7 +10,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { DAMAGED_A_ROUND = 8, ROUNDS = 2000 };
+enum { DAMAGED_A_ROUND = 8, N_SAMPLES = 200 };
 
 static const char *name;
 static uint64_t round_seed;
@@ -107,12 +108,32 @@ static int replay_file(const char *path)
     return 0;
 }
 
+static int write_samples(const char *dir)
+{
+    for (unsigned i = 0; i < N_SAMPLES; i++) {
+        struct rng g;
+        AUTO_SB struct sb b;
+        AUTO_FREE char *path = xasprintf("%s/%u", dir, i);
+        sb_init(&b, 0);
+        rng_init(&g, i);
+        fuzz_sample(&g, &b);
+        FILE *f = fopen(path, "wb");
+        if (!f || fwrite(b.s, 1, b.len, f) != b.len || fclose(f)) {
+            perror(path);
+            return 1;
+        }
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     name = argv[0];
     crypto_init();
+    if (argc == 3 && str_equal(argv[1], "--samples"))
+        return write_samples(argv[2]);
     char *end = "";
-    uint64_t rounds = argc > 1 ? strtoull(argv[1], &end, 10) : ROUNDS;
+    uint64_t rounds = argc > 1 ? strtoull(argv[1], &end, 10) : fuzz_rounds;
     if (*end) {
         int rc = 0;
         for (int i = 1; i < argc; i++)
