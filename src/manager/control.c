@@ -3,6 +3,8 @@
 #include <shoal/base/file.h>
 #include <stdio.h>
 
+enum { CONTACT_MAX_MS = 2000 }; /* since a manager last answered the leader; heartbeats are many times as frequent */
+
 int control_ready(const struct manager *m, struct err *e)
 {
     if (m->leads && store_cluster(m->store))
@@ -174,16 +176,27 @@ void control_network_remove(struct manager *m, const char *ref, manager_done_fn 
 FILE_OBJECT(secret, SECRET, secrets)
 FILE_OBJECT(config, CONFIG, configs)
 
+/* By gossip, by the log, and by Raft: a leader elected a moment ago knows of a dead manager from Raft's silence first. */
+static bool is_reachable(const struct manager *m, const struct node *n)
+{
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    uint32_t count = raft_node_members(m->raft, members, RAFT_MEMBERS_MAX);
+    if (liveness_is_suspect(m->liveness, n->id) || n->status.state == NODE_DOWN)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (members[i].id == n->raft_id)
+            return members[i].last_contact_ms >= 0 && members[i].last_contact_ms <= CONTACT_MAX_MS;
+    return false;
+}
+
 static uint32_t managers_reachable(const struct manager *m, uint32_t *ret_all)
 {
     uint32_t reachable = 0, all = 0;
     for (const struct node *n = NULL; (n = store_next(m->store, TABLE_NODE, n));) {
-        struct manager_status s = { 0 };
-        if (!manager_node_status(m, n->id, &s))
+        if (n->spec.role != ROLE_MANAGER)
             continue;
         all++;
-        reachable += s.reachability == REACH_REACHABLE;
-        manager_status_clear(&s);
+        reachable += is_reachable(m, n);
     }
     *ret_all = all;
     return reachable;
@@ -193,7 +206,7 @@ static uint32_t managers_reachable(const struct manager *m, uint32_t *ret_all)
 static int may_go(const struct manager *m, const struct node *n, const char *what, struct err *e)
 {
     uint32_t all, reachable = managers_reachable(m, &all);
-    bool was_reachable = !liveness_is_suspect(m->liveness, n->id) && n->status.state != NODE_DOWN;
+    bool was_reachable = is_reachable(m, n);
     if (all <= 1)
         return err_set(e, E_INVALID, "%s the last manager %s would leave the cluster without its state; promote another "
                        "node first ('shoal node promote NODE')", what, n->id);
