@@ -89,8 +89,8 @@ static void put_line(struct log_file *f, bool err, const char *time, const char 
     sb_json_str(&f->out, text, size);
     sb_printf(&f->out, ",\"stream\":\"%s\",\"time\":\"%s\"}\n", err ? "stderr" : "stdout", time);
     f->n_out++;
-    /* A file holds whole batches: none may be larger than a small file. */
-    if ((int64_t)(f->out.len + (f->out.len - before)) > MIN(f->max_bytes, (int64_t)BATCH_BYTES))
+    /* A file holds whole batches: small ones fill it well. */
+    if ((int64_t)(f->out.len + (f->out.len - before)) > MIN(f->max_bytes / 4, (int64_t)BATCH_BYTES))
         flush(f);
 }
 

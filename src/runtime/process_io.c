@@ -452,6 +452,11 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
         err_errno(&e, errno, "join the container");
         die(errors, &e);
     }
+    /* The root of the namespace is not the container's where this system itself runs below a chroot. */
+    if (fchdir(p->root) < 0 || chroot(".") < 0) {
+        err_errno(&e, errno, "enter the root of the container");
+        die(errors, &e);
+    }
     /* The new pid namespace is for children; CLONE_PARENT makes this one a child of the shim. */
     struct clone_args args = { .flags = CLONE_PARENT, .exit_signal = 0 };
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
@@ -464,7 +469,7 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
     struct pty t = { .rows = p->rows, .cols = p->cols };
     setsid();
     umask(0022);
-    if (p->tty && (chdir("/") < 0 || pty_open(&t, AT_FDCWD, &e) < 0))
+    if (p->tty && pty_open(&t, AT_FDCWD, &e) < 0)
         die(errors, &e);
     tell_ready(p, &t, errors);
     wire_io(p, &t);

@@ -63,6 +63,7 @@ struct process_start {
     int in, out, err;  /* descriptors of the process; taken over by dup */
     bool tty;          /* none of these: a terminal that is opened inside, of rows and cols (0: 24x80) */
     unsigned rows, cols;
+    int root;          /* of exec: the container's root, O_PATH */
 };
 /* Forks process 1 in new namespaces, everything set up, waiting; gate: write one byte to go on. errors, a socket: a
  * lone NUL once it is ready, with a terminal its master; then EOF once it runs; or the sentence why it could not. */

@@ -272,6 +272,7 @@ static void container_exited(struct shim *s, int code, const char *error)
     s->procs[0].exited = true;
     log_file_close(s->log);
     s->log = NULL;
+    close_at(&s->start.root);
     for (int i = 0; i < 200 && !cgroup_remove(s->a->cgroup_parent, s->a->spec->id); i++)
         poll(NULL, 0, 5); /* the kernel lets the last member go in its own time */
     state_changed(s);
@@ -363,7 +364,7 @@ static int make_container(struct shim *s, struct err *e)
         return -e->code;
     }
     s->start = (struct process_start){ .spec = spec, .dir = s->a->dir, .cgroup_parent = s->a->cgroup_parent,
-                                       .seccomp = s->a->seccomp };
+                                       .seccomp = s->a->seccomp, .root = -1 };
     int r = cgroup_create(s->a->cgroup_parent, spec, e);
     if (r == 0)
         r = make_io(p, &s->start, spec->tty, spec->open_stdin, 0, 0, e);
@@ -375,6 +376,10 @@ static int make_container(struct shim *s, struct err *e)
     p->used = true;
     sb_init(&p->in_queue, QUEUE_MAX_BYTES);
     r = wait_ready(p, s->errors, e);
+    char root[64];
+    snprintf(root, sizeof root, "/proc/%d/root", p->pid);
+    if (r == 0 && (s->start.root = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+        r = err_errno(e, errno, "the root of the container");
     for (uint32_t i = 0; i < spec->files.n; i++) { /* they are in place: secrets leave this memory */
         struct bytes *d = &spec->files.v[i].data;
         explicit_bzero(d->v, d->n);
@@ -607,7 +612,7 @@ int shim_run(const struct shim_args *a)
     struct err e = { 0 };
     sigset_t set;
     s.a = a;
-    s.gate = s.errors = -1;
+    s.gate = s.errors = s.start.root = -1;
     for (int i = 0; i < CONNS_MAX; i++)
         s.conns[i] = -1;
     for (int i = 0; i < SINKS_MAX; i++)

@@ -62,7 +62,7 @@ static void test_logs(void **state)
         }
     closedir(d);
     assert_int_equal(files, 3);
-    assert_true(bytes > 96 << 10);
+    assert_true(bytes > 90 << 10);
     query(s.id, &all);
     assert_true(in_order);
     assert_true(n_lines > 1000 && n_lines < 20000);
