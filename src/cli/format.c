@@ -45,32 +45,57 @@ static bool is_empty(const struct val *v)
     return v->kind == V_NULL || ((v->kind == V_LIST || v->kind == V_MAP || v->kind == V_STR) && !v->n);
 }
 
-void format_pretty(FILE *f, const struct val *v, unsigned depth)
+/* "(32MiB)", "(1s)": what a number means, where its name tells. */
+static void pretty_unit(FILE *f, const char *key, const struct val *v)
+{
+    static const char *const durations[] = { "Delay", "Window", "Monitor", "StopGracePeriod", "Interval", "Timeout",
+                                             "StartPeriod", "StartInterval" };
+    char text[48] = "";
+    size_t n = strlen(key);
+    if (v->kind != V_INT || v->i <= 0)
+        return;
+    if (n > 5 && !strcmp(key + n - 5, "Bytes"))
+        units_bytes(text, v->i, true);
+    for (unsigned i = 0; i < ARRAY_N(durations); i++)
+        if (!strcmp(key, durations[i]))
+            units_duration(text, v->i);
+    if (*text)
+        fprintf(f, " (%s)", text);
+}
+
+/* dash: the first line is an item of a list; the mark stands in its indent. */
+static void pretty(FILE *f, const struct val *v, unsigned depth, bool dash)
 {
     for (uint32_t i = 0; i < v->n && v->kind == V_MAP; i++) {
         const struct val *x = v->map[i].value;
         if (is_empty(x) || v->map[i].key->kind != V_STR)
             continue;
-        fprintf(f, "%*s%s:", (int)depth * 2, "", v->map[i].key->s);
+        fprintf(f, "%*s%s%s:", (int)(depth - dash) * 2, "", dash ? "- " : "", v->map[i].key->s);
+        dash = false;
         if (x->kind == V_MAP || x->kind == V_LIST) {
             fputc('\n', f);
-            format_pretty(f, x, depth + 1);
+            pretty(f, x, depth + 1, false);
         } else {
             fputc(' ', f);
             pretty_scalar(f, x);
+            pretty_unit(f, v->map[i].key->s, x);
             fputc('\n', f);
         }
     }
     for (uint32_t i = 0; i < v->n && v->kind == V_LIST; i++) {
-        fprintf(f, "%*s- ", (int)depth * 2, "");
         if (v->list[i]->kind == V_MAP) {
-            fputc('\n', f);
-            format_pretty(f, v->list[i], depth + 1);
+            pretty(f, v->list[i], depth + 1, true);
         } else {
+            fprintf(f, "%*s- ", (int)depth * 2, "");
             pretty_scalar(f, v->list[i]);
             fputc('\n', f);
         }
     }
+}
+
+void format_pretty(FILE *f, const struct val *v, unsigned depth)
+{
+    pretty(f, v, depth, false);
 }
 
 /* The first of the paths that knows the name. */

@@ -183,13 +183,31 @@ static void ports_of_services(void **state)
     val_doc_free(d);
 }
 
+static void pretty_is_for_people(void **state)
+{
+    static const char json[] = "{\"Name\":\"web\",\"Empty\":[],\"MemoryBytes\":33554432,\"Delay\":1500000000,\"Nets\":["
+                               "{\"Target\":\"a\",\"Aliases\":[\"x\\u001b\"]},{\"Target\":\"b\"}],\"Args\":[\"-v\"]}";
+    struct val_doc *d;
+    struct err e;
+    char *text = NULL;
+    size_t size;
+    assert_int_equal(json_parse(&d, json, sizeof json - 1, "test", &e), 0);
+    FILE *f = open_memstream(&text, &size);
+    format_pretty(f, val_root(d), 0);
+    fclose(f);
+    assert_string_equal(text, "Name: web\nMemoryBytes: 33554432 (32MiB)\nDelay: 1500000000 (1.5s)\nNets:\n"
+                              "  - Target: a\n    Aliases:\n      - x \n  - Target: b\nArgs:\n  - -v\n");
+    free(text);
+    val_doc_free(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_are_aligned_as_docker_does), cmocka_unit_test(sizes),
         cmocka_unit_test(ages_and_durations),                cmocka_unit_test(times_of_flags),
         cmocka_unit_test(frames_in_any_pieces),              cmocka_unit_test(progress_lines),
-        cmocka_unit_test(ports_of_services),
+        cmocka_unit_test(ports_of_services),                 cmocka_unit_test(pretty_is_for_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
