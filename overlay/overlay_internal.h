@@ -26,7 +26,7 @@ bool plan_needs_network(const struct plan_input *in, const struct network *n);
 void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
 /* nft commands that replace our table, for the host and for one sandbox. */
 void plan_host_rules(const struct plan_input *in, struct sb *out);
-void plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out);
+bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out); /* false: nothing to choose or refuse */
 
 /* ---- dns.c (pure) ---- */
 enum { DNS_PACKET_MAX_BYTES = 4096, DNS_UDP_BYTES = 512 };
@@ -71,7 +71,7 @@ unsigned link_underlay_mtu(const char *addr); /* of the device with this address
 int sysctl_set(const char *name, const char *value, struct err *e) must_check; /* "net/ipv4/ip_forward" */
 
 /* ---- kern_nft.c: the door to libnftables; in the present namespace ---- */
-int nft_run(const char *commands, struct err *e) must_check;
+int nft_run(struct loop *l, const char *commands, struct err *e) must_check;
 
 /* ---- tunnel_client_io.c: the tunnel process ---- */
 struct tunnel_client;

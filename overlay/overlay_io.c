@@ -74,7 +74,7 @@ static int apply_rules(struct overlay *o, const char *key, const char *netns, co
     int back = -1;
     if (netns && (back = netns_enter(netns, e)) < 0)
         return back;
-    int r = nft_run(rules->s, e);
+    int r = nft_run(o->loop, rules->s, e);
     if (back >= 0)
         netns_leave(back);
     if (r == 0)
@@ -82,12 +82,15 @@ static int apply_rules(struct overlay *o, const char *key, const char *netns, co
     return r;
 }
 
-static int sandbox_rules(struct overlay *o, const struct sandbox *s, struct err *e)
+static int sandbox_rules(struct overlay *o, const struct sandbox *s, bool fresh, struct err *e)
 {
     struct sb rules;
+    int r = 0;
     sb_init(&rules, 0);
-    plan_sandbox_rules(&o->in, s, &rules);
-    int r = apply_rules(o, s->id, map_find(&o->paths, s->id), &rules, e);
+    if (plan_sandbox_rules(&o->in, s, &rules) || !fresh)
+        r = apply_rules(o, s->id, map_find(&o->paths, s->id), &rules, e);
+    else /* a new namespace has no rules */
+        free(map_put(&o->rules, s->id, xstrdup(rules.s)));
     sb_done(&rules);
     return r;
 }
@@ -330,7 +333,7 @@ static void reconcile(void *arg)
     if ((o->node_id || o->sandboxes.n) && host_rules(o, &e) < 0)
         r = -1;
     for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));)
-        if (map_find(&o->paths, it->key) && sandbox_rules(o, it->value, &e) < 0)
+        if (map_find(&o->paths, it->key) && sandbox_rules(o, it->value, false, &e) < 0)
             r = -1;
     if (r < 0) {
         log_warn("%s; tried again in a second", e.text);
@@ -358,7 +361,7 @@ static int sandbox_save(const struct overlay *o, const struct sandbox *s, struct
     AUTO_FREE char *path = path_join(o->sandbox_dir, s->id);
     sb_init(&b, 1 << 20);
     rec_pack(&sandbox_rec, s, &b);
-    int r = file_write_atomic(path, b.s, b.len, 0600, e);
+    int r = file_write_volatile(path, b.s, b.len, 0600, e); /* a reboot ends the namespace anyway */
     sb_done(&b);
     return r;
 }
@@ -452,7 +455,7 @@ static int sandbox_build(struct overlay *o, const struct sandbox *s, const char 
     if (r == 0)
         r = open_resolver(o, s, e);
     if (r == 0)
-        r = sandbox_rules(o, s, e);
+        r = sandbox_rules(o, s, true, e);
     if (r == 0)
         r = sandbox_save(o, s, e);
     return r;
@@ -663,7 +666,7 @@ void overlay_clear(struct overlay *o)
     for (struct map_item *it = NULL; (it = map_next(&o->networks, it));)
         network_drop(o, it->value);
     link_remove(GATEWAY_BRIDGE);
-    if (nft_run("table ip shoal\ndelete table ip shoal\n", &e) < 0)
+    if (nft_run(o->loop, "table ip shoal\ndelete table ip shoal\n", &e) < 0)
         log_warn("%s", e.text);
     rmdir(o->net_dir);
     rmdir(o->sandbox_dir);

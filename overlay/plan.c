@@ -136,9 +136,10 @@ static void begin(struct sb *out)
     sb_str(out, "table ip shoal\ndelete table ip shoal\ntable ip shoal {\n");
 }
 
-void plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out)
+bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out)
 {
     struct sb refuse;
+    bool any = false;
     begin(out);
     sb_init(&refuse, 0);
     sb_str(out, "chain choose {\ntype nat hook output priority -100; policy accept;\n");
@@ -151,6 +152,7 @@ void plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, st
             if (!sandbox_is_on(s, e->vips.v[k].network_id) || !address_parse(e->vips.v[k].addr, &addr, NULL))
                 continue;
             address_format(vip, addr, -1);
+            any = true;
             if (backends(in, e->id, e->vips.v[k].network_id, &to)) {
                 sb_printf(out, "ip daddr %s ", vip);
                 dnat(out, &to, 0);
@@ -165,6 +167,7 @@ void plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, st
         sb_printf(out, "chain refuse {\ntype filter hook output priority 0; policy accept;\n%s}\n", refuse.s);
     sb_str(out, "}\n");
     sb_done(&refuse);
+    return any;
 }
 
 /* One published port of a service: every address of this host, by TCP port. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/list.h>
 #include <shoal/base/log.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@ struct job { /* a task here */
     bool preparing, starting, started, stopping, removing, unhealthy, exit_told;
     char *why;             /* unhealthy: the last output of its check */
     struct health *health;
+    struct list_node to_build; /* in executor.to_build */
 };
 struct executor {
     struct loop *loop;
@@ -26,6 +28,8 @@ struct executor {
     struct agent *agent;
     struct assignment *assignment; /* the last one seen, for secrets at prepare */
     struct map jobs;               /* task id -> struct job */
+    struct list_node to_build;     /* jobs whose image is here */
+    struct loop_timer *build_next;
 };
 
 static void container_id_of(const char *task_id, char out[65])
@@ -198,7 +202,7 @@ static int check_binds(const struct container_spec *s, const struct task *t, str
     return 0;
 }
 
-static void with_image(struct job *j, const struct image *image)
+static void build(struct job *j)
 {
     struct executor *x = j->x;
     struct container_spec spec = { 0 };
@@ -206,7 +210,10 @@ static void with_image(struct job *j, const struct image *image)
     const char *netns = NULL;
     const struct template_context t = { &j->task, x->node_id, x->hostname };
     const struct assignment *a = x->agent ? agent_assignment(x->agent) : NULL;
+    const struct image *image = image_find(x->cfg.images, j->task.spec.container->image);
     int r = a ? 0 : err_set(&e, E_UNAVAILABLE, "the node is leaving");
+    if (r == 0 && !image)
+        r = err_set(&e, E_NOT_FOUND, "image %s was removed from this node", j->task.spec.container->image);
     if (r == 0)
         r = task_container_spec(&j->task, a, image, &t, volume_of, x, &spec, &e);
     if (r == 0)
@@ -224,6 +231,27 @@ static void with_image(struct job *j, const struct image *image)
     container_spec_clear(&spec);
 }
 
+/* One a turn: a namespace with its links takes the kernel milliseconds, and fifty tasks at once must not keep the
+ * loop from its heartbeats. */
+static void on_build_next(void *arg)
+{
+    struct executor *x = arg;
+    struct job *j = list_first(&x->to_build, struct job, to_build);
+    if (!j)
+        return;
+    list_remove(&j->to_build);
+    if (!list_is_empty(&x->to_build))
+        loop_timer_set(x->build_next, 0);
+    if (!given_up(j))
+        build(j);
+}
+
+static void with_image(struct job *j)
+{
+    list_push_back(&j->x->to_build, &j->to_build);
+    loop_timer_set(j->x->build_next, 0);
+}
+
 static void on_pulled(void *arg, const struct image *image, const struct err *e)
 {
     struct job *j = arg;
@@ -235,7 +263,7 @@ static void on_pulled(void *arg, const struct image *image, const struct err *e)
                                         e->text);
         failed(j, why);
     } else {
-        with_image(j, image);
+        with_image(j);
     }
 }
 
@@ -253,9 +281,8 @@ static void prepare(void *arg, const struct task *t, const struct assignment *a)
         failed(j, "the task names no image");
         return;
     }
-    const struct image *image = image_find(x->cfg.images, t->spec.container->image);
-    if (image) {
-        with_image(j, image);
+    if (image_find(x->cfg.images, t->spec.container->image)) {
+        with_image(j);
         return;
     }
     AUTO_FREE char *auth = NULL;
@@ -465,6 +492,8 @@ struct executor *executor_new(struct loop *l, const struct executor_config *cfg)
     x->node_id = xstrdup(cfg->node_id ? cfg->node_id : "");
     x->hostname = xstrdup(cfg->hostname);
     map_init(&x->jobs);
+    list_init(&x->to_build);
+    x->build_next = loop_timer_new(l, on_build_next, x);
     return x;
 }
 
@@ -475,6 +504,7 @@ void executor_free(struct executor *x)
     for (struct map_item *it = NULL; (it = map_next(&x->jobs, it));)
         job_free(it->value);
     map_done(&x->jobs);
+    loop_timer_free(x->build_next);
     free(x->volumes_dir);
     free(x->node_id);
     free(x->hostname);

@@ -73,7 +73,7 @@ static int sync_parent(const char *path, struct err *e)
     return 0;
 }
 
-int file_write_atomic(const char *path, const void *data, size_t size, mode_t mode, struct err *e)
+static int replace(const char *path, const void *data, size_t size, mode_t mode, bool sync, struct err *e)
 {
     AUTO_FREE char *tmp = xasprintf("%s.tmp", path);
     AUTO_CLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
@@ -82,7 +82,7 @@ int file_write_atomic(const char *path, const void *data, size_t size, mode_t mo
     int r = fd_write_all(fd, data, size, e);
     if (r == 0 && fchmod(fd, mode) < 0)
         r = err_errno(e, errno, "chmod %s", tmp);
-    if (r == 0 && fsync(fd) < 0)
+    if (r == 0 && sync && fsync(fd) < 0)
         r = err_errno(e, errno, "sync %s", tmp);
     if (r == 0 && rename(tmp, path) < 0)
         r = err_errno(e, errno, "rename %s", tmp);
@@ -90,7 +90,17 @@ int file_write_atomic(const char *path, const void *data, size_t size, mode_t mo
         unlink(tmp);
         return e ? err_wrap(e, "%s", path) : r;
     }
-    return sync_parent(path, e);
+    return sync ? sync_parent(path, e) : 0;
+}
+
+int file_write_atomic(const char *path, const void *data, size_t size, mode_t mode, struct err *e)
+{
+    return replace(path, data, size, mode, true, e);
+}
+
+int file_write_volatile(const char *path, const void *data, size_t size, mode_t mode, struct err *e)
+{
+    return replace(path, data, size, mode, false, e);
 }
 
 int file_poke(const char *path, const char *text, struct err *e)

@@ -11,6 +11,9 @@
 int file_read(const char *path, size_t max, char **ret_data, size_t *ret_size, struct err *e) must_check;
 /* Writes path.tmp, fsyncs, renames over path, fsyncs the folder: old or new content survives a power cut. */
 int file_write_atomic(const char *path, const void *data, size_t size, mode_t mode, struct err *e) must_check;
+/* Likewise, without waiting for the disk: readers see old or new content, a power cut may lose or empty it. For what
+ * does not outlive a reboot. */
+int file_write_volatile(const char *path, const void *data, size_t size, mode_t mode, struct err *e) must_check;
 /* Plain write to an existing file such as /proc/sys/... or a cgroup control file (no O_CREAT). */
 int file_poke(const char *path, const char *text, struct err *e) must_check;
 int file_mkdirs(const char *path, mode_t mode, struct err *e) must_check; /* with parents; existing is fine */
