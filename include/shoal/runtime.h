@@ -104,6 +104,8 @@ typedef void runtime_event_fn(void *arg, const struct container *c);
 /* Forks the spawner: call before any thread exists. It forks a shim for each container, and ends with the
  * daemon; shims do not. */
 int runtime_spawner_start(struct err *e) must_check;
+/* Calls fn(arg) when the spawner is gone: no container can be started then. Free with loop_fd_remove. */
+struct loop_fd *runtime_spawner_watch(struct loop *l, loop_fd_fn *gone, void *arg);
 int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_config *cfg, runtime_event_fn *fn,
                  void *arg, struct err *e) must_check;
 void runtime_close(struct runtime *rt); /* containers go on */

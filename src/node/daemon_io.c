@@ -14,6 +14,8 @@
 
 LOG_MODULE("daemon");
 
+#define MIN_LIFE_NS (10 * SEC_NS)
+
 const char daemon_usage[] =
     "Usage:  shoal daemon [OPTIONS]\n\n"
     "Runs the node: containers, networks, and its part in a cluster. Containers go on when it ends.\n\n"
@@ -126,6 +128,14 @@ static void on_client(void *arg, struct stream *s)
 {
     struct daemon *d = arg;
     api_serve(d->api, s);
+}
+
+static void on_spawner_gone(void *arg, unsigned events)
+{
+    struct daemon *d = arg;
+    (void)events;
+    d->spawner_gone = true;
+    loop_stop(d->loop);
 }
 
 /* One daemon a root: two would fight over its containers. */
@@ -257,11 +267,13 @@ static int run(struct daemon *d, const char *api_path, bool only_clean, struct e
     if (r == 0 && !only_clean) {
         struct loop_signal *term = loop_signal_add(d->loop, SIGTERM, (loop_fn *)loop_stop, d->loop);
         struct loop_signal *intr = loop_signal_add(d->loop, SIGINT, (loop_fn *)loop_stop, d->loop);
+        struct loop_fd *spawner = runtime_spawner_watch(d->loop, on_spawner_gone, d);
         log_info("shoal %s serves %s", SHOAL_VERSION, api_path);
         notify_service_manager("READY=1");
         loop_run(d->loop);
         notify_service_manager("STOPPING=1");
         log_info("ends; containers and networks go on");
+        loop_fd_remove(spawner);
         loop_signal_remove(term);
         loop_signal_remove(intr);
         stream_listener_free(listener);
@@ -305,12 +317,32 @@ static int check_flags(const struct flags *f, struct err *e)
     return geteuid() ? err_set(e, E_DENIED, "containers and networks need root; run it with sudo") : 0;
 }
 
+/* Its spawner was killed. Only a process that has no threads yet may fork another, so the daemon begins anew; its
+ * containers do not notice. One that ends as soon as it is started is no accident: better no node than one that
+ * refuses every task. */
+static int begin_anew(const char *exe, int argc, char **argv, int64_t began_ns)
+{
+    if (clock_mono_ns() - began_ns < MIN_LIFE_NS) {
+        log_error("the spawner ends as soon as it is started, no container can run here");
+        return 1;
+    }
+    log_warn("the spawner was killed; the daemon begins anew");
+    char **again = xcalloc((size_t)argc + 2, sizeof *again); /* "shoal", "daemon", its flags, NULL */
+    again[0] = (char *)(uintptr_t)exe;
+    memcpy(again + 1, argv, (size_t)argc * sizeof *argv);
+    execv(exe, again);
+    free(again);
+    log_error("%s: %s", exe, strerror(errno));
+    return 1;
+}
+
 int daemon_main(int argc, char **argv)
 {
     static struct daemon d;
     struct flags f = { .root = "/var/lib/shoal", .run = "/run/shoal", .control = 2377, .gossip = 7946, .tunnel = 4789 };
     struct err e = { 0 };
     static char exe[4096];
+    int64_t began_ns = clock_mono_ns();
     for (int i = 1; i < argc; i++)
         if (str_equal(argv[i], "--help") || str_equal(argv[i], "-h")) {
             fputs(daemon_usage, stdout);
@@ -342,5 +374,5 @@ int daemon_main(int argc, char **argv)
     r = run(&d, api, f.clean, &e);
     if (r < 0)
         fprintf(stderr, "shoal daemon: %s\n", e.text);
-    return err_exit_status(r);
+    return r == 0 && d.spawner_gone ? begin_anew(exe, argc, argv, began_ns) : err_exit_status(r);
 }

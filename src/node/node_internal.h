@@ -48,6 +48,7 @@ struct node_config {
 };
 struct peers;
 struct daemon {
+    bool spawner_gone;
     struct loop *loop;
     struct node_config cfg;
     struct identity identity;

@@ -38,6 +38,11 @@ int spawner_socket(void)
     return daemon_end;
 }
 
+struct loop_fd *runtime_spawner_watch(struct loop *l, loop_fd_fn *gone, void *arg)
+{
+    return loop_fd_add(l, daemon_end, LOOP_READ, gone, arg); /* it never sends: its end of the socket closed */
+}
+
 /* A sealed memfd with these bytes; its number is above LOW_FDS. */
 static int memory_file(const char *name, unsigned flags, const void *p, size_t size, struct err *e)
 {
