@@ -179,6 +179,7 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
 {
     struct image_registry *r = c->r;
     const char *schemes = r->insecure ? "http,https" : "https";
+    const char *ca = getenv("SSL_CERT_FILE"); /* as other programs, dockerd among them, take it */
     curl_easy_reset(r->curl);
     curl_easy_setopt(r->curl, CURLOPT_URL, url);
     curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
@@ -200,8 +201,23 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
     curl_easy_setopt(r->curl, CURLOPT_XFERINFODATA, r);
     curl_easy_setopt(r->curl, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, why);
+    if (ca && *ca)
+        curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
     if (form)
         curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, form);
+}
+
+/* What to do about it, where that can be said. */
+static const char *cure(CURLcode code)
+{
+    switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return "; add its certificate to this machine's store (or name the file by SSL_CERT_FILE)";
+    case CURLE_SSL_CONNECT_ERROR:
+        return "; if it speaks plain HTTP, start the daemon with --insecure-registry and its name";
+    default:
+        return "";
+    }
 }
 
 /* 0: a reply of whatever status. *ret_again: the network failed, another try may help. */
@@ -242,7 +258,7 @@ static int perform(struct call *c, const char *url, const char *authorization, c
     *ret_again = code != CURLE_PEER_FAILED_VERIFICATION && code != CURLE_UNSUPPORTED_PROTOCOL &&
                  code != CURLE_TOO_MANY_REDIRECTS && code != CURLE_URL_MALFORMAT;
     return err_set(e, code == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE,
-                   "registry %s: %.250s", c->r->host, why[0] ? why : curl_easy_strerror(code));
+                   "registry %s: %.250s%s", c->r->host, why[0] ? why : curl_easy_strerror(code), cure(code));
 }
 
 /* ---- tokens ---- */
