@@ -1,6 +1,6 @@
 /* The resolver's sockets: UDP and TCP on 127.0.0.11:53 inside each sandbox, opened while the thread is in its
- * namespace. Names from outside are asked of the host's servers (/etc/resolv.conf, read again when it
- * changes), each server in turn; TCP connections are few and short. */
+ * namespace. Names from outside are asked of the host's servers (resolv.conf, read again when it changes),
+ * each in turn, over TCP when the answer is too long for UDP and the client came over TCP. */
 #include "overlay_internal.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 LOG_MODULE("dns");
 
-enum { PENDING_MAX = 1024, TRY_MS = 2000, SERVERS_MAX = 8, TCP_MAX = 64, TCP_IDLE_MS = 10000 };
+enum { PENDING_MAX = 1024, TRY_MS = 2000, SERVERS_MAX = 8, TCP_MAX = 64, TCP_IDLE_MS = 10000, TCP_ANSWER_MAX = 65535 };
 
 struct desk { /* of one sandbox */
     struct resolver *r;
@@ -36,6 +36,8 @@ struct pending { /* a question asked outside */
     struct loop_fd *watch;
     struct loop_timer *timer;
     unsigned server;
+    bool over_tcp;
+    struct sb answer; /* over TCP, as it comes */
 };
 struct tcp_client {
     struct list_node node;
@@ -53,40 +55,53 @@ struct resolver {
     struct map desks;
     struct list_node pending, clients;
     unsigned n_pending, n_clients;
-    struct sockaddr_in servers[SERVERS_MAX];
+    char *resolv_conf;
+    struct server { struct sockaddr_storage addr; socklen_t len; } servers[SERVERS_MAX];
     unsigned n_servers;
     struct timespec servers_from;
 };
+
+static bool parse_server(const char *text, struct server *ret)
+{
+    struct sockaddr_in *a4 = (void *)&ret->addr;
+    struct sockaddr_in6 *a6 = (void *)&ret->addr;
+    *ret = (struct server){ .len = sizeof *a4 };
+    a4->sin_family = AF_INET;
+    a4->sin_port = htons(53);
+    if (inet_pton(AF_INET, text, &a4->sin_addr) == 1)
+        return true;
+    *ret = (struct server){ .len = sizeof *a6 };
+    a6->sin6_family = AF_INET6;
+    a6->sin6_port = htons(53);
+    return inet_pton(AF_INET6, text, &a6->sin6_addr) == 1;
+}
 
 static void read_servers(struct resolver *r)
 {
     struct stat st;
     AUTO_FREE char *text = NULL;
     size_t size;
-    if (stat("/etc/resolv.conf", &st) < 0 || (st.st_mtim.tv_sec == r->servers_from.tv_sec &&
-                                              st.st_mtim.tv_nsec == r->servers_from.tv_nsec && r->n_servers))
+    if (stat(r->resolv_conf, &st) < 0 || (st.st_mtim.tv_sec == r->servers_from.tv_sec &&
+                                          st.st_mtim.tv_nsec == r->servers_from.tv_nsec && r->n_servers))
         return;
     r->servers_from = st.st_mtim;
     r->n_servers = 0;
-    if (file_read("/etc/resolv.conf", 65536, &text, &size, NULL) < 0)
+    if (file_read(r->resolv_conf, 65536, &text, &size, NULL) < 0)
         return;
     for (char *line = text; line && *line;) {
         char addr[64];
         char *nl = strchr(line, '\n');
-        struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(53) };
-        if (sscanf(line, "nameserver %63s", addr) == 1 && inet_pton(AF_INET, addr, &a.sin_addr) == 1 &&
-            r->n_servers < SERVERS_MAX)
-            r->servers[r->n_servers++] = a;
+        if (r->n_servers < SERVERS_MAX && sscanf(line, "nameserver %63s", addr) == 1 &&
+            parse_server(addr, &r->servers[r->n_servers]))
+            r->n_servers++;
         line = nl ? nl + 1 : NULL;
     }
 }
 
-static bool server_for(struct resolver *r, const struct sandbox *s, unsigned k, struct sockaddr_in *ret)
+static bool server_for(struct resolver *r, const struct sandbox *s, unsigned k, struct server *ret)
 {
-    if (s->nameservers.n) {
-        *ret = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(53) };
-        return k < s->nameservers.n && inet_pton(AF_INET, s->nameservers.v[k], &ret->sin_addr) == 1;
-    }
+    if (s->nameservers.n)
+        return k < s->nameservers.n && parse_server(s->nameservers.v[k], ret);
     read_servers(r);
     if (k >= r->n_servers)
         return false;
@@ -104,22 +119,32 @@ static void client_free(struct tcp_client *c)
     free(c);
 }
 
+static void hang_up(struct pending *p)
+{
+    loop_fd_remove(p->watch);
+    p->watch = NULL;
+    if (p->fd >= 0)
+        close(p->fd);
+    p->fd = -1;
+    sb_reset(&p->answer);
+}
+
 static void pending_free(struct pending *p)
 {
     list_remove(&p->node);
     p->r->n_pending--;
-    loop_fd_remove(p->watch);
+    hang_up(p);
+    sb_done(&p->answer);
     loop_timer_free(p->timer);
-    if (p->fd >= 0)
-        close(p->fd);
     free(p);
 }
 
 static void reply_tcp(struct tcp_client *c, const uint8_t *p, size_t size)
 {
-    uint8_t out[DNS_PACKET_MAX_BYTES + 2] = { (uint8_t)(size >> 8), (uint8_t)size };
-    memcpy(out + 2, p, size);
-    if (send(c->fd, out, size + 2, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)size + 2)
+    uint8_t head[2] = { (uint8_t)(size >> 8), (uint8_t)size };
+    struct iovec iov[] = { { head, sizeof head }, { (void *)(uintptr_t)p, size } };
+    struct msghdr m = { .msg_iov = iov, .msg_iovlen = ARRAY_N(iov) };
+    if (sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)size + 2)
         shutdown(c->fd, SHUT_RDWR);
 }
 
@@ -132,29 +157,33 @@ static void reply(struct pending *p, const uint8_t *answer, size_t size)
         log_debug("answer lost: %d", errno);
 }
 
-static void on_outside(void *arg, unsigned events);
+static void on_outside_udp(void *arg, unsigned events);
+static void on_outside_tcp(void *arg, unsigned events);
+
+static bool ask_server(struct pending *p, const struct server *to)
+{
+    int type = p->over_tcp ? SOCK_STREAM : SOCK_DGRAM;
+    p->fd = socket(to->addr.ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (p->fd < 0 || (connect(p->fd, (const struct sockaddr *)&to->addr, to->len) < 0 && errno != EINPROGRESS))
+        return false;
+    if (p->over_tcp) {
+        p->watch = loop_fd_add(p->r->loop, p->fd, LOOP_WRITE, on_outside_tcp, p);
+        return true;
+    }
+    p->watch = loop_fd_add(p->r->loop, p->fd, LOOP_READ, on_outside_udp, p);
+    return send(p->fd, p->query, p->size, MSG_NOSIGNAL) >= 0;
+}
 
 /* Asks the next server; without one left the client is told. */
 static void ask_next(void *arg)
 {
     struct pending *p = arg;
     struct desk *d = map_find(&p->r->desks, p->sandbox_id);
-    struct sockaddr_in to;
+    struct server to;
     uint8_t out[DNS_PACKET_MAX_BYTES];
-    loop_fd_remove(p->watch);
-    p->watch = NULL;
-    if (p->fd >= 0)
-        close(p->fd);
-    p->fd = -1;
+    hang_up(p);
     if (d && server_for(p->r, d->s, p->server++, &to)) {
-        p->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        loop_timer_set(p->timer, TRY_MS);
-        if (p->fd < 0 || connect(p->fd, (struct sockaddr *)&to, sizeof to) < 0 ||
-            send(p->fd, p->query, p->size, MSG_NOSIGNAL) < 0) {
-            loop_timer_set(p->timer, 0);
-            return;
-        }
-        p->watch = loop_fd_add(p->r->loop, p->fd, LOOP_READ, on_outside, p);
+        loop_timer_set(p->timer, ask_server(p, &to) ? TRY_MS : 0);
         return;
     }
     long n = dns_fail(p->query, p->size, out, sizeof out);
@@ -163,7 +192,7 @@ static void ask_next(void *arg)
     pending_free(p);
 }
 
-static void on_outside(void *arg, unsigned events)
+static void on_outside_udp(void *arg, unsigned events)
 {
     struct pending *p = arg;
     uint8_t in[DNS_PACKET_MAX_BYTES];
@@ -176,8 +205,44 @@ static void on_outside(void *arg, unsigned events)
     }
     if (n < 12 || memcmp(in, p->query, 2) != 0)
         return;
+    if (p->client && in[2] & 0x02) { /* cut: the whole of it by TCP from the same server */
+        p->over_tcp = true;
+        p->server--;
+        ask_next(p);
+        return;
+    }
     reply(p, in, (size_t)n);
     pending_free(p);
+}
+
+static void on_outside_tcp(void *arg, unsigned events)
+{
+    struct pending *p = arg;
+    char in[4096];
+    if (events & LOOP_WRITE) {
+        uint8_t head[2] = { (uint8_t)(p->size >> 8), (uint8_t)p->size };
+        struct iovec iov[] = { { head, sizeof head }, { p->query, p->size } };
+        struct msghdr m = { .msg_iov = iov, .msg_iovlen = ARRAY_N(iov) };
+        if (sendmsg(p->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)p->size + 2)
+            loop_fd_set(p->watch, LOOP_READ);
+        else
+            loop_timer_set(p->timer, 0);
+        return;
+    }
+    ssize_t n = recv(p->fd, in, sizeof in, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n > 0)
+        sb_add(&p->answer, in, (size_t)n);
+    const uint8_t *a = (const uint8_t *)p->answer.s;
+    size_t size = p->answer.len >= 2 ? (size_t)(a[0] << 8 | a[1]) : 0;
+    if (size >= 12 && p->answer.len >= size + 2 && memcmp(a + 2, p->query, 2) == 0) {
+        reply(p, a + 2, size);
+        pending_free(p);
+    } else if (n <= 0 || p->answer.overflow) {
+        loop_fd_set(p->watch, 0);
+        loop_timer_set(p->timer, 0);
+    }
 }
 
 static void ask_outside(struct resolver *r, const char *sandbox_id, const struct sockaddr_in *from,
@@ -194,6 +259,7 @@ static void ask_outside(struct resolver *r, const char *sandbox_id, const struct
     snprintf(p->sandbox_id, sizeof p->sandbox_id, "%s", sandbox_id);
     memcpy(p->query, query, size);
     p->size = size;
+    sb_init(&p->answer, TCP_ANSWER_MAX + 2);
     p->timer = loop_timer_new(r->loop, ask_next, p);
     list_push_back(&r->pending, &p->node);
     r->n_pending++;
@@ -326,11 +392,12 @@ void resolver_close(struct resolver *r, const char *sandbox_id)
     free(d);
 }
 
-struct resolver *resolver_new(struct loop *l, const struct plan_input *in)
+struct resolver *resolver_new(struct loop *l, const struct plan_input *in, const char *resolv_conf)
 {
     struct resolver *r = xnew(struct resolver);
     r->loop = l;
     r->in = in;
+    r->resolv_conf = xstrdup(resolv_conf);
     map_init(&r->desks);
     list_init(&r->pending);
     list_init(&r->clients);
@@ -346,5 +413,6 @@ void resolver_free(struct resolver *r)
         resolver_close(r, id);
     }
     map_done(&r->desks);
+    free(r->resolv_conf);
     free(r);
 }

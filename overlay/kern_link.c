@@ -137,25 +137,37 @@ int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err 
     return r < 0 && r != -NLE_EXIST ? fail(e, r, "give an address to", name) : 0;
 }
 
-int link_add_default_route(uint32_t via, struct err *e)
+int link_add_route(const char *name, uint32_t addr, unsigned bits, uint32_t via, struct err *e)
 {
-    uint32_t be = htonl(via), zero = 0;
+    uint32_t be = htonl(addr), gateway = htonl(via);
     struct nl_sock *s = open_netlink();
     struct rtnl_route *route = rtnl_route_alloc();
-    struct nl_addr *dst = nl_addr_build(AF_INET, &zero, 4), *gw = nl_addr_build(AF_INET, &be, 4);
+    struct nl_addr *dst = nl_addr_build(AF_INET, &be, 4), *gw = nl_addr_build(AF_INET, &gateway, 4);
     struct rtnl_nexthop *hop = rtnl_route_nh_alloc();
-    nl_addr_set_prefixlen(dst, 0);
+    nl_addr_set_prefixlen(dst, (int)bits);
     rtnl_route_set_family(route, AF_INET);
     rtnl_route_set_dst(route, dst);
-    rtnl_route_nh_set_gateway(hop, gw);
-    rtnl_route_add_nexthop(route, hop);
-    int r = s ? rtnl_route_add(s, route, 0) : -NLE_FAILURE;
+    if (via)
+        rtnl_route_nh_set_gateway(hop, gw);
+    rtnl_route_nh_set_ifindex(hop, (int)if_nametoindex(name));
+    rtnl_route_add_nexthop(route, hop); /* taken */
+    rtnl_route_set_scope(route, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+    int r = s ? rtnl_route_add(s, route, NLM_F_CREATE | NLM_F_REPLACE) : -NLE_FAILURE;
     nl_addr_put(dst);
     nl_addr_put(gw);
     rtnl_route_put(route);
     if (s)
         nl_socket_free(s);
-    return r < 0 && r != -NLE_EXIST ? fail(e, r, "add", "the default route") : 0;
+    return r < 0 ? fail(e, r, "add a route by", name) : 0;
+}
+
+bool link_has_address(const char *name, uint32_t addr)
+{
+    struct ifreq q = { .ifr_addr.sa_family = AF_INET };
+    AUTO_CLOSE int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(q.ifr_name, sizeof q.ifr_name, "%s", name);
+    return s >= 0 && ioctl(s, SIOCGIFADDR, &q) == 0 &&
+           ntohl(((struct sockaddr_in *)(void *)&q.ifr_addr)->sin_addr.s_addr) == addr;
 }
 
 void link_remove(const char *name)

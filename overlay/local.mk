@@ -1,8 +1,10 @@
 noinst_LIBRARIES += liboverlay.a
 liboverlay_a_SOURCES = \
 	overlay/address.c \
+	overlay/cookie.c \
 	overlay/dns.c \
 	overlay/dns_io.c \
+	overlay/kern_conntrack.c \
 	overlay/kern_link.c \
 	overlay/kern_netns.c \
 	overlay/kern_nft.c \

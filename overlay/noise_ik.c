@@ -87,11 +87,28 @@ static void put_macs(uint8_t *msg, size_t size, const uint8_t peer[32], const ui
         crypto_blake2s(msg + size - 16, IK_MAC_BYTES, msg, size - 16, cookie, IK_MAC_BYTES);
 }
 
-static bool mac1_good(const struct ik_identity *id, const uint8_t *msg, size_t size)
+bool ik_mac1_good(const struct ik_identity *id, const uint8_t *msg, size_t size)
 {
     uint8_t mac[IK_MAC_BYTES];
     crypto_blake2s(mac, IK_MAC_BYTES, msg, size - 32, id->mac1_key, 32);
     return crypto_equal(mac, msg + size - 32, IK_MAC_BYTES);
+}
+
+bool ik_mac2_good(const uint8_t *msg, size_t size, const uint8_t cookie[IK_MAC_BYTES])
+{
+    uint8_t mac[IK_MAC_BYTES];
+    crypto_blake2s(mac, IK_MAC_BYTES, msg, size - 16, cookie, IK_MAC_BYTES);
+    return crypto_equal(mac, msg + size - 16, IK_MAC_BYTES);
+}
+
+void ik_write_cookie(const struct ik_identity *id, const uint8_t *msg, size_t size, const uint8_t cookie[IK_MAC_BYTES],
+                     uint8_t out[IK_COOKIE_BYTES])
+{
+    memset(out, 0, 8);
+    out[0] = 3;
+    memcpy(out + 4, msg + 4, 4); /* the sender's index */
+    crypto_random(out + 8, 24);
+    crypto_xaead_seal(out + 32, cookie, IK_MAC_BYTES, msg + size - 32, IK_MAC_BYTES, out + 8, id->cookie_key);
 }
 
 void ik_identity_init(struct ik_identity *id, const uint8_t secret[32], const uint8_t psk[32])
@@ -132,7 +149,7 @@ bool ik_read_initiation(struct ik_handshake *hs, const struct ik_identity *id, c
                         uint8_t ret_peer[32], uint8_t ret_timestamp[12])
 {
     uint8_t key[32], peer[32], stamp[12];
-    if (!mac1_good(id, in, IK_INITIATION_BYTES))
+    if (!ik_mac1_good(id, in, IK_INITIATION_BYTES))
         return false;
     begin(hs, id->public);
     hs->peer_index = get32(in + 4);
@@ -147,6 +164,7 @@ bool ik_read_initiation(struct ik_handshake *hs, const struct ik_identity *id, c
     mix_hash(hs, in + 88, 28);
     memcpy(ret_peer, peer, 32);
     memcpy(ret_timestamp, stamp, 12);
+    crypto_wipe(key, sizeof key);
     return true;
 }
 
@@ -189,20 +207,26 @@ bool ik_respond(struct ik_handshake *hs, const struct ik_identity *id, const uin
 bool ik_read_response(struct ik_handshake *hs, const struct ik_identity *id, const uint8_t in[IK_RESPONSE_BYTES],
                       struct ik_keys *ret)
 {
-    struct ik_handshake try = *hs;
     uint8_t key[32], empty[16];
-    if (!mac1_good(id, in, IK_RESPONSE_BYTES) || get32(in + 8) != hs->our_index)
+    if (!ik_mac1_good(id, in, IK_RESPONSE_BYTES) || get32(in + 8) != hs->our_index)
         return false;
+    struct ik_handshake try = *hs;
     kdf(try.ck, in + 12, 32, NULL, NULL);
     mix_hash(&try, in + 12, 32);
-    if (!mix_dh(&try, try.e_secret, in + 12, NULL) || !mix_dh(&try, id->secret, in + 12, NULL))
-        return false;
-    mix_psk(&try, id->psk, key);
-    if (!crypto_aead_open(empty, in + 44, 16, try.h, 32, 0, key))
-        return false;
-    hs->peer_index = get32(in + 4);
-    derive(&try, ret->send, ret->receive);
-    return true;
+    bool ok = mix_dh(&try, try.e_secret, in + 12, NULL) && mix_dh(&try, id->secret, in + 12, NULL);
+    if (ok) {
+        mix_psk(&try, id->psk, key);
+        ok = crypto_aead_open(empty, in + 44, 16, try.h, 32, 0, key);
+        crypto_wipe(key, sizeof key);
+    }
+    uint32_t theirs = get32(in + 4);
+    if (ok) {
+        derive(&try, ret->send, ret->receive);
+        crypto_wipe(hs, sizeof *hs); /* the ephemeral secret has done its work */
+        hs->peer_index = theirs;
+    }
+    crypto_wipe(&try, sizeof try);
+    return ok;
 }
 
 bool ik_read_cookie(const uint8_t peer[32], const uint8_t mac1[IK_MAC_BYTES], const uint8_t in[IK_COOKIE_BYTES],

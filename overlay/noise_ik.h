@@ -23,6 +23,11 @@ void ik_identity_init(struct ik_identity *id, const uint8_t secret[32], const ui
 /* timestamp: TAI64N; cookie: of the last cookie reply or NULL. False: the peer's key is a weak point. */
 bool ik_initiate(struct ik_handshake *hs, const struct ik_identity *id, const uint8_t peer[32], uint32_t our_index,
                  const uint8_t timestamp[12], const uint8_t *cookie, uint8_t out[IK_INITIATION_BYTES]);
+/* Before any curve work: was the message made for us, and by somebody who got our cookie? */
+bool ik_mac1_good(const struct ik_identity *id, const uint8_t *msg, size_t size);
+bool ik_mac2_good(const uint8_t *msg, size_t size, const uint8_t cookie[IK_MAC_BYTES]);
+void ik_write_cookie(const struct ik_identity *id, const uint8_t *msg, size_t size, const uint8_t cookie[IK_MAC_BYTES],
+                     uint8_t out[IK_COOKIE_BYTES]);
 /* Responder: who is it? Gives the static key and timestamp; hs goes on to ik_respond. False: forged. */
 bool ik_read_initiation(struct ik_handshake *hs, const struct ik_identity *id, const uint8_t in[IK_INITIATION_BYTES],
                         uint8_t ret_peer[32], uint8_t ret_timestamp[12]);

@@ -16,11 +16,14 @@ struct plan_input {
     const struct map *suspects; /* of node ids */
     const char *node_id;        /* NULL: none */
     const struct map *sandboxes; /* id -> struct sandbox */
-    const char *gateway_bridge, *gateway_pool, *ingress_link;
-    uint32_t gateway_addr;      /* of the bridge itself */
+    const char *gateway_links; /* wildcard for the names of their hosts' ends */
+    const char *gateway_pool, *ingress_link;
+    uint32_t gateway_addr;      /* of the host in that pool */
 };
 const struct node *plan_self(const struct plan_input *in);
 const struct network *plan_ingress(const struct plan_input *in);
+/* Replicas of before that exist no more, or only on a node that is down; indexes into before->replicas. */
+uint32_t *plan_gone(const struct assignment *before, const struct assignment *now, uint32_t *ret_n);
 /* Is the network needed here: a sandbox is on it, or it is ingress. */
 bool plan_needs_network(const struct plan_input *in, const struct network *n);
 void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
@@ -39,7 +42,8 @@ long dns_fail(const uint8_t *query, size_t size, uint8_t *out, size_t out_size);
 
 /* ---- dns_io.c: 127.0.0.11:53 inside each sandbox ---- */
 struct resolver;
-struct resolver *resolver_new(struct loop *l, const struct plan_input *in /* borrowed, read at each query */);
+struct resolver *resolver_new(struct loop *l, const struct plan_input *in /* borrowed, read at each query */,
+                              const char *resolv_conf);
 void resolver_free(struct resolver *r);
 /* Call while inside the sandbox's namespace. */
 int resolver_open(struct resolver *r, const struct sandbox *s /* borrowed until close */, struct err *e) must_check;
@@ -64,7 +68,8 @@ int link_set_master(const char *name, const char *bridge, struct err *e) must_ch
 int link_set_mac(const char *name, const uint8_t mac[6], struct err *e) must_check;
 int link_set_mtu(const char *name, unsigned mtu, struct err *e) must_check;
 int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err *e) must_check;
-int link_add_default_route(uint32_t via, struct err *e) must_check;
+int link_add_route(const char *name, uint32_t addr, unsigned bits, uint32_t via /* 0: on the link */, struct err *e) must_check;
+bool link_has_address(const char *name, uint32_t addr);
 void link_remove(const char *name);
 int link_open_tap(const char *name, struct err *e) must_check; /* descriptor, non-blocking */
 unsigned link_underlay_mtu(const char *addr); /* of the device with this address; 1500 when unknown */
@@ -72,6 +77,10 @@ int sysctl_set(const char *name, const char *value, struct err *e) must_check; /
 
 /* ---- kern_nft.c: the door to libnftables; in the present namespace ---- */
 int nft_run(struct loop *l, const char *commands, struct err *e) must_check;
+
+/* ---- kern_conntrack.c: in the present namespace ---- */
+/* Forgets the connections that are answered by one of these addresses. */
+int conntrack_forget(const uint32_t *addrs, unsigned n, struct err *e) must_check;
 
 /* ---- tunnel_client_io.c: the tunnel process ---- */
 struct tunnel_client;
@@ -81,6 +90,8 @@ void tunnel_client_free(struct tunnel_client *t, bool quit);
 void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c);
 bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni); /* false until the process told */
 bool tunnel_client_is_ready(const struct tunnel_client *t);
+/* The network is gone here: its TAP must be given again when it comes back. */
+void tunnel_client_forget(struct tunnel_client *t, uint32_t vni);
 void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd /* taken */);
 
 #endif

@@ -12,12 +12,13 @@
 
 LOG_MODULE("overlay");
 
-#define GATEWAY_BRIDGE "shoal-gw"
+#define GATEWAY_LINK "shoal-gw" /* holds the gateway's address and keeps what nobody has of the pool here */
+#define GATEWAY_PREFIX "shg"    /* of the pairs to the sandboxes */
 #define INGRESS_LINK "shoal-in"
 #define GATEWAY_POOL "172.30.0.0/16"
 enum { RETRY_MS = 1000 };
 
-struct network_ns { char *path; uint32_t vni; bool wanted, has_ingress; };
+struct network_ns { char *path; uint32_t vni; unsigned mtu /* as set, 0: not made yet */; bool wanted, has_ingress; };
 
 struct overlay {
     struct loop *loop;
@@ -35,6 +36,7 @@ struct overlay {
     uint32_t gateway_base, gateway_next;
     unsigned gateway_bits;
     bool gateway_up;
+    unsigned underlay_mtu;
     char *ingress_addr; /* as set on the host's end */
 };
 
@@ -59,10 +61,15 @@ static void link_name(char out[16], const char *prefix, const char *a, uint32_t 
     snprintf(out, 16, "%s%02x%02x%02x%02x%02x", prefix, h[0], h[1], h[2], h[3], h[4]);
 }
 
-static unsigned overlay_mtu(const struct overlay *o)
+static void measure_mtu(struct overlay *o)
 {
     const struct node *self = plan_self(&o->in);
-    return link_underlay_mtu(self ? self->status.addr : NULL) - TUNNEL_MTU_OVERHEAD;
+    o->underlay_mtu = MAX(link_underlay_mtu(self ? self->status.addr : NULL), 576u);
+}
+
+static unsigned overlay_mtu(const struct overlay *o)
+{
+    return o->underlay_mtu - TUNNEL_MTU_OVERHEAD;
 }
 
 /* ---- rules: only what changed goes to the kernel ---- */
@@ -105,20 +112,18 @@ static int host_rules(struct overlay *o, struct err *e)
     return r;
 }
 
-/* ---- the node's own bridge: the way out of containers ---- */
+/* ---- the way out of containers: a pair to the host for each, no wire between them ---- */
 static int gateway_up(struct overlay *o, struct err *e)
 {
-    if (o->gateway_up && link_exists(GATEWAY_BRIDGE))
+    if (o->gateway_up && link_exists(GATEWAY_LINK))
         return 0;
-    int r = link_make_bridge(GATEWAY_BRIDGE, e);
+    int r = link_make_bridge(GATEWAY_LINK, e); /* without ports: every kernel has it */
     if (r == 0)
-        r = link_add_address(GATEWAY_BRIDGE, o->gateway_base + 1, o->gateway_bits, e);
+        r = link_add_address(GATEWAY_LINK, o->gateway_base + 1, o->gateway_bits, e);
     if (r == 0)
-        r = link_up(GATEWAY_BRIDGE, e);
+        r = link_up(GATEWAY_LINK, e);
     if (r == 0)
         r = sysctl_set("net/ipv4/ip_forward", "1", e);
-    if (r == 0) /* 127.0.0.1:PORT of the host reaches published ports */
-        r = sysctl_set("net/ipv4/conf/" GATEWAY_BRIDGE "/route_localnet", "1", e);
     o->gateway_up = r == 0;
     return r;
 }
@@ -142,27 +147,35 @@ static int gateway_address(struct overlay *o, char out[32], struct err *e)
         if (!gateway_taken(o, out))
             return 0;
     }
-    return err_set(e, E_BUSY, "no address is left in %s for the node's own bridge", o->gateway_pool);
+    return err_set(e, E_BUSY, "no address is left in %s for this node's containers", o->gateway_pool);
 }
 
 /* ---- networks ---- */
 static int network_make(struct overlay *o, struct network_ns *n, struct err *e)
 {
     if (!netns_exists(n->path)) {
+        n->mtu = 0;
+        tunnel_client_forget(o->tunnel, n->vni);
         unlink(n->path);
         int r = netns_make(n->path, e);
         if (r < 0)
             return r;
     }
+    if (n->mtu == overlay_mtu(o))
+        return 0;
     int back = netns_enter(n->path, e);
     if (back < 0)
         return back;
     int r = link_make_bridge("br0", e);
     if (r == 0)
         r = link_set_mtu("br0", overlay_mtu(o), e);
+    if (r == 0 && link_exists("tap0"))
+        r = link_set_mtu("tap0", overlay_mtu(o), e);
     if (r == 0)
         r = link_up("br0", e);
     netns_leave(back);
+    if (r == 0)
+        n->mtu = overlay_mtu(o);
     return r;
 }
 
@@ -217,8 +230,11 @@ static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
     unsigned bits;
     if (!self || !self->ingress_addr || !address_parse(self->ingress_addr, &addr, &bits))
         return 0;
-    if (str_equal(o->ingress_addr, self->ingress_addr) && link_exists(INGRESS_LINK))
+    /* One that stands is kept, with the connections through it (a restarted daemon comes by here). */
+    if (link_has_address(INGRESS_LINK, addr) && (!o->ingress_addr || str_equal(o->ingress_addr, self->ingress_addr))) {
+        str_set(&o->ingress_addr, self->ingress_addr);
         return 0;
+    }
     link_remove(INGRESS_LINK);
     int host = netns_enter("/proc/thread-self/ns/net", e); /* a descriptor of where we are */
     if (host < 0)
@@ -268,6 +284,7 @@ static void network_drop(struct overlay *o, struct network_ns *n)
         str_set(&o->ingress_addr, NULL);
     }
     netns_remove(n->path);
+    tunnel_client_forget(o->tunnel, n->vni);
     snprintf(key, sizeof key, "%u", n->vni);
     map_remove(&o->networks, key);
     free(n->path);
@@ -277,6 +294,7 @@ static void network_drop(struct overlay *o, struct network_ns *n)
 static int reconcile_networks(struct overlay *o, struct err *e)
 {
     int result = 0;
+    measure_mtu(o);
     for (struct map_item *it = NULL; (it = map_next(&o->networks, it));)
         ((struct network_ns *)it->value)->wanted = false;
     for (uint32_t i = 0; i < o->a.networks.n; i++) {
@@ -341,9 +359,45 @@ static void reconcile(void *arg)
     }
 }
 
+static void forget(const char *netns, const uint32_t *addrs, unsigned n)
+{
+    struct err e;
+    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : conntrack_forget(addrs, n, &e);
+    if (back >= 0)
+        netns_leave(back);
+    if (r < 0)
+        log_warn("%s", e.text);
+}
+
+/* Connections to replicas that are gone: without this their packets go to the dead address for ever. */
+static void forget_gone(struct overlay *o, const struct assignment *before)
+{
+    uint32_t n_gone, n;
+    AUTO_FREE uint32_t *gone = plan_gone(before, &o->a, &n_gone);
+    AUTO_FREE uint32_t *addrs = xcalloc(n_gone + 1, sizeof *addrs);
+    if (!n_gone)
+        return;
+    for (uint32_t i = n = 0; i < n_gone; i++)
+        n += address_parse(before->replicas.v[gone[i]].addr, &addrs[n], NULL);
+    forget(NULL, addrs, n);
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
+        const struct sandbox *s = it->value;
+        n = 0;
+        for (uint32_t i = 0; i < n_gone; i++)
+            for (uint32_t k = 0; k < s->links.n; k++)
+                if (str_equal(s->links.v[k].network_id, before->replicas.v[gone[i]].network_id)) {
+                    n += address_parse(before->replicas.v[gone[i]].addr, &addrs[n], NULL);
+                    break;
+                }
+        if (n)
+            forget(map_find(&o->paths, it->key), addrs, n);
+    }
+}
+
 void overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects)
 {
-    assignment_clear(&o->a);
+    struct assignment before = o->a;
+    o->a = (struct assignment){ 0 };
     assignment_copy(&o->a, a);
     str_set(&o->node_id, node_id);
     map_done(&o->suspects);
@@ -352,6 +406,8 @@ void overlay_apply(struct overlay *o, const char *node_id, const struct assignme
         map_put(&o->suspects, it->key, o);
     o->in.node_id = o->node_id;
     reconcile(o);
+    forget_gone(o, &before);
+    assignment_clear(&before);
 }
 
 /* ---- sandboxes ---- */
@@ -407,15 +463,18 @@ static int connect_gateway(struct overlay *o, const struct sandbox *s, int netns
     char host[16], eth[16];
     uint32_t addr;
     unsigned bits;
-    link_name(host, "g", s->id, 0);
+    link_name(host, GATEWAY_PREFIX, s->id, 0);
+    AUTO_FREE char *localnet = xasprintf("net/ipv4/conf/%s/route_localnet", host);
     snprintf(eth, sizeof eth, "eth%u", s->links.n);
     address_parse(s->gateway_addr, &addr, &bits);
     link_remove(host);
-    int r = link_make_veth(host, eth, netns, 1500, NULL, e);
-    if (r == 0)
-        r = link_set_master(host, GATEWAY_BRIDGE, e);
+    int r = link_make_veth(host, eth, netns, MIN(o->underlay_mtu, 1500u), NULL, e);
     if (r == 0)
         r = link_up(host, e);
+    if (r == 0)
+        r = link_add_route(host, addr, 32, 0, e);
+    if (r == 0) /* 127.0.0.1:PORT of the host reaches published ports */
+        r = sysctl_set(localnet, "1", e);
     if (r < 0)
         return r;
     int back = netns_enter(map_find(&o->paths, s->id), e);
@@ -425,7 +484,7 @@ static int connect_gateway(struct overlay *o, const struct sandbox *s, int netns
     if (r == 0)
         r = link_up(eth, e);
     if (r == 0)
-        r = link_add_default_route(o->gateway_base + 1, e);
+        r = link_add_route(eth, 0, 0, o->gateway_base + 1, e);
     netns_leave(back);
     return r;
 }
@@ -481,9 +540,9 @@ int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char *
     char *path = sandbox_path(o, s->id);
     map_put(&o->sandboxes, s->id, mine);
     map_put(&o->paths, s->id, path);
-    r = reconcile_networks(o, e);
-    if (r == 0)
-        r = sandbox_build(o, mine, path, e);
+    if (reconcile_networks(o, e) < 0) /* perhaps another network: building this sandbox finds out */
+        log_warn("%s", e->text);
+    r = sandbox_build(o, mine, path, e);
     if (r == 0)
         r = host_rules(o, e);
     if (r < 0) {
@@ -503,7 +562,7 @@ void overlay_sandbox_remove(struct overlay *o, const char *id)
     if (!s)
         return;
     resolver_close(o->resolver, id);
-    link_name(name, "g", id, 0);
+    link_name(name, GATEWAY_PREFIX, id, 0);
     link_remove(name);
     for (uint32_t i = 0; i < s->links.n; i++) {
         struct network_ns *n = network_of(o, (uint32_t)s->links.v[i].vni);
@@ -599,7 +658,7 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     map_init(&o->paths);
     map_init(&o->rules);
     o->in = (struct plan_input){ .a = &o->a, .suspects = &o->suspects, .sandboxes = &o->sandboxes,
-                                 .gateway_bridge = GATEWAY_BRIDGE, .gateway_pool = o->gateway_pool,
+                                 .gateway_links = GATEWAY_PREFIX "*", .gateway_pool = o->gateway_pool,
                                  .ingress_link = INGRESS_LINK };
     if (!address_parse(pool, &o->gateway_base, &o->gateway_bits) || o->gateway_bits > 29 || o->gateway_bits < 8)
         r = err_set(e, E_INVALID, "gateway pool \"%s\" must be like 172.30.0.0/16", pool);
@@ -613,7 +672,7 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     AUTO_FREE char *socket_path = path_join(cfg->run_dir, "tunnel.sock");
     o->tunnel = tunnel_client_new(l, cfg->self_exe, socket_path, reconcile, o);
     o->retry = loop_timer_new(l, reconcile, o);
-    o->resolver = resolver_new(l, &o->in);
+    o->resolver = resolver_new(l, &o->in, cfg->resolv_conf ? cfg->resolv_conf : "/etc/resolv.conf");
     if (r < 0) {
         overlay_close(o);
         return r;
@@ -665,7 +724,7 @@ void overlay_clear(struct overlay *o)
     struct err e;
     for (struct map_item *it = NULL; (it = map_next(&o->networks, it));)
         network_drop(o, it->value);
-    link_remove(GATEWAY_BRIDGE);
+    link_remove(GATEWAY_LINK);
     if (nft_run(o->loop, "table ip shoal\ndelete table ip shoal\n", &e) < 0)
         log_warn("%s", e.text);
     rmdir(o->net_dir);

@@ -6,6 +6,7 @@
 
 enum { TYPE_INITIATION = 1, TYPE_RESPONSE, TYPE_COOKIE, TYPE_DATA, DATA_HEAD = 16, TAG = 16 };
 #define REKEY_AFTER_MESSAGES (UINT64_C(1) << 60)
+#define REJECT_AFTER_MESSAGES (UINT64_MAX - (1 << 13))
 
 static void put64(uint8_t *p, uint64_t v)
 {
@@ -71,9 +72,22 @@ void peer_done(struct peer *p)
     crypto_wipe(p, sizeof *p);
 }
 
+static struct session *session_by_index(struct peer *p, uint32_t index)
+{
+    struct session *all[] = { &p->current, &p->previous, &p->next };
+    for (unsigned i = 0; i < ARRAY_N(all); i++)
+        if (all[i]->valid && all[i]->our_index == index)
+            return all[i];
+    return NULL;
+}
+
 static uint32_t new_index(struct peer *p)
 {
-    return p->slot << 8 | ++p->generation;
+    uint32_t index;
+    do
+        index = p->slot << 8 | ++p->generation;
+    while (session_by_index(p, index) || (p->handshaking && p->hs.our_index == index));
+    return index;
 }
 
 /* ---- handshake ---- */
@@ -145,7 +159,7 @@ static void flush_queue(struct peer *p, int64_t now_ms)
 void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, const uint8_t *packet, size_t size)
 {
     struct session *s = &p->current;
-    if (session_alive(s, now_ms) && s->n_sent < UINT64_MAX - (1 << 13)) {
+    if (session_alive(s, now_ms) && s->n_sent < REJECT_AFTER_MESSAGES) {
         seal(p, s, now_ms, packet, size);
         if ((s->initiator && now_ms - s->born_ms > PEER_REKEY_AFTER_MS) || s->n_sent > REKEY_AFTER_MESSAGES)
             want_handshake(p, now_ms, real_ns);
@@ -179,8 +193,10 @@ void peer_initiated(struct peer *p, int64_t now_ms, const struct endpoint *from,
     struct ik_keys keys;
     uint32_t theirs = hs->peer_index, ours;
     bool has_cookie = p->cookie_ms && now_ms - p->cookie_ms < PEER_COOKIE_MS;
-    if (memcmp(timestamp, p->latest_timestamp, IK_TIMESTAMP_BYTES) <= 0)
-        return; /* replayed */
+    if (memcmp(timestamp, p->latest_timestamp, IK_TIMESTAMP_BYTES) <= 0 ||
+        (p->initiated_ms && now_ms - p->initiated_ms < PEER_INITIATION_MIN_MS))
+        return; /* replayed, or a flood of them */
+    p->initiated_ms = now_ms;
     ours = new_index(p);
     if (!ik_respond(hs, p->id, p->key, ours, has_cookie ? p->cookie : NULL, msg, &keys))
         return;
@@ -214,22 +230,13 @@ static void got_response(struct peer *p, int64_t now_ms, const struct endpoint *
 }
 
 /* ---- data ---- */
-static struct session *session_by_index(struct peer *p, uint32_t index)
-{
-    struct session *all[] = { &p->current, &p->previous, &p->next };
-    for (unsigned i = 0; i < ARRAY_N(all); i++)
-        if (all[i]->valid && all[i]->our_index == index)
-            return all[i];
-    return NULL;
-}
-
 static void got_data(struct peer *p, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *packet,
                      size_t size)
 {
     struct session *s = session_by_index(p, get32(packet + 4));
     uint64_t counter = get64(packet + 8);
     size_t n = size - DATA_HEAD - TAG;
-    if (!s || !session_alive(s, now_ms) ||
+    if (!s || !session_alive(s, now_ms) || counter >= REJECT_AFTER_MESSAGES ||
         !crypto_aead_open(packet + DATA_HEAD, packet + DATA_HEAD, n + TAG, NULL, 0, counter, s->keys.receive))
         return;
     bool newest = replay_is_newest(&s->window, counter);
@@ -273,6 +280,12 @@ void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct 
     }
 }
 
+void peer_greet(struct peer *p, int64_t now_ms, int64_t real_ns)
+{
+    if (!session_alive(&p->current, now_ms) && !session_alive(&p->next, now_ms))
+        want_handshake(p, now_ms, real_ns);
+}
+
 void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns)
 {
     struct session *all[] = { &p->current, &p->previous, &p->next };
@@ -282,6 +295,7 @@ void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns)
     if (p->handshaking && now_ms - p->sent_initiation_ms >= PEER_REKEY_TIMEOUT_MS + (int64_t)p->jitter_ms) {
         if (now_ms - p->started_ms > PEER_REKEY_ATTEMPT_MS) {
             p->handshaking = false; /* given up until there is something to send */
+            crypto_wipe(&p->hs, sizeof p->hs);
             for (; p->queue_n; p->queue_n--, p->n_dropped++) {
                 free(p->queue[p->queue_first].p);
                 p->queue_first = (p->queue_first + 1) % PEER_QUEUE_MAX;

@@ -9,7 +9,7 @@
 enum {
     PEER_REKEY_AFTER_MS = 120000, PEER_REJECT_AFTER_MS = 180000, PEER_REKEY_TIMEOUT_MS = 5000,
     PEER_REKEY_ATTEMPT_MS = 90000, PEER_KEEPALIVE_MS = 10000, PEER_COOKIE_MS = 120000,
-    PEER_QUEUE_MAX = 128, PEER_PACKET_MAX_BYTES = 65535, PEER_OVERHEAD = 32,
+    PEER_INITIATION_MIN_MS = 20 /* between those of one peer */, PEER_QUEUE_MAX = 128, PEER_PACKET_MAX_BYTES = 65535, PEER_OVERHEAD = 32,
 };
 
 struct endpoint { uint8_t addr[16]; uint16_t port; bool v6, known; };
@@ -44,6 +44,7 @@ struct peer {
     uint8_t last_mac1[IK_MAC_BYTES], cookie[IK_MAC_BYTES];
     int64_t cookie_ms;
     uint8_t latest_timestamp[IK_TIMESTAMP_BYTES];
+    int64_t initiated_ms;     /* by the other end */
     int64_t heard_ms, data_sent_ms, data_heard_ms, handshake_ms; /* 0: never */
     bool owes_keepalive, expects_answer;
     int64_t expects_since_ms;
@@ -64,6 +65,8 @@ void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct 
 /* A message 1, opened already by ik_read_initiation. */
 void peer_initiated(struct peer *p, int64_t now_ms, const struct endpoint *from, struct ik_handshake *hs,
                     const uint8_t timestamp[IK_TIMESTAMP_BYTES]);
+/* Begins a handshake unless there is a session or one runs: a peer that knew us may still use old keys. */
+void peer_greet(struct peer *p, int64_t now_ms, int64_t real_ns);
 /* Timers; call at least every 250 ms. */
 void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns);
 

@@ -1,8 +1,8 @@
 /* What this node's kernel and tunnel shall hold, computed from the assignment, the suspects and the sandboxes
  * that exist. Pure, so that every rule set can be read and tested as text.
  *
- * Virtual IPs are chosen where a connection begins: in the container's own namespace (hook output), by numgen
- * over the ready replicas; conntrack keeps the choice. Published ports are chosen likewise by the host that was
+ * Virtual IPs are chosen where a connection begins: in the container's own namespace (hook output), at random
+ * among the ready replicas (counters of many callers would all begin at the first); conntrack keeps the choice. Published ports are chosen likewise by the host that was
  * called, and leave it with the host's address on the ingress network, so that answers come back to it. */
 #include "overlay_internal.h"
 #include <stdio.h>
@@ -50,6 +50,35 @@ static const struct node *node_by_id(const struct assignment *a, const char *id)
         if (str_equal(a->nodes.v[i].id, id))
             return &a->nodes.v[i];
     return NULL;
+}
+
+static bool is_alive(const struct assignment *a, const struct replica *r)
+{
+    const struct node *n = node_by_id(a, r->node_id);
+    return n && n->status.state != NODE_DOWN && r->addr;
+}
+
+uint32_t *plan_gone(const struct assignment *before, const struct assignment *now, uint32_t *ret_n)
+{
+    struct map alive; /* task id and network id */
+    uint32_t *gone = xcalloc(before->replicas.n + 1, sizeof *gone);
+    char key[128];
+    *ret_n = 0;
+    map_init(&alive);
+    for (uint32_t i = 0; i < now->replicas.n; i++) {
+        const struct replica *r = &now->replicas.v[i];
+        snprintf(key, sizeof key, "%s/%s", r->task_id, r->network_id);
+        if (is_alive(now, r))
+            map_put(&alive, key, &alive);
+    }
+    for (uint32_t i = 0; i < before->replicas.n; i++) {
+        const struct replica *r = &before->replicas.v[i];
+        snprintf(key, sizeof key, "%s/%s", r->task_id, r->network_id);
+        if (is_alive(before, r) && !map_find(&alive, key))
+            gone[(*ret_n)++] = i;
+    }
+    map_done(&alive);
+    return gone;
 }
 
 static void add_route(struct tunnel_network *n, const char *addr, const struct node *via)
@@ -115,7 +144,7 @@ static uint32_t backends(const struct plan_input *in, const char *service_id, co
     return ret->n;
 }
 
-/* "dnat to 10.0.0.5[:80]" or, with several, a map by a counter (round robin). */
+/* "dnat to 10.0.0.5[:80]" or, with several, a map by a random number. */
 static void dnat(struct sb *out, const struct strs *to, unsigned port)
 {
     char suffix[16] = "";
@@ -125,7 +154,7 @@ static void dnat(struct sb *out, const struct strs *to, unsigned port)
         sb_printf(out, "dnat to %s%s\n", to->v[0], suffix);
         return;
     }
-    sb_printf(out, "dnat to numgen inc mod %u map { ", to->n);
+    sb_printf(out, "dnat to numgen random mod %u map { ", to->n);
     for (uint32_t i = 0; i < to->n; i++)
         sb_printf(out, "%s%u : %s", i ? ", " : "", i, to->v[i]);
     sb_printf(out, " }%s\n", suffix);
@@ -203,6 +232,7 @@ void plan_host_rules(const struct plan_input *in, struct sb *out)
 {
     const struct network *ingress = plan_ingress(in);
     struct sb nat, refuse;
+    char gateway[32];
     sb_init(&nat, 0);
     sb_init(&refuse, 0);
     for (uint32_t i = 0; ingress && i < in->a->services.n; i++)
@@ -211,23 +241,29 @@ void plan_host_rules(const struct plan_input *in, struct sb *out)
     for (struct map_item *it = NULL; (it = map_next(in->sandboxes, it));)
         publish_here(it->value, &nat);
     begin(out);
+    address_format(gateway, in->gateway_addr, -1);
+    sb_printf(out, "define gw = \"%s\"\ndefine in = \"%s\"\n", in->gateway_links, in->ingress_link);
+    /* route_localnet lets 127.0.0.1:PORT of the host reach containers; the way back is closed here. */
+    sb_str(out, "chain loopback {\ntype filter hook prerouting priority -300; policy accept;\n"
+                "iifname { $gw, $in } ip daddr 127.0.0.0/8 drop\niifname { $gw, $in } ip saddr 127.0.0.0/8 drop\n}\n");
     sb_printf(out, "chain published {\n%s}\n", nat.s);
     sb_str(out, "chain prerouting {\ntype nat hook prerouting priority -100; policy accept;\n"
                 "fib daddr type local jump published\n}\n"
                 "chain output {\ntype nat hook output priority -100; policy accept;\n"
                 "fib daddr type local jump published\n}\n");
     sb_printf(out, "chain postrouting {\ntype nat hook postrouting priority 100; policy accept;\n"
-                   "oifname \"%s\" masquerade\n"
-                   "ip saddr %s oifname != \"%s\" masquerade\n"
-                   "ip saddr 127.0.0.0/8 oifname \"%s\" masquerade\n}\n",
-              in->ingress_link, in->gateway_pool, in->gateway_bridge, in->gateway_bridge);
-    if (refuse.len) /* ports whose service has no ready replica */
-        sb_printf(out, "chain refuse {\ntype filter hook input priority 0; policy accept;\n%s}\n", refuse.s);
-    /* Containers of a node do not reach each other over its own bridge: only what is published goes there. */
-    sb_printf(out, "chain forward {\ntype filter hook forward priority 0; policy accept;\n"
-                   "iifname \"%s\" oifname \"%s\" ct status dnat accept\n"
-                   "iifname \"%s\" oifname \"%s\" drop\n}\n}\n",
-              in->gateway_bridge, in->gateway_bridge, in->gateway_bridge, in->gateway_bridge);
+                   "oifname $in masquerade\n"
+                   "oifname $gw ip saddr { %s, 127.0.0.0/8 } snat to %s\n" /* by a published port to a neighbour, itself */
+                   "ip saddr %s masquerade\n}\n", in->gateway_pool, gateway, in->gateway_pool);
+    /* Ports whose service has no ready replica; the host is no target for what comes over the ingress network. */
+    sb_printf(out, "chain input {\ntype filter hook input priority 0; policy accept;\n"
+                   "iifname $in ct state new drop\n%s}\n", refuse.s);
+    /* Towards containers goes only what is published; nobody routes through this node from the ingress network. */
+    sb_str(out, "chain forward {\ntype filter hook forward priority 0; policy accept;\n"
+                "ct state established,related accept\n"
+                "iifname $in drop\n"
+                "oifname { $gw, $in } ct status dnat accept\n"
+                "oifname { $gw, $in } drop\n}\n}\n");
     sb_done(&nat);
     sb_done(&refuse);
 }

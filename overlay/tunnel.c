@@ -2,6 +2,7 @@
  * is answered here; other broadcast stays on the node: nothing is flooded or learned. A packet is taken only
  * from the peer whose tunnel address it carries (WireGuard's cryptokey routing). */
 #include "tunnel.h"
+#include "cookie.h"
 #include "vxlan.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/map.h>
@@ -11,7 +12,7 @@ struct tunnel_peer_state {
     struct tunnel *t;
     struct endpoint configured; /* the peer's own endpoint follows where it is heard from */
     uint32_t addr;
-    bool wanted;
+    bool wanted, routed, greeted;
 };
 struct network_state {
     uint32_t vni;
@@ -22,6 +23,7 @@ struct tunnel {
     struct tunnel_out out;
     struct peer_out peer_out;
     struct ik_identity id;
+    struct cookie_guard guard;
     bool configured;
     uint32_t addr;
     struct map peers;    /* public key -> struct tunnel_peer_state */
@@ -153,8 +155,10 @@ static void configure_network(struct tunnel *t, const struct tunnel_network *w, 
     for (uint32_t i = 0; i < w->routes.n; i++) {
         uint32_t addr = (uint32_t)w->routes.v[i].addr, via = (uint32_t)w->routes.v[i].via;
         struct tunnel_peer_state *p = map_find_n(by_addr, &via, sizeof via);
-        if (p)
-            map_put_n(&n->routes, &addr, sizeof addr, p);
+        if (!p)
+            continue;
+        p->routed = true;
+        map_put_n(&n->routes, &addr, sizeof addr, p);
     }
 }
 
@@ -190,6 +194,16 @@ int tunnel_configure(struct tunnel *t, const struct tunnel_config *c,
             network_drop(t, it->value);
     map_done(&by_addr);
     return 0;
+}
+
+void tunnel_greet(struct tunnel *t, int64_t now_ms, int64_t real_ns)
+{
+    for (struct map_item *it = NULL; (it = map_next(&t->peers, it));) {
+        struct tunnel_peer_state *p = it->value;
+        if (p->routed && !p->greeted)
+            peer_greet(&p->peer, now_ms, real_ns);
+        p->greeted |= p->routed;
+    }
 }
 
 bool tunnel_has_network(const struct tunnel *t, uint32_t vni)
@@ -230,7 +244,17 @@ void tunnel_packet(struct tunnel *t, int64_t now_ms, int64_t real_ns, const stru
         return;
     if (p[0] == 1 && size == IK_INITIATION_BYTES) {
         struct ik_handshake hs;
-        uint8_t key[32], stamp[IK_TIMESTAMP_BYTES];
+        uint8_t key[32], stamp[IK_TIMESTAMP_BYTES], source[18], cookie[IK_COOKIE_BYTES];
+        if (!ik_mac1_good(&t->id, p, size))
+            return;
+        memcpy(source, from->addr, 16);
+        source[16] = (uint8_t)(from->port >> 8);
+        source[17] = (uint8_t)from->port;
+        enum cookie_verdict v = cookie_check(&t->guard, &t->id, now_ms, source, sizeof source, p, cookie);
+        if (v == COOKIE_REPLY)
+            t->out.send(t->out.arg, from, cookie, sizeof cookie);
+        if (v != COOKIE_PASS)
+            return;
         if (!ik_read_initiation(&hs, &t->id, p, key, stamp))
             return;
         struct tunnel_peer_state *s = map_find_n(&t->peers, key, 32);

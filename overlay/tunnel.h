@@ -17,6 +17,8 @@ void tunnel_free(struct tunnel *t);
 /* Takes the wanted state over; sessions of peers that stay are kept. endpoint: text to address, may refuse. */
 int tunnel_configure(struct tunnel *t, const struct tunnel_config *c,
                      bool (*endpoint)(const char *addr, uint16_t port, struct endpoint *ret), struct err *e) must_check;
+/* Begins handshakes with new peers that have addresses of our networks. */
+void tunnel_greet(struct tunnel *t, int64_t now_ms, int64_t real_ns);
 bool tunnel_has_network(const struct tunnel *t, uint32_t vni);
 /* A frame that a container of this node sent into the network. */
 void tunnel_frame(struct tunnel *t, int64_t now_ms, int64_t real_ns, uint32_t vni, const uint8_t *frame, size_t size);

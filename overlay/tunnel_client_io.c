@@ -18,7 +18,7 @@
 
 LOG_MODULE("tunnel");
 
-enum { RETRY_MS = 50, SPAWN_AGAIN_MS = 2000, HEAD_BYTES = 5 };
+enum { RETRY_MS = 50, SPAWN_AGAIN_MS = 2000, HEAD_BYTES = 5, SEND_LIMIT_S = 2 };
 
 struct tunnel_client {
     struct loop *loop;
@@ -72,12 +72,15 @@ static void send_frame(struct tunnel_client *t, uint8_t type, const void *p, siz
     frame[4] = type;
     if (size)
         memcpy(frame + HEAD_BYTES, p, size);
-    /* The descriptor travels with the first byte; the process always reads, so this does not block for long. */
+    /* The descriptor travels with the first byte. The process always reads; one that does not (stopped) is left
+     * after SEND_LIMIT_S and told everything anew later. */
     int r = fd ? fd_send_with_fds(t->fd, frame, HEAD_BYTES + size, fd, 1, &e)
                : fd_write_all(t->fd, frame, HEAD_BYTES + size, &e);
     crypto_wipe(frame, HEAD_BYTES + size);
-    if (r < 0)
+    if (r < 0) {
+        shutdown(t->fd, SHUT_RDWR); /* part of a frame may be on its way */
         loop_timer_set(t->timer, 0); /* on_timer finds the socket dead */
+    }
 }
 
 static void got_status(struct tunnel_client *t, const void *p, size_t size)
@@ -144,6 +147,7 @@ static bool try_connect(struct tunnel_client *t)
     if (dir < 0)
         return false;
     snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", dir, slash + 1);
+    struct timeval limit = { .tv_sec = SEND_LIMIT_S };
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool ok = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
     close(dir);
@@ -152,6 +156,7 @@ static bool try_connect(struct tunnel_client *t)
             close(fd);
         return false;
     }
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     t->fd = fd;
     t->watch = loop_fd_add(t->loop, fd, LOOP_READ, on_socket, t);
     if (t->config.len)
@@ -265,6 +270,13 @@ bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni)
     char key[16];
     snprintf(key, sizeof key, "%u", vni);
     return map_find(&t->taps, key) != NULL;
+}
+
+void tunnel_client_forget(struct tunnel_client *t, uint32_t vni)
+{
+    char key[16];
+    snprintf(key, sizeof key, "%u", vni);
+    map_remove(&t->taps, key);
 }
 
 void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd)

@@ -300,6 +300,9 @@ static void configure(struct io *io, const void *p, size_t size)
         r = open_udp(io, c.listen, (uint16_t)c.port, &e);
     if (r == 0)
         r = tunnel_configure(io->t, &c, parse_endpoint, &e);
+    if (r == 0)
+        tunnel_greet(io->t, clock_mono_ns() / MS_NS, clock_real_ns());
+    flush(io);
     for (struct map_item *it = NULL; r == 0 && (it = map_next(&io->taps, it));) {
         struct tap *tap = it->value;
         if (!tunnel_has_network(io->t, tap->vni))

@@ -22,7 +22,7 @@ REC_DECLARE(sandbox_link)
     X(T, LIST, links, sandbox_link, 2, "Links", "", .max = 64)                     \
     X(T, LIST, ports, port, 3, "Ports", "published on this host only (mode host)", .max = 256) \
     X(T, BOOL, internal, _, 4, "Internal", "no way out")                           \
-    X(T, STR, gateway_addr, _, 5, "GatewayAddr", "on the node's own bridge; chosen here", .max = 64) \
+    X(T, STR, gateway_addr, _, 5, "GatewayAddr", "on the pair to its host; chosen here", .max = 64) \
     X(T, STRS, nameservers, _, 6, "Nameservers", "asked for names from outside; empty: the host's", .max = 8)
 REC_DECLARE(sandbox)
 
@@ -32,7 +32,8 @@ struct overlay_config {
     const char *self_exe;        /* the tunnel is "self_exe tunnel SOCKET" */
     const uint8_t *tunnel_secret; /* 32 bytes, borrowed while open */
     const char *listen_addr;     /* of the tunnel; NULL: any */
-    const char *gateway_pool;    /* CIDR of the node's own bridge; NULL: 172.30.0.0/16 */
+    const char *resolv_conf;     /* whose name servers are asked for names from outside; NULL: /etc/resolv.conf */
+    const char *gateway_pool;    /* CIDR of the ways out; NULL: 172.30.0.0/16 */
 };
 int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_config *cfg, struct err *e) must_check;
 void overlay_close(struct overlay *o); /* takes NULL; networks and tunnel go on */

@@ -333,6 +333,7 @@ static void on_started(void *arg, int r, const struct err *e)
     }
     if (r < 0) {
         j->exit_told = true;
+        overlay_sandbox_remove(x->cfg.overlay, j->task.id);
         AUTO_FREE char *text = xstrdup(e->text);
         event(j, &(struct executor_event){ .kind = EXEC_FAILED, .container_id = j->container_id, .error = text });
         return;
@@ -360,6 +361,7 @@ static void tell_exit(struct job *j, const struct container *c)
     j->exit_told = true;
     health_free(j->health);
     j->health = NULL;
+    overlay_sandbox_remove(j->x->cfg.overlay, j->task.id); /* what is reported as ended holds no address */
     if (j->unhealthy)
         snprintf(text, sizeof text, "unhealthy: %.300s", j->why && *j->why ? j->why : "its check fails");
     event(j, &(struct executor_event){ .kind = EXEC_EXITED, .container_id = j->container_id,

@@ -375,9 +375,7 @@ static void left(struct daemon *d)
     struct err e = { 0 };
     if (identity_renew(d->cfg.root, &d->identity, &e) < 0) /* who joins after a farewell is a new node */
         log_warn("%s", e.text);
-    struct overlay_config cfg = { .run_dir = d->cfg.run, .self_exe = d->cfg.self_exe,
-                                  .tunnel_secret = d->identity.tunnel_secret.v, .listen_addr = d->cfg.listen_addr };
-    int r = overlay_open(&d->overlay, d->loop, &cfg, &e);
+    int r = daemon_overlay_open(d, &e);
     log_info("left the cluster");
     l->done(l->arg, r < 0 ? &e : NULL);
     free(l);

@@ -27,6 +27,7 @@ const char daemon_usage[] =
     "      --control-port N                TCP, between nodes (default 2377)\n"
     "      --gossip-port N                 UDP (default 7946)\n"
     "      --tunnel-port N                 UDP (default 4789)\n"
+    "      --resolv-conf FILE              Name servers that containers' questions go to (default /etc/resolv.conf)\n"
     "      --insecure-registry HOST:PORT   Registry to speak plain HTTP to; repeatable\n"
     "      --down-after DURATION_MS        Silence after which a node's tasks move (default 2000)\n"
     "      --log-level LEVEL               Error, warn, info or debug (default info)\n"
@@ -34,7 +35,7 @@ const char daemon_usage[] =
     "                                      tunnel, ROOT and RUN) and end; the node must not run\n\n"
     "Example:\n  shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
 
-struct flags { const char *root, *run, *api, *listen, *level; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
+struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
 
 static int parse(int argc, char **argv, struct flags *f, struct err *e)
 {
@@ -50,7 +51,7 @@ static int parse(int argc, char **argv, struct flags *f, struct err *e)
             { "--root", &f->root, NULL, 0 }, { "--run", &f->run, NULL, 0 }, { "--api", &f->api, NULL, 0 },
             { "--listen", &f->listen, NULL, 0 }, { "--log-level", &f->level, NULL, 0 },
             { "--control-port", NULL, &f->control, 65535 }, { "--gossip-port", NULL, &f->gossip, 65535 },
-            { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
+            { "--resolv-conf", &f->resolv_conf, NULL, 0 }, { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
             { "--insecure-registry", f->n_insecure < 64 ? &f->insecure[f->n_insecure] : NULL, NULL, 0 },
         };
         unsigned k = 0;
@@ -152,18 +153,23 @@ static int lock_root(const char *root, struct err *e)
     return fd;
 }
 
+int daemon_overlay_open(struct daemon *d, struct err *e)
+{
+    struct overlay_config cfg = { .run_dir = d->cfg.run, .self_exe = d->cfg.self_exe, .listen_addr = d->cfg.listen_addr,
+                                  .tunnel_secret = d->identity.tunnel_secret.v, .resolv_conf = d->cfg.resolv_conf };
+    return overlay_open(&d->overlay, d->loop, &cfg, e);
+}
+
 static int open_machine_parts(struct daemon *d, struct err *e)
 {
     AUTO_FREE char *containers = path_join(d->cfg.root, "containers"), *images = path_join(d->cfg.root, "images");
     struct runtime_config rt = { .dir = containers, .cgroup = d->cgroup };
     struct image_store_config is = { .root = images, .insecure = d->cfg.insecure };
-    struct overlay_config ov = { .run_dir = d->cfg.run, .self_exe = d->cfg.self_exe,
-                                 .tunnel_secret = d->identity.tunnel_secret.v, .listen_addr = d->cfg.listen_addr };
     int r = runtime_open(&d->runtime, d->loop, &rt, on_container, d, e);
     if (r == 0)
         r = image_store_open(&d->images, d->loop, &is, e);
     if (r == 0)
-        r = overlay_open(&d->overlay, d->loop, &ov, e);
+        r = daemon_overlay_open(d, e);
     return r;
 }
 
@@ -367,7 +373,7 @@ int daemon_main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     AUTO_FREE char *api = f.api ? xstrdup(f.api + 7) : path_join(f.run, "shoal.sock");
     d.cfg = (struct node_config){
-        .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe,
+        .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe, .resolv_conf = f.resolv_conf,
         .control_port = (uint16_t)f.control, .gossip_port = (uint16_t)f.gossip, .tunnel_port = (uint16_t)f.tunnel,
         .insecure = f.insecure, .down_after_ms = (int64_t)f.down,
     };

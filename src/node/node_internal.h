@@ -41,7 +41,7 @@ int advertise_address(const char *text, char ret[64], struct err *e) must_check;
 
 /* ---- the node ---- */
 struct node_config {
-    const char *root, *run, *api_path, *listen_addr, *self_exe;
+    const char *root, *run, *api_path, *listen_addr, *self_exe, *resolv_conf;
     uint16_t control_port, gossip_port, tunnel_port;
     const char *const *insecure; /* NULL-terminated */
     int64_t down_after_ms;
@@ -68,6 +68,7 @@ struct daemon {
     struct sb packed_certificate;
 };
 const char *daemon_node_id(const struct daemon *d); /* NULL: in no cluster */
+int daemon_overlay_open(struct daemon *d, struct err *e) must_check;
 
 /* ---- member.c: the cluster parts of the node, from membership to running and back ---- */
 /* fresh: this manager was admitted just now and waits to be added. */

@@ -281,6 +281,68 @@ static void cookie_is_answered_with_mac2(void **state)
         assert_int_equal(msg[i], 0);
 }
 
+/* Above the rate an initiation costs a hash and a cookie, not curve work; who receives at its address gets in. */
+static void flood_is_answered_with_cookies(void **state)
+{
+    (void)state;
+    struct endpoint forger = w.n[0].address;
+    uint8_t flood[148];
+    forger.addr[3] = 99;
+    w.cut = true;
+    send_frame(0, 1);
+    memcpy(flood, w.n[0].last[1], sizeof flood);
+    w.n[1].n_sent[2] = 0;
+    for (int i = 0; i < 5000; i++) {
+        inject(1, &forger, flood, sizeof flood);
+        if (i % 10 == 0)
+            run_for(1);
+    }
+    assert_in_range(w.n[1].n_sent[2], 0, 1); /* all the same message: a replay */
+    assert_int_equal(w.n[1].n_sent[3], 5000 - 200);
+    assert_memory_equal(w.n[1].last[3] + 4, flood + 4, 4);
+    flood[120] ^= 1; /* not even made for us: no answer at all */
+    inject(1, &forger, flood, sizeof flood);
+    assert_int_equal(w.n[1].n_sent[3], 5000 - 200);
+    flood[120] ^= 1;
+    w.cut = false;
+    unsigned frames = 0;
+    for (int ms = 0; ms < 12000; ms++) { /* the flood goes on */
+        inject(1, &forger, flood, sizeof flood);
+        run_for(1);
+        frames = w.n[1].n_frames;
+    }
+    assert_int_equal(frames, 1);
+    assert_true(w.n[0].n_sent[1] >= 2);
+    uint8_t zero[16] = { 0 };
+    assert_memory_not_equal(w.n[0].last[1] + 132, zero, 16); /* it had to show a cookie */
+    run_for(5000);
+    unsigned cookies = w.n[1].n_sent[3];
+    for (int i = 0; i < 100; i++)
+        inject(1, &forger, flood, sizeof flood); /* quiet again: no cookies */
+    assert_int_equal(w.n[1].n_sent[3], cookies);
+}
+
+/* A restarted end begins by itself: the other one would use the old keys until it misses answers. */
+static void a_new_tunnel_greets_its_peers(void **state)
+{
+    (void)state;
+    tunnel_greet(w.n[0].t, w.now_ms, real_ns());
+    tunnel_greet(w.n[0].t, w.now_ms, real_ns());
+    run_for(100);
+    assert_int_equal(w.n[0].n_sent[1], 1);
+    send_frame(1, 1);
+    run_for(100);
+    assert_int_equal(w.n[1].n_sent[1], 0);
+    node_start(1);
+    tunnel_greet(w.n[1].t, w.now_ms, real_ns());
+    run_for(100);
+    send_frame(0, 2);
+    run_for(100);
+    assert_int_equal(w.n[1].last_number, 2);
+    tunnel_greet(w.n[1].t, w.now_ms, real_ns());
+    assert_int_equal(w.n[1].n_sent[1], 1);
+}
+
 /* Node 1 moves and is silent; the configuration tells (level-triggered, again and again). */
 static void configured_endpoint_is_followed(void **state)
 {
@@ -395,6 +457,8 @@ int main(void)
         T(restarted_end_is_found_again),
         T(endpoint_follows_genuine_packets_only),
         T(cookie_is_answered_with_mac2),
+        T(flood_is_answered_with_cookies),
+        T(a_new_tunnel_greets_its_peers),
         T(configuring_again_keeps_sessions),
         T(configured_endpoint_is_followed),
         T(full_packets_are_not_padded),

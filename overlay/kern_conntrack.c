@@ -1,0 +1,88 @@
+/* The door to ctnetlink: connections that the present namespace has sent to an address by NAT are forgotten, so
+ * that their next packet is sent to another replica: a UDP flow goes on there, TCP is answered by a reset. */
+#include "overlay_internal.h"
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <sys/socket.h>
+
+enum { FLOWS_MAX = 1 << 20 };
+
+struct search {
+    const uint32_t *addrs;
+    unsigned n_addrs;
+    struct nl_msg **deletes;
+    unsigned n, cap;
+};
+
+static struct nl_msg *message(int type, int flags)
+{
+    struct nfgenmsg head = { .nfgen_family = AF_INET, .version = NFNETLINK_V0 };
+    struct nl_msg *m = nlmsg_alloc_simple(NFNL_SUBSYS_CTNETLINK << 8 | type, flags);
+    if (m && nlmsg_append(m, &head, sizeof head, NLMSG_ALIGNTO) < 0) {
+        nlmsg_free(m);
+        return NULL;
+    }
+    return m;
+}
+
+static bool is_answered_by(const struct search *s, struct nlattr *tuple)
+{
+    struct nlattr *t[CTA_TUPLE_MAX + 1], *ip[CTA_IP_MAX + 1];
+    if (!tuple || nla_parse_nested(t, CTA_TUPLE_MAX, tuple, NULL) < 0 || !t[CTA_TUPLE_IP] ||
+        nla_parse_nested(ip, CTA_IP_MAX, t[CTA_TUPLE_IP], NULL) < 0 || !ip[CTA_IP_V4_SRC] || nla_len(ip[CTA_IP_V4_SRC]) != 4)
+        return false;
+    uint32_t from = ntohl(nla_get_u32(ip[CTA_IP_V4_SRC]));
+    for (unsigned i = 0; i < s->n_addrs; i++)
+        if (s->addrs[i] == from)
+            return true;
+    return false;
+}
+
+static int on_flow(struct nl_msg *m, void *arg)
+{
+    struct search *s = arg;
+    struct nlattr *a[CTA_MAX + 1];
+    if (nlmsg_parse(nlmsg_hdr(m), sizeof(struct nfgenmsg), a, CTA_MAX, NULL) < 0 || !a[CTA_TUPLE_ORIG] ||
+        !is_answered_by(s, a[CTA_TUPLE_REPLY]) || s->n == FLOWS_MAX)
+        return NL_OK;
+    struct nl_msg *d = message(IPCTNL_MSG_CT_DELETE, 0);
+    if (!d || nla_put(d, CTA_TUPLE_ORIG | NLA_F_NESTED, nla_len(a[CTA_TUPLE_ORIG]), nla_data(a[CTA_TUPLE_ORIG])) < 0 ||
+        (a[CTA_ID] && nla_put(d, CTA_ID, nla_len(a[CTA_ID]), nla_data(a[CTA_ID])) < 0)) {
+        nlmsg_free(d);
+        return NL_OK;
+    }
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 64;
+        s->deletes = xrealloc(s->deletes, s->cap, sizeof *s->deletes);
+    }
+    s->deletes[s->n++] = d;
+    return NL_OK;
+}
+
+int conntrack_forget(const uint32_t *addrs, unsigned n, struct err *e)
+{
+    struct search s = { .addrs = addrs, .n_addrs = n };
+    struct nl_sock *sock = nl_socket_alloc();
+    struct nl_msg *dump = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP);
+    int r = sock && dump ? nl_connect(sock, NETLINK_NETFILTER) : -NLE_NOMEM;
+    if (r == 0) {
+        nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, on_flow, &s);
+        r = nl_send_auto(sock, dump);
+    }
+    if (r >= 0)
+        r = nl_recvmsgs_default(sock);
+    nlmsg_free(dump);
+    for (unsigned i = 0; i < s.n; i++) {
+        int d = r < 0 ? r : nl_send_sync(sock, s.deletes[i]); /* frees the message */
+        if (r < 0)
+            nlmsg_free(s.deletes[i]);
+        else if (d < 0 && d != -NLE_OBJ_NOTFOUND) /* ended by itself: fine */
+            r = d;
+    }
+    free(s.deletes);
+    if (sock)
+        nl_socket_free(sock);
+    return r < 0 ? err_set(e, E_INTERNAL, "connections to a replica that is gone: %s", nl_geterror(r)) : 0;
+}
