@@ -9,7 +9,8 @@
 enum {
     PORT_FIRST = 30000, PORT_LAST = 32767, /* published ports that nobody chose */
     VNI_FIRST = 4096,
-    TUNNEL_NET = 0x64600000,               /* 100.96.0.0/12, carrier-grade NAT space: addresses inside the tunnel */
+    TUNNEL_NET = 0x64600000, TUNNEL_BITS = 12, /* 100.96.0.0/12, carrier-grade NAT space: addresses inside the tunnel */
+    NODE_NET = 0xac1e0000, NODE_BITS = 16,     /* 172.30.0.0/16: between containers and their host (overlay_io.c) */
 };
 
 struct plan {
@@ -94,6 +95,11 @@ static void mark_ports(struct plan *p, const struct endpoint *ep)
     }
 }
 
+static bool holds_addresses(const struct task *t)
+{
+    return !task_state_is_final(t->status.state) || t->status.state == TASK_ORPHANED;
+}
+
 static void mark_all(struct plan *p)
 {
     const struct network *ing = ingress_network(p->s);
@@ -102,8 +108,9 @@ static void mark_all(struct plan *p)
             mark_used(p, svc->endpoint.vips.v[i].network_id, svc->endpoint.vips.v[i].addr);
         mark_ports(p, &svc->endpoint);
     }
+    /* The agent reports an end after the container's namespace is gone; a lost node reports nothing. */
     for (const struct task *t = NULL; (t = store_next(p->s, TABLE_TASK, t));)
-        for (uint32_t i = 0; i < t->attachments.n; i++)
+        for (uint32_t i = 0; i < t->attachments.n && holds_addresses(t); i++)
             for (uint32_t k = 0; k < t->attachments.v[i].addresses.n; k++)
                 mark_used(p, t->attachments.v[i].network.id, t->attachments.v[i].addresses.v[k]);
     for (const struct node *n = NULL; (n = store_next(p->s, TABLE_NODE, n));)
@@ -112,18 +119,21 @@ static void mark_all(struct plan *p)
 }
 
 /* Next free address after the last one given (so that a freed address rests as long as possible); the
- * network's own, the gateway (.1) and the broadcast address are never given. 0: exhausted. */
+ * network's own, the gateway and the broadcast address are never given. 0: exhausted. */
 static uint32_t take_address(struct plan *p, const struct network *net, unsigned *ret_bits)
 {
     struct subnet sub;
     if (!net->ipam || !net->ipam->config.n || !subnet_parse(net->ipam->config.v[0].subnet, &sub))
         return 0;
-    uint32_t size = ~sub.mask;
+    uint32_t size = ~sub.mask, gateway = sub.base + 1;
+    struct in_addr own;
+    if (net->ipam->config.v[0].gateway && inet_pton(AF_INET, net->ipam->config.v[0].gateway, &own) == 1)
+        gateway = ntohl(own.s_addr);
     uint32_t last = (uint32_t)(uintptr_t)map_find(&p->cursors, net->id) & ~sub.mask;
     for (uint32_t i = 1; i < size; i++) {
         uint32_t host = (last + i) % size;
         char key[64];
-        if (host < 2)
+        if (host == 0 || sub.base + host == gateway)
             continue;
         used_key(key, net->id, sub.base + host);
         if (map_find(&p->used, key))
@@ -142,15 +152,57 @@ static bool overlaps(const struct subnet *a, const struct subnet *b)
     return (a->base & mask) == (b->base & mask);
 }
 
-static bool subnet_is_free(const struct plan *p, const struct subnet *sub, const struct map *given)
+/* Says who has addresses of the subnet already; false: nobody. */
+static bool subnet_is_taken(const struct store *s, const struct subnet *sub, char who[300])
 {
-    for (const struct network *n = NULL; (n = store_next(p->s, TABLE_NETWORK, n));) {
+    const struct subnet own[] = { { TUNNEL_NET, UINT32_MAX << (32 - TUNNEL_BITS), TUNNEL_BITS },
+                                  { NODE_NET, UINT32_MAX << (32 - NODE_BITS), NODE_BITS } };
+    for (unsigned i = 0; i < ARRAY_N(own); i++)
+        if (overlaps(sub, &own[i])) {
+            char text[64];
+            addr_text(text, own[i].base, own[i].bits);
+            snprintf(who, 300, "shoal itself (%s)", text);
+            return true;
+        }
+    for (const struct network *n = NULL; (n = store_next(s, TABLE_NETWORK, n));) {
         struct subnet other;
         for (uint32_t i = 0; n->ipam && i < n->ipam->config.n; i++)
-            if (subnet_parse(n->ipam->config.v[i].subnet, &other) && overlaps(sub, &other))
-                return false;
+            if (subnet_parse(n->ipam->config.v[i].subnet, &other) && overlaps(sub, &other)) {
+                snprintf(who, 300, "network %s (%s)", n->name, n->ipam->config.v[i].subnet);
+                return true;
+            }
     }
-    char key[16];
+    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));) {
+        struct in_addr a;
+        if (n->status.addr && inet_pton(AF_INET, n->status.addr, &a) == 1 && (ntohl(a.s_addr) & sub->mask) == sub->base) {
+            snprintf(who, 300, "node %s (%s)", n->id, n->status.addr);
+            return true;
+        }
+    }
+    return false;
+}
+
+int allocator_check_subnet(const struct store *s, const struct ipam_config *c, struct err *e)
+{
+    struct subnet sub;
+    struct in_addr a;
+    char who[300];
+    if (!c->subnet)
+        return c->gateway ? err_set(e, E_INVALID, "IPAM.Config[0].Gateway: give its Subnet too") : 0;
+    if (!subnet_parse(c->subnet, &sub) || sub.bits < 8 || sub.bits > 29)
+        return err_set(e, E_INVALID, "IPAM.Config[0].Subnet: \"%s\" must be like 10.20.0.0/24, with a prefix length of 8 to 29", c->subnet);
+    if (c->gateway && (inet_pton(AF_INET, c->gateway, &a) != 1 || (ntohl(a.s_addr) & sub.mask) != sub.base))
+        return err_set(e, E_INVALID, "IPAM.Config[0].Gateway: \"%s\" is no address in %s", c->gateway, c->subnet);
+    if (subnet_is_taken(s, &sub, who))
+        return err_set(e, E_INVALID, "IPAM.Config[0].Subnet: %s shares addresses with %s; choose another", c->subnet, who);
+    return 0;
+}
+
+static bool subnet_is_free(const struct plan *p, const struct subnet *sub, const struct map *given)
+{
+    char key[16], who[300];
+    if (subnet_is_taken(p->s, sub, who))
+        return false;
     snprintf(key, sizeof key, "%u", sub->base);
     return !map_find(given, key);
 }

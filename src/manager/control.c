@@ -45,7 +45,7 @@ void control_remove(struct manager *m, enum store_table t, const char *ref, cont
     manager_propose(m, tx, done, arg);
 }
 
-static int check_network(struct network *n, struct err *e)
+static int check_network(const struct store *s, struct network *n, struct err *e)
 {
     if (n->driver && strcmp(n->driver, "overlay"))
         return err_set(e, E_UNSUPPORTED, "Driver: %s is not built; use overlay", n->driver);
@@ -61,6 +61,9 @@ static int check_network(struct network *n, struct err *e)
         if (strcmp(n->options.v[i].key, "encrypted"))
             return err_set(e, E_UNSUPPORTED, "Options.%s: not built (networks are always encrypted); "
                            "remove it", n->options.v[i].key);
+    int r = n->ipam && n->ipam->config.n ? allocator_check_subnet(s, n->ipam->config.v, e) : 0;
+    if (r < 0)
+        return r;
     str_set(&n->driver, "overlay");
     str_set(&n->scope, "swarm");
     n->vni = 0;
@@ -76,7 +79,7 @@ void control_network_create(struct manager *m, struct network *n, char ret_id[26
     if (r == 0)
         r = rec_check(&network_rec, n, &e);
     if (r == 0)
-        r = check_network(n, &e);
+        r = check_network(m->store, n, &e);
     if (r < 0) {
         done(arg, r, &e);
         return;

@@ -42,6 +42,8 @@ void manager_want_pass(struct manager *m);
 void manager_send_leader(struct manager *m, const char *to, bool accepted);
 
 /* allocator.c: addresses, VIPs, VNIs, ports for what lacks them. Pure. */
+/* A subnet that somebody chose: readable, and apart from other networks, from nodes and from shoal's own. */
+int allocator_check_subnet(const struct store *s, const struct ipam_config *c, struct err *e) must_check;
 void allocate(const struct store *s, struct store_tx *tx, int64_t now_ns);
 /* First free published port etc. fail into the object's status/message. */
 
