@@ -6,6 +6,7 @@
 # Everything carries the test's own process id; cluster_down removes it all and says what was left behind.
 C=${CLUSTER_NAME:-shoal-t$$}
 C_DIR=${CLUSTER_DIR:-$(mktemp -d /tmp/$C.XXXXXX)}
+mkdir -p "$C_DIR"
 C_NET=${CLUSTER_NET:-10.99.0}
 C_BRIDGE=${CLUSTER_BRIDGE:-sh$(($$ % 100000))b}
 C_N=0
@@ -133,7 +134,7 @@ finish() {
         local i
         for i in $(seq 1 $C_N); do
             echo "--- the end of host $i's log:" >&2
-            tail -n ${CLUSTER_LOG_LINES:-15} "$C_DIR/$i/log" >&2
+            [ -f "$C_DIR/$i/log" ] && tail -n ${CLUSTER_LOG_LINES:-15} "$C_DIR/$i/log" >&2
         done
     fi
     cluster_down

@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Small talkers for network tests, run inside a namespace.
+  serve NAME PORT           TCP and UDP on PORT: answers "NAME size sha256" to what was sent
+  ask tcp|udp ADDR PORT SIZE [COUNT]   sends SIZE random bytes COUNT times (each from a new socket), prints each name
+  flow ADDR PORT            one UDP socket for ever; prints each name that answers when it changes
+  hold ADDR PORT            one TCP connection that says a byte now and then; prints how it ended
+  dns udp|tcp NAME TYPE [SERVER]       prints the return code and the data of the answers, one line
+  nameserver ADDR           DNS on ADDR:53: outside.test, big.test (many addresses), NXDOMAIN for the rest
+  send udp ADDR PORT HEX    one datagram
+  replay PCAP ADDR          all that was recorded for ADDR (UDP payloads, beginnings of TCP streams) again, and with a bit flipped
+  vxlan ADDR PORT VNI MAC FROM TO WORD   a plain VXLAN packet holding a UDP datagram
+"""
+import hashlib, os, select, socket, struct, sys, time
+
+LIMIT_S = 5
+
+
+def recv_all(s, n):
+    out = b""
+    while len(out) < n:
+        part = s.recv(n - len(out))
+        if not part:
+            raise EOFError("closed after %d of %d bytes" % (len(out), n))
+        out += part
+    return out
+
+
+def receipt(name, data):
+    return ("%s %d %s" % (name, len(data), hashlib.sha256(data).hexdigest())).encode()
+
+
+def serve(name, port):
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    t = socket.socket()
+    t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    u.bind(("", int(port)))
+    t.bind(("", int(port)))
+    t.listen(64)
+    print("ready", flush=True)
+    while True:
+        for s in select.select([u, t], [], [])[0]:
+            if s is u:
+                data, peer = u.recvfrom(65536)
+                u.sendto(receipt(name, data), peer)
+                continue
+            c, _ = t.accept()
+            c.settimeout(LIMIT_S)
+            try:
+                size = struct.unpack("!I", recv_all(c, 4))[0]
+                c.sendall(receipt(name, recv_all(c, size)))
+            except (OSError, EOFError):
+                pass
+            c.close()
+
+
+def ask(proto, addr, port, size, count="1"):
+    for _ in range(int(count)):
+        data = os.urandom(int(size))
+        if proto == "udp":
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            s.settimeout(1)
+            s.connect((addr, int(port)))
+            for attempt in range(LIMIT_S):  # a datagram may be lost
+                try:
+                    s.send(data)
+                    got = s.recv(65536)
+                    break
+                except socket.timeout:
+                    if attempt == LIMIT_S - 1:
+                        raise
+        else:
+            s = socket.create_connection((addr, int(port)), LIMIT_S)
+            s.sendall(struct.pack("!I", len(data)) + data)
+            got = b""
+            while True:
+                part = s.recv(65536)
+                if not part:
+                    break
+                got += part
+        s.close()
+        name = got.decode().split(" ")[0]
+        if got != receipt(name, data):
+            sys.exit("the answer is not of what was sent: %r" % got)
+        print(name, flush=True)
+
+
+def flow(addr, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(0.2)
+    s.connect((addr, int(port)))
+    last = None
+    while True:
+        try:
+            s.send(b"?")
+            name = s.recv(65536).decode().split(" ")[0]
+            time.sleep(0.05)
+        except OSError:
+            continue
+        if name != last:
+            print(name, flush=True)
+        last = name
+
+
+def hold(addr, port):
+    s = socket.create_connection((addr, int(port)), LIMIT_S)
+    s.sendall(struct.pack("!I", 1 << 30))
+    print("connected", flush=True)
+    try:
+        while True:
+            s.sendall(b"?")
+            time.sleep(0.05)
+    except OSError as e:
+        print(e.__class__.__name__, flush=True)
+
+
+TYPES = {"A": 1, "PTR": 12, "AAAA": 28}
+
+
+def name_bytes(name):
+    return b"".join(bytes([len(p)]) + p.encode() for p in name.split(".") if p) + b"\0"
+
+
+def read_name(p, at):
+    parts, end = [], None
+    while p[at]:
+        if p[at] & 0xC0 == 0xC0:
+            end = end or at + 2
+            at = struct.unpack("!H", p[at:at + 2])[0] & 0x3FFF
+            continue
+        parts.append(p[at + 1:at + 1 + p[at]].decode())
+        at += 1 + p[at]
+    return ".".join(parts), end or at + 1
+
+
+def dns(proto, name, kind, server="127.0.0.11"):
+    ident = os.urandom(2)
+    q = ident + struct.pack("!HHHHH", 0x0100, 1, 0, 0, 0) + name_bytes(name) + struct.pack("!HH", TYPES[kind], 1)
+    if proto == "udp":
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.settimeout(LIMIT_S)
+        s.connect((server, 53))
+        s.send(q)
+        a = s.recv(65536)
+    else:
+        s = socket.create_connection((server, 53), LIMIT_S)
+        s.sendall(struct.pack("!H", len(q)) + q)
+        a = recv_all(s, struct.unpack("!H", recv_all(s, 2))[0])
+    flags, _, n = struct.unpack("!HHH", a[2:8])
+    if a[:2] != ident or not flags & 0x8000:
+        sys.exit("not an answer to the question")
+    at = read_name(a, 12)[1] + 4
+    out = []
+    for _ in range(n):
+        at = read_name(a, at)[1]
+        t, _, _, size = struct.unpack("!HHIH", a[at:at + 10])
+        at += 10
+        out.append(socket.inet_ntoa(a[at:at + 4]) if t == 1 else read_name(a, at)[0] if t == 12 else a[at:at + size].hex())
+        at += size
+    code = {0: "NOERROR", 2: "SERVFAIL", 3: "NXDOMAIN", 5: "REFUSED"}.get(flags & 15, str(flags & 15))
+    print(" ".join([code] + (["cut"] if flags & 0x200 else []) + sorted(out)))
+
+
+def answer(q, limit):
+    name, end = read_name(q, 12)
+    addrs = {"outside.test": ["203.0.113.7"], "big.test": ["203.0.%d.%d" % (i // 250, i % 250) for i in range(400)]}.get(name)
+    kind = struct.unpack("!H", q[end:end + 2])[0]
+    records = [b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton(x) for x in addrs or [] if kind == 1]
+    body, n, cut = b"", 0, 0
+    for r in records:
+        if 12 + end + 4 + len(body) + len(r) > limit:
+            cut = 0x200
+            break
+        body += r
+        n += 1
+    return q[:2] + struct.pack("!HHHHH", 0x8180 | cut | (0 if addrs else 3), 1, n, 0, 0) + q[12:end + 4] + body
+
+
+def nameserver(addr):
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    t = socket.socket()
+    t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    u.bind((addr, 53))
+    t.bind((addr, 53))
+    t.listen(16)
+    print("ready", flush=True)
+    while True:
+        for s in select.select([u, t], [], [])[0]:
+            if s is u:
+                q, peer = u.recvfrom(4096)
+                u.sendto(answer(q, 512), peer)
+                continue
+            c, _ = t.accept()
+            c.settimeout(LIMIT_S)
+            try:
+                a = answer(recv_all(c, struct.unpack("!H", recv_all(c, 2))[0]), 65535)
+                c.sendall(struct.pack("!H", len(a)) + a)
+            except (OSError, EOFError):
+                pass
+            c.close()
+
+
+def send(_, addr, port, data):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(bytes.fromhex(data), (addr, int(port)))
+
+
+def recorded(pcap):
+    """(protocol, source, destination, port, payload) of the IPv4 packets."""
+    with open(pcap, "rb") as f:
+        data = f.read()
+    order = "<" if data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
+    at = 24
+    while at + 16 <= len(data):
+        size = struct.unpack(order + "I", data[at + 8:at + 12])[0]
+        p = data[at + 16:at + 16 + size]
+        at += 16 + size
+        if len(p) < 34 or p[12:14] != b"\x08\x00" or p[23] not in (6, 17):
+            continue
+        ip = 14 + (p[14] & 15) * 4
+        end = 14 + struct.unpack("!H", p[16:18])[0]
+        head = 8 if p[23] == 17 else (p[ip + 12] >> 4) * 4
+        yield ("udp" if p[23] == 17 else "tcp", socket.inet_ntoa(p[26:30]) + ":%d" % struct.unpack("!H", p[ip:ip + 2]),
+               socket.inet_ntoa(p[30:34]), struct.unpack("!H", p[ip + 2:ip + 4])[0], p[ip + head:end])
+
+
+def flipped(data):
+    b = bytearray(data)
+    b[int.from_bytes(os.urandom(4), "big") % len(b)] ^= 1 << (os.urandom(1)[0] & 7)
+    return bytes(b)
+
+
+def replay(pcap, addr):
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    streams, n = {}, 0
+    for proto, source, to, port, data in recorded(pcap):
+        if to != addr or not data:
+            continue
+        if proto == "tcp":
+            if port == 2377:
+                streams[source] = streams.get(source, b"") + data
+            continue
+        for d in (data, flipped(data), data[:len(data) // 2]):
+            u.sendto(d, (addr, port))
+            n += 1
+    for data in list(streams.values())[:20]:
+        for d in (data, flipped(data[:64]) + data[64:]):
+            try:
+                s = socket.create_connection((addr, 2377), LIMIT_S)
+                s.sendall(d)
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(65536):
+                    pass
+            except OSError:
+                pass
+            s.close()
+            n += 1
+    print(n)
+
+
+def vxlan(addr, port, vni, mac, source, to, word):
+    udp = struct.pack("!HHHH", 7000, 7000, 8 + len(word), 0) + word.encode()
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + socket.inet_aton(source) + socket.inet_aton(to)
+    sum16 = sum(struct.unpack("!10H", ip))
+    sum16 = (sum16 & 0xFFFF) + (sum16 >> 16)
+    ip = ip[:10] + struct.pack("!H", ~(sum16 + (sum16 >> 16)) & 0xFFFF) + ip[12:]
+    frame = bytes.fromhex(mac.replace(":", "")) + b"\x02\x42" + socket.inet_aton(source) + b"\x08\x00" + ip + udp
+    head = struct.pack("!II", 0x08000000, int(vni) << 8)
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(head + frame, (addr, int(port)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "flow", "hold", "dns", "nameserver", "send", "replay", "vxlan"):
+        sys.exit(__doc__)
+    globals()[sys.argv[1]](*sys.argv[2:])
