@@ -60,6 +60,10 @@ void manager_init_cluster(struct manager *m, const struct cluster *c, const stru
 int manager_join_raft(struct manager *m, struct err *e) must_check; /* new manager: waits to be added */
 
 const struct store *manager_store(const struct manager *m);
+/* The way back from a lost quorum, on a surviving manager: it alone is the cluster's manager from then on, with the
+ * state its log holds, in a new epoch; the other managers are out (they must leave and join anew). E_CONFLICT while a
+ * leader is known. */
+void manager_recover(struct manager *m, manager_done_fn *done, void *arg);
 bool manager_leads(const struct manager *m);           /* and has applied everything of earlier terms */
 const char *manager_leader_id(const struct manager *m); /* node id, NULL: unknown */
 void manager_raft_status(const struct manager *m, struct raft_status *ret);

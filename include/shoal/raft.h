@@ -130,6 +130,9 @@ void raft_node_update(struct raft_node *n, uint64_t id, const void *context, siz
                       raft_done_fn *done, void *arg);
 void raft_node_promote(struct raft_node *n, uint64_t id, raft_done_fn *done, void *arg);
 void raft_node_remove(struct raft_node *n, uint64_t id, raft_done_fn *done, void *arg);
+/* On a voter without a leader: makes itself the only member, elects itself and keeps its whole log. done(0) when that
+ * is committed; -E_EXISTS: it leads; -E_INVALID: no voter. The other members must be kept away for ever by other means. */
+void raft_node_recover(struct raft_node *n, raft_done_fn *done, void *arg);
 /* Hands leadership to a voter; 0: to the most advanced one. done(0) when this node no longer leads,
  * -E_TIMEOUT after 2 * election_min_ms. Proposals meanwhile get -E_BUSY. */
 void raft_node_transfer(struct raft_node *n, uint64_t to, raft_done_fn *done, void *arg);

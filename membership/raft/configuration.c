@@ -292,3 +292,24 @@ void raft_on_change(struct raft *r, const struct raft_input *in)
     raft_result_add(&r->out->results, &r->out->n_results, &r->out->cap_results, in->cookie, rc,
                     rc ? 0 : index, rc ? 0 : r->term);
 }
+
+/* The way back from a lost quorum, by an operator's word: this voter alone is the configuration from here on. What its
+ * log holds beyond the commit index stays, for some of it may have been acknowledged. It forks the log; that the others
+ * never meet it again is the caller's duty (a new epoch of the cluster). */
+void raft_on_recover(struct raft *r, uint64_t cookie)
+{
+    const struct raft_config_member *self = raft_configuration_find(raft_config_now(r), r->id);
+    int rc = r->role == RAFT_LEADER ? -E_EXISTS : !self || !self->voter || r->installing ? -E_INVALID : 0;
+    uint64_t index = raft_log_last(&r->log) + 1;
+    if (!rc) {
+        struct raft_configuration *c = xnew(struct raft_configuration);
+        configuration_add(c, self->id, true, self->context, self->context_size);
+        raft_become_follower(r, r->term + 1, 0);
+        struct raft_entry e = configuration_entry(c, index, r->term);
+        raft_configuration_free(c);
+        raft_append_local(r, RAFT_ENTRY_CONFIGURATION, e.data);
+        raft_campaign(r, false);
+    }
+    raft_result_add(&r->out->results, &r->out->n_results, &r->out->cap_results, cookie, rc, rc ? 0 : index,
+                    rc ? 0 : r->term);
+}

@@ -103,6 +103,7 @@ enum raft_input_type {
     RAFT_CHANGE,             /* change, id, bytes/size = context, cookie */
     RAFT_READ,               /* cookie */
     RAFT_TRANSFER,           /* id (0: best voter), cookie */
+    RAFT_RECOVER,            /* cookie: an operator gives up the other voters */
     RAFT_PEER_GONE,          /* id: the connection to it was cut from the other end; evidence, not proof */
     RAFT_SNAPSHOT_TAKEN,     /* index, term, image: durable on disk; the log prefix may go */
     RAFT_SNAPSHOT_INSTALLED, /* index: the application loaded output.install */

@@ -141,6 +141,7 @@ struct raft_buf *raft_buf_alloc(size_t size); /* NULL: out of memory; contents u
 
 /* election.c */
 void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader);
+void raft_on_recover(struct raft *r, uint64_t cookie); /* configuration.c */
 void raft_on_peer_gone(struct raft *r, uint64_t id);
 void raft_role_tick(struct raft *r);
 void raft_election_reset(struct raft *r);

@@ -427,6 +427,7 @@ int raft_step(struct raft *r, struct raft_input *in, struct raft_output *out)
     case RAFT_CHANGE: raft_on_change(r, in); break;
     case RAFT_READ: raft_on_read(r, in->cookie); break;
     case RAFT_TRANSFER: raft_on_transfer(r, in->id, in->cookie); break;
+    case RAFT_RECOVER: raft_on_recover(r, in->cookie); break;
     case RAFT_PEER_GONE: raft_on_peer_gone(r, in->id); break;
     case RAFT_SNAPSHOT_TAKEN: raft_on_snapshot_taken(r, in); break;
     case RAFT_SNAPSHOT_INSTALLED:

@@ -687,6 +687,14 @@ void raft_node_remove(struct raft_node *n, uint64_t id, raft_done_fn *done, void
     change(n, RAFT_REMOVE, id, NULL, 0, done, arg);
 }
 
+void raft_node_recover(struct raft_node *n, raft_done_fn *done, void *arg)
+{
+    struct caller *c = caller_new(n, &n->proposals, done, arg);
+    n->n_proposals++;
+    struct raft_input in = {.type = RAFT_RECOVER, .cookie = c->cookie};
+    submit(n, &in, NULL);
+}
+
 void raft_node_transfer(struct raft_node *n, uint64_t to, raft_done_fn *done, void *arg)
 {
     struct caller *c = caller_new(n, &n->transfers, done, arg);

@@ -102,6 +102,7 @@ void agent_certificate(struct agent *a, const struct certificate *c)
     a->hello.role = c->role;
     a->hello.raft_id = c->raft_id;
     a->hello.not_after = c->not_after;
+    a->hello.epoch = c->epoch;
     session_tick(a);
 }
 

@@ -48,16 +48,71 @@ static void on_initialized(void *arg, const struct err *e)
     reply_json(c, 200, json);
 }
 
+static void on_recovered(void *arg, int result, const struct err *e)
+{
+    struct call *c = arg;
+    on_initialized(c, result < 0 ? e : NULL);
+}
+
+/* `docker swarm init --force-new-cluster`, `shoal recover`. */
+static void recover(struct call *c)
+{
+    if (call_manager(c))
+        manager_recover(call_manager(c), on_recovered, c);
+    else
+        reply_error(c, E_UNAVAILABLE, "this node is no manager, it holds no state to recover; run it on a manager that survived");
+}
+
+/* What a recovery here would keep and leave behind; read without a leader. */
+static void recovery_plan(struct call *c)
+{
+    static const struct { const char *name; enum store_table t; } kept[] = {
+        { "Services", TABLE_SERVICE }, { "Networks", TABLE_NETWORK }, { "Secrets", TABLE_SECRET },
+        { "Configs", TABLE_CONFIG }, { "Nodes", TABLE_NODE },
+    };
+    struct manager *m = call_manager(c);
+    struct raft_status s;
+    if (!m) {
+        recover(c);
+        return;
+    }
+    struct val_doc *d = val_doc_new();
+    struct val *root = val_map(d), *left = val_list(d);
+    manager_raft_status(m, &s);
+    val_set(d, root, "Leader", val_str(d, manager_leader_id(m) ? manager_leader_id(m) : ""));
+    for (unsigned i = 0; i < ARRAY_N(kept); i++)
+        val_set(d, root, kept[i].name, val_int(d, store_count(call_store(c), kept[i].t)));
+    val_set(d, root, "Entries", val_int(d, (int64_t)s.last));
+    val_set(d, root, "Uncertain", val_int(d, (int64_t)(s.last - MIN(s.commit, s.last))));
+    for (const struct node *n = NULL; (n = store_next(call_store(c), TABLE_NODE, n));) {
+        struct manager_status status = { 0 };
+        if (str_equal(n->id, c->api->b.node_id(c->api->b.arg)) || !manager_node_status(m, n->id, &status))
+            continue;
+        struct val *v = val_map(d);
+        val_set(d, v, "ID", val_str(d, n->id));
+        val_set(d, v, "Hostname", val_str(d, n->description.hostname ? n->description.hostname : ""));
+        val_set(d, v, "Addr", val_str(d, status.addr));
+        val_set(d, v, "Reachability", val_str(d, reachability_names[status.reachability]));
+        val_push(d, left, v);
+        manager_status_clear(&status);
+    }
+    val_set(d, root, "LeftBehind", left);
+    val_set_root(d, root);
+    reply_val(c, 200, d);
+}
+
 static void init_body(struct call *c, const struct val *body, const char *text, size_t size)
 {
     struct node_init in = { 0 };
     struct err e = { 0 };
     (void)text, (void)size;
     const struct val *spec = val_get(body, "Spec");
+    if (val_get_bool(body, "ForceNewCluster", false) && call_manager(c)) {
+        recover(c);
+        return;
+    }
     if (!body)
         err_set(&e, E_INVALID, "request body: an object is needed");
-    else if (val_get_bool(body, "ForceNewCluster", false))
-        err_set(&e, E_UNSUPPORTED, "ForceNewCluster: not built yet");
     else if (val_get_bool(body, "AutoLockManagers", false) ||
              val_get_bool(val_get(spec, "EncryptionConfig"), "AutoLockManagers", false))
         err_set(&e, E_UNSUPPORTED, "AutoLockManagers: not built yet");
@@ -251,6 +306,8 @@ static void node_remove(struct call *c)
 
 const struct route swarm_routes[] = {
     { "POST", "/swarm/init", swarm_init, ROUTE_LOCAL },
+    { "GET", "/shoal/v1/recovery", recovery_plan, ROUTE_LOCAL },
+    { "POST", "/shoal/v1/recovery", recover, ROUTE_LOCAL },
     { "POST", "/swarm/join", swarm_join, ROUTE_LOCAL },
     { "POST", "/swarm/leave", swarm_leave, ROUTE_LOCAL },
     { "GET", "/swarm", swarm_inspect, ROUTE_READ },

@@ -132,6 +132,8 @@ void term_size(unsigned *ret_rows, unsigned *ret_cols); /* 0, 0: no terminal */
 int term_read_input(const char *path, size_t max, struct bytes *ret, struct err *e) must_check; /* "-": stdin */
 int term_open_input(const char *path, struct err *e) must_check; /* fd; "-": a copy of stdin */
 void term_close(int fd);
+/* Asks on the terminal; E_INVALID unless the answer is yes (or there is no terminal to ask on). */
+int term_confirm(struct cli *c, const char *question, struct err *e);
 char *term_folder(const char *path); /* absolute folder of the file, heap */
 void term_catch_interrupt(void);     /* Ctrl-C sets a flag instead of ending the program */
 bool term_interrupted(void);

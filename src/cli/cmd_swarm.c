@@ -26,6 +26,10 @@ static const struct cli_flag leave_flags[] = {
     { "force", 'f', CLI_BOOL, "Leave even as a manager, or when the cluster does not answer", NULL },
     { 0 },
 };
+static const struct cli_flag recover_flags[] = {
+    { "yes", 'y', CLI_BOOL, "Do not ask", NULL },
+    { 0 },
+};
 static const struct cli_flag token_flags[] = {
     { "rotate", 0, CLI_BOOL, "Make a new token; the old one is of no use then", NULL },
     { "quiet", 'q', CLI_BOOL, "Only the token", NULL },
@@ -149,6 +153,48 @@ static int cmd_leave(struct cli *c, struct err *e)
     return rc;
 }
 
+/* What would be kept and left behind, in words. */
+static int print_plan(struct cli *c, const struct val *plan, struct err *e)
+{
+    const struct val *left = val_get(plan, "LeftBehind");
+    long long uncertain = int_at(plan, "Uncertain", 0);
+    if (*str_at(plan, "Leader"))
+        return err_set(e, E_CONFLICT, "the cluster has a leader (node %s) and needs no recovery; lost managers are removed "
+                       "with `shoal node rm --force NODE`", str_at(plan, "Leader"));
+    fprintf(c->out, "The managers have no leader. This node can become the only manager:\n\n"
+            "kept:         %lld services, %lld networks, %lld secrets, %lld configs, %lld nodes: its log up to entry %lld\n",
+            (long long)int_at(plan, "Services", 0), (long long)int_at(plan, "Networks", 0),
+            (long long)int_at(plan, "Secrets", 0), (long long)int_at(plan, "Configs", 0), (long long)int_at(plan, "Nodes", 0),
+            (long long)int_at(plan, "Entries", 0));
+    if (uncertain)
+        fprintf(c->out, "              the last %lld entries of it are not known to have been agreed on; they are kept too\n",
+                uncertain);
+    fputs("lost:         what the other managers agreed on and this one never received\n", c->out);
+    for (uint32_t i = 0; left && left->kind == V_LIST && i < left->n; i++)
+        fprintf(c->out, "%-14s%s (%s, %s)\n", i ? "" : "left behind:", str_at(left->list[i], "Hostname"),
+                str_at(left->list[i], "Addr"), str_at(left->list[i], "Reachability"));
+    fputs("\nThose left behind are kept out for ever: when they are back, run `shoal leave --force` there and join them "
+          "again.\nWorkers and running containers stay. The join tokens become new.\n\n", c->out);
+    return 0;
+}
+
+static int cmd_recover(struct cli *c, struct err *e)
+{
+    struct val_doc *d = NULL;
+    int rc = cli_get(c, &d, e, "/shoal/v1/recovery");
+    if (rc == 0)
+        rc = print_plan(c, val_root(d), e);
+    if (rc == 0 && !cli_on(c, "yes"))
+        rc = term_confirm(c, "Make this node the only manager?", e);
+    if (rc == 0)
+        rc = cli_call(c, "POST", "/shoal/v1/recovery", NULL, NULL, e);
+    if (rc == 0)
+        fputs("This node is the cluster's only manager now. Add others with `shoal join-token manager` or `shoal node promote "
+              "NODE`.\n", c->out);
+    val_doc_free(d);
+    return rc;
+}
+
 static int rotate(struct cli *c, struct val_doc *swarm, bool manager, struct err *e)
 {
     AUTO_SB struct sb body;
@@ -196,6 +242,8 @@ const struct cli_command swarm_commands[] = {
     { "join", "HOST:PORT...", "Join this node to a cluster", join_flags,
       "shoal join --token SHOAL-1-... 10.0.0.1:2377", cmd_join, 1, 16, 0 },
     { "leave", "", "Take this node out of its cluster", leave_flags, "shoal leave --force", cmd_leave, 0, 0, 0 },
+    { "recover", "", "Make a surviving manager the only one, when most managers are lost", recover_flags, "shoal recover",
+      cmd_recover, 0, 0, 0 },
     { "join-token", "[worker|manager]", "Show (or renew) what a new node needs to join", token_flags,
       "shoal join-token manager", cmd_join_token, 0, 1, 0 },
     { 0 },

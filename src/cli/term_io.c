@@ -39,6 +39,18 @@ int term_open_input(const char *path, struct err *e)
     return fd < 0 ? err_errno(e, errno, "cannot open %s", strcmp(path, "-") ? path : "the standard input") : fd;
 }
 
+int term_confirm(struct cli *c, const char *question, struct err *e)
+{
+    char answer[16] = "";
+    if (!term_is_tty(0))
+        return err_set(e, E_INVALID, "\"%s\" cannot be asked without a terminal; give --yes if that is meant", question);
+    fprintf(c->out, "%s [y/N] ", question);
+    fflush(c->out);
+    if (!fgets(answer, sizeof answer, stdin) || (strcmp(answer, "y\n") && strcmp(answer, "yes\n")))
+        return err_set(e, E_INVALID, "not confirmed; nothing was changed");
+    return 0;
+}
+
 void term_close(int fd)
 {
     if (fd >= 0)

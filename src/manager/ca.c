@@ -101,6 +101,7 @@ static void certify(struct certificate *c, const struct cluster *cluster, const 
     str_set(&c->node_id, n->id);
     c->role = n->spec.role;
     c->raft_id = n->raft_id;
+    c->epoch = cluster->epoch;
     set_bytes(&c->link_key, n->link_key.v, n->link_key.n);
     set_bytes(&c->sign_key, n->sign_key.v, n->sign_key.n);
     set_bytes(&c->ca_public, cluster->ca_public.v, cluster->ca_public.n);
@@ -186,10 +187,10 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
     if (!c || !n)
         return;
-    bool other = h->role != n->spec.role || (n->spec.role == ROLE_MANAGER && h->raft_id != n->raft_id);
+    bool other = h->epoch != c->epoch || h->role != n->spec.role || (n->spec.role == ROLE_MANAGER && h->raft_id != n->raft_id);
     if (!other && !certificate_is_due(h->not_after, c->spec.ca.node_cert_expiry, clock_real_ns()))
         return;
-    if (h->role == ROLE_MANAGER && other && (m->change_running || members_has(m, h->raft_id)))
+    if (h->role == ROLE_MANAGER && n->spec.role != ROLE_MANAGER && (m->change_running || members_has(m, h->raft_id)))
         return;
     struct certificate cert = { 0 };
     struct sb b;
@@ -201,5 +202,6 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
     h->role = cert.role;
     h->raft_id = cert.raft_id;
     h->not_after = cert.not_after;
+    h->epoch = cert.epoch;
     certificate_clear(&cert);
 }

@@ -9,6 +9,7 @@ libmanager_a_SOURCES = \
 	src/manager/liveness.c \
 	src/manager/manager.c \
 	src/manager/members.c \
+	src/manager/recover.c \
 	src/manager/token.c \
 	src/manager/control.h \
 	src/manager/manager_internal.h

@@ -135,7 +135,7 @@ static void run_pass(void *arg)
     struct manager *m = arg;
     bool wanted = m->pass_wanted;
     m->pass_wanted = false;
-    if (!m->leads || m->pass_running || !wanted) /* the pass that runs asks for the next one when done */
+    if (!m->leads || m->pass_running || m->recovering || !wanted) /* the pass that runs asks for the next one when done */
         return;
     members_reconcile(m);
     int64_t now = clock_real_ns();
@@ -400,6 +400,16 @@ void manager_gossip_state(struct manager *m, const char *node_id, bool suspect)
     liveness_gossip(m->liveness, node_id, suspect);
 }
 
+static bool is_voter(const struct manager *m, uint64_t raft_id)
+{
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    uint32_t n = raft_node_members(m->raft, members, RAFT_MEMBERS_MAX);
+    for (uint32_t i = 0; i < n && i < RAFT_MEMBERS_MAX; i++)
+        if (members[i].id == raft_id)
+            return members[i].voter;
+    return false;
+}
+
 bool manager_node_status(const struct manager *m, const char *node_id, struct manager_status *ret)
 {
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
@@ -408,8 +418,8 @@ bool manager_node_status(const struct manager *m, const char *node_id, struct ma
     bool leader = str_equal(node_id, m->leader_id);
     *ret = (struct manager_status){
         .leader = leader,
-        .reachability = liveness_is_suspect(m->liveness, node_id) || n->status.state == NODE_DOWN
-                            ? REACH_UNREACHABLE : REACH_REACHABLE,
+        .reachability = liveness_is_suspect(m->liveness, node_id) || n->status.state == NODE_DOWN ? REACH_UNREACHABLE
+                        : is_voter(m, n->raft_id) ? REACH_REACHABLE : REACH_UNKNOWN, /* it does not count yet */
     };
     ret->addr = xasprintf("%s:%u", n->status.addr ? n->status.addr : "", (unsigned)n->control_port);
     return true;

@@ -28,6 +28,7 @@ struct manager {
     bool pass_running;        /* a pass's transaction is under way */
     bool pass_wanted;
     bool change_running;      /* a Raft membership change is under way */
+    bool recovering;          /* recover.c: no pass before the lost managers are out of the table */
     struct loop_timer *pass_timer, *change_timer;
     char *leader_id;
     struct refusal {          /* why applied transactions were refused, for their proposers */

@@ -247,6 +247,7 @@ static int start_agent(struct daemon *d, struct err *e)
     cfg.hello.role = d->member.certificate->role;
     cfg.hello.raft_id = d->member.certificate->raft_id;
     cfg.hello.not_after = d->member.certificate->not_after;
+    cfg.hello.epoch = d->member.certificate->epoch;
     struct executor_config x = { .runtime = d->runtime, .images = d->images, .overlay = d->overlay, .volumes_dir = volumes,
                                  .node_id = cfg.node_id, .hostname = cfg.hello.description.hostname };
     d->executor = executor_new(d->loop, &x);
@@ -276,6 +277,16 @@ static void role_changed(void *arg)
     log_info("this node is a %s from now on", node_role_names[c->role]);
 }
 
+static void certificate_renewed(void *arg)
+{
+    struct daemon *d = arg;
+    if (!d->member.certificate || !d->peers)
+        return;
+    peers_certificate_changed(d->peers, d->relink);
+    d->relink = false;
+    agent_certificate(d->agent, d->member.certificate);
+}
+
 void member_certified(struct daemon *d, const void *p, size_t size)
 {
     struct err e = { 0 };
@@ -287,6 +298,7 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         r = -E_STALE; /* sent twice */
     if (r == 0) {
         bool other_role = next.role != have->role || next.raft_id != have->raft_id;
+        bool other_epoch = next.epoch != have->epoch;
         struct certificate old = *have;
         *have = next;
         next = old;
@@ -294,9 +306,9 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         if (r == 0 && other_role) {
             loop_defer(d->loop, role_changed, d);
         } else if (r == 0) {
-            peers_certificate_changed(d->peers, false);
-            agent_certificate(d->agent, have);
             log_info("certificate renewed");
+            d->relink |= other_epoch;
+            loop_defer(d->loop, certificate_renewed, d);
         } else { /* kept as it was: the leader offers it again */
             next = *have;
             *have = old;

@@ -64,6 +64,7 @@ struct daemon {
     struct api *api;
     struct loop_timer *leave_timer;
     struct leave *leave;
+    bool relink; /* a certificate of another epoch came */
     char *cgroup;
     struct sb packed_certificate;
 };
@@ -89,8 +90,8 @@ int peers_open(struct daemon *d, struct err *e) must_check;
 void peers_close(struct peers *p); /* takes NULL */
 /* The membership changed: addresses, who is a manager. */
 void peers_update(struct peers *p);
-/* Links are made anew with it when the role is another; a renewal leaves those that are up alone. */
-void peers_certificate_changed(struct peers *p, bool other_role);
+/* anew: all links are made again with it (another role or epoch); a renewal leaves those that are up alone. */
+void peers_certificate_changed(struct peers *p, bool anew);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
 enum { CHANNEL_API = 1 };

@@ -79,6 +79,9 @@ static int on_verify(void *arg, const uint8_t key[32], const void *payload, size
     int r = certificate_of_peer(&d->member.certificate->ca_public, key, payload, size, &x->cert, e);
     if (r == 0 && !is_known(d, &x->cert))
         r = certificate_check_time(&x->cert, clock_real_ns(), e);
+    if (r == 0 && x->cert.role == ROLE_MANAGER && x->cert.epoch < d->member.certificate->epoch)
+        r = err_set(e, E_DENIED, "node %s is a manager of the cluster as it was before its recovery; let it leave and join "
+                    "again", x->cert.node_id);
     if (r == 0 && !is_member(d, x->cert.node_id))
         r = err_set(e, E_DENIED, "node %s is no member any more", x->cert.node_id);
     if (r == 0 && x->peer && !str_equal(x->peer->id, x->cert.node_id))
@@ -392,11 +395,11 @@ void peers_update(struct peers *ps)
     }
 }
 
-void peers_certificate_changed(struct peers *ps, bool other_role)
+void peers_certificate_changed(struct peers *ps, bool anew)
 {
     struct end *x;
     list_for(x, &ps->ends, node)
-        if (other_role || !x->up) { /* a handshake under way holds the old bytes */
+        if (anew || !x->up) { /* a handshake under way holds the old bytes */
             if (x->peer)
                 loop_timer_set(x->peer->retry, RETRY_MIN_MS);
             drop_end(x);

@@ -49,7 +49,8 @@ REC_DECLARE(assignment)
     X(T, UINT, tunnel_port, _, 6, "TunnelPort", "", .max = 65535)                            \
     X(T, ENUM, role, _, 7, "Role", "of the certificate held", .names = node_role_names)      \
     X(T, UINT, raft_id, _, 8, "RaftID", "of the certificate held")                           \
-    X(T, TIME, not_after, _, 9, "NotAfter", "of the certificate held")
+    X(T, TIME, not_after, _, 9, "NotAfter", "of the certificate held")                       \
+    X(T, UINT, epoch, _, 10, "Epoch", "of the certificate held")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \

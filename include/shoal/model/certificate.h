@@ -17,7 +17,8 @@
     X(T, TIME, not_before, _, 7, "NotBefore", "")                                  \
     X(T, TIME, not_after, _, 8, "NotAfter", "")                                    \
     X(T, BYTES, ca_public, _, 9, "CAPublic", "signer", .max = 32)                  \
-    X(T, BYTES, signature, _, 10, "Signature", "Ed25519 over the record without it", .max = 64)
+    X(T, BYTES, signature, _, 10, "Signature", "Ed25519 over the record without it", .max = 64) \
+    X(T, UINT, epoch, _, 11, "Epoch", "of the cluster; a manager of an earlier one is kept out")
 REC_DECLARE(certificate)
 
 void certificate_sign(struct certificate *c, const uint8_t ca_secret[64]);

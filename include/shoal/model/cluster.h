@@ -64,7 +64,8 @@ REC_DECLARE(gossip_key)
     X(T, LIST, gossip_keys, gossip_key, 13, "GossipKeys", "first is primary", .max = 3, .flags = F_SECRET) \
     X(T, BYTES, tunnel_psk, _, 14, "TunnelPSK", "", .max = 32, .flags = F_SECRET)                        \
     X(T, UINT, next_vni, _, 15, "NextVNI", "never reused")                                               \
-    X(T, UINT, next_tunnel_addr, _, 16, "NextTunnelAddr", "host part, never reused")
+    X(T, UINT, next_tunnel_addr, _, 16, "NextTunnelAddr", "host part, never reused")                     \
+    X(T, UINT, epoch, _, 17, "Epoch", "how often it was recovered from a lost quorum")
 REC_DECLARE(cluster)
 
 #define ipam_config_FIELDS(X, T)                                      \
