@@ -1,6 +1,8 @@
 /* The daemon's side of containers: one object a container, a connection to its shim, and requests that wait
  * for the shim's answers. Shims are found again after a restart by their sockets in DIR/<id>/; a container
- * whose shim is gone is dead, its remains are taken away. */
+ * whose shim is gone is dead, its remains are taken away. Files here are renamed into place without waiting for the
+ * disk: they survive any kill, and a power cut ends every container anyway; what was made in the seconds before it
+ * may be forgotten and is then removed at the next start. */
 #include "runtime_internal.h"
 #include <dirent.h>
 #include <errno.h>
@@ -300,7 +302,7 @@ static void mark_dead(struct box *b)
     AUTO_FREE char *path = box_path(b, "state.mp");
     sb_init(&packed, 65536);
     rec_pack(&container_state_rec, s, &packed);
-    if (file_write_atomic(path, packed.s, packed.len, 0640, &e) < 0)
+    if (file_write_volatile(path, packed.s, packed.len, 0640, &e) < 0)
         log_warn("%s", e.text);
     sb_done(&packed);
 }
@@ -413,7 +415,7 @@ static int save_spec(const struct box *b, struct err *e)
     AUTO_FREE char *path = box_path(b, "spec.mp");
     sb_init(&p, SPEC_FILE_MAX);
     rec_pack(&container_spec_rec, &b->c.spec, &p);
-    int r = file_write_atomic(path, p.s, p.len, 0600, e);
+    int r = file_write_volatile(path, p.s, p.len, 0600, e);
     sb_done(&p);
     return r;
 }
@@ -715,8 +717,13 @@ static bool load(struct box *b, const char *id, struct err *e)
         err_set(e, E_CORRUPT, "%s names another container", spec_path);
         return false;
     }
-    return file_read(state_path, 65536, &state, &m, e) == 0 &&
-           rec_unpack(&container_state_rec, &b->c.state, state, m, e) == 0;
+    if (file_read(state_path, 65536, &state, &m, e) < 0)
+        return false;
+    if (rec_unpack(&container_state_rec, &b->c.state, state, m, NULL) < 0) { /* a power cut: adopt() says it is dead */
+        container_state_clear(&b->c.state);
+        b->c.state.phase = CONTAINER_RUNNING;
+    }
+    return true;
 }
 
 /* The shim tells its state at once; it is waited for, so that the daemon starts with the truth. */

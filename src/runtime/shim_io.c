@@ -86,7 +86,7 @@ static void state_changed(struct shim *s)
     AUTO_FREE char *path = path_join(s->a->dir, "state.mp");
     sb_init(&b, SHIM_MESSAGE_MAX_BYTES);
     rec_pack(&container_state_rec, &s->state, &b);
-    if (file_write_atomic(path, b.s, b.len, 0640, &e) < 0 && !s->state.error)
+    if (file_write_volatile(path, b.s, b.len, 0640, &e) < 0 && !s->state.error)
         str_set(&s->state.error, e.text);
     sb_done(&b);
     for (int i = 0; i < CONNS_MAX; i++)
