@@ -131,9 +131,9 @@ static int cmd_import(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb path;
     int fd = term_open_input(cli_arg(c, 0), e);
+    sb_init(&path, 0);
     if (fd < 0)
         return fd;
-    sb_init(&path, 0);
     sb_str(&path, "/images/create?fromSrc=-");
     if (cli_arg(c, 1)) {
         AUTO_FREE char *name = NULL, *tag = NULL;

@@ -123,6 +123,7 @@ static int cmd_join(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb body;
     struct val_doc *info = NULL;
+    sb_init(&body, 0);
     if (!cli_str(c, "token"))
         return cli_usage(c, e, "--token is needed; a manager prints it with `shoal join-token worker`");
     struct val_doc *d = val_doc_new();
@@ -130,7 +131,6 @@ static int cmd_join(struct cli *c, struct err *e)
     put_common(c, d, m);
     put(d, m, "JoinToken", cli_str(c, "token"));
     put_list(d, m, "RemoteAddrs", &c->args);
-    sb_init(&body, 0);
     json_write(&body, m, 0);
     val_doc_free(d);
     int rc = start_daemon(c, e);

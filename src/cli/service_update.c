@@ -46,9 +46,9 @@ static int fill_id(struct cli *c, const char *kind, const char *what, const char
 {
     struct val_doc *d = NULL;
     AUTO_SB struct sb enc;
+    sb_init(&enc, 0);
     if (*id)
         return 0;
-    sb_init(&enc, 0);
     http_encode(&enc, name);
     int rc = cli_get(c, &d, e, "/%s/%s", kind, enc.s);
     if (rc == -E_NOT_FOUND)

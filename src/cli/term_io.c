@@ -64,9 +64,9 @@ int term_read_input(const char *path, size_t max, struct bytes *ret, struct err 
     AUTO_SB struct sb b;
     char buf[16 << 10];
     ssize_t n;
+    sb_init(&b, max);
     if (fd < 0)
         return fd;
-    sb_init(&b, max);
     while ((n = read(fd, buf, sizeof buf)) != 0) {
         if (n < 0 && errno == EINTR)
             continue;

@@ -23,6 +23,7 @@ struct fd_stream {
     size_t out_sent; /* bytes of out already written */
     bool connecting, paused, eof, closing, shut, dead, was_high;
     unsigned watched;
+    int why; /* it is dead */
     struct loop_timer *linger;
 };
 
@@ -48,19 +49,25 @@ static void destroy(void *arg)
     free(f);
 }
 
+static void tell(void *arg)
+{
+    struct fd_stream *f = arg;
+    struct err e;
+    if (!f->s) /* freed since; its destroy() comes after this */
+        return;
+    err_errno(&e, f->why, f->connecting ? "connect" : "connection");
+    stream_got_error(f->s, &e);
+}
+
+/* The owner hears of it in the next turn: it may be in the middle of stream_write(), and frees what it writes for. */
 static void die(struct fd_stream *f, int errno_)
 {
-    struct err e;
     if (f->dead)
         return;
     f->dead = true;
+    f->why = errno_;
     update(f);
-    if (!f->s) {
-        loop_defer(f->loop, destroy, f);
-        return;
-    }
-    err_errno(&e, errno_, f->connecting ? "connect" : "connection");
-    stream_got_error(f->s, &e);
+    loop_defer(f->loop, f->s ? tell : destroy, f);
 }
 
 static void flush(struct fd_stream *f)

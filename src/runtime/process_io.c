@@ -238,7 +238,12 @@ static void run_program(char *const argv[], char *const env[], struct err *e)
             path += n + (path[n] == ':');
         }
     }
-    err_errno(e, error, "exec \"%s\" in the container", argv[0]);
+    if (error == ENOENT) /* words by which the docker client chooses its exit status, 127 and 126 */
+        err_set(e, E_NOT_FOUND, "exec \"%.200s\": executable file not found in the container", argv[0]);
+    else if (error == EACCES)
+        err_set(e, E_DENIED, "exec \"%.200s\" in the container: permission denied", argv[0]);
+    else
+        err_errno(e, error, "exec \"%s\" in the container", argv[0]);
 }
 
 static void default_signals(void)
