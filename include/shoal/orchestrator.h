@@ -22,4 +22,7 @@ struct orchestrator_pass {
  * rollback, global services, drained and lost nodes, history trimmed. */
 void orchestrate(struct orchestrator_pass *p);
 
+/* The task is what the service's spec asks for now, whichever version of it made the task: it is not replaced. */
+bool task_is_current(const struct service *svc, const struct task *t);
+
 #endif

@@ -108,6 +108,8 @@ static void create_network(struct call *c, const struct val *body, const char *t
         err_set(&e, E_INVALID, "request body: a network is needed");
     else if (driver && *driver && !str_equal(driver, "overlay"))
         err_set(&e, E_UNSUPPORTED, "Driver: %s is not built; use overlay (shoal network create -d overlay NAME)", driver);
+    else if (!val_get_bool(body, "EnableIPv4", true))
+        err_set(&e, E_UNSUPPORTED, "EnableIPv4: false is not built; networks have IPv4");
     if (e.code || rec_from_val(&network_rec, &n, body, "", &e) < 0) {
         reply_err(c, &e);
         return;

@@ -1,5 +1,6 @@
 /* /services and /tasks. */
 #include "api_internal.h"
+#include <shoal/orchestrator.h>
 #include <stdio.h>
 
 static bool wants_running(const struct task *t)
@@ -66,7 +67,7 @@ static void service_inspect(struct call *c)
     reply_val(c, 200, d);
 }
 
-/* Engine clients leave Delay out and mean the default of 5 s; an explicit 0 stays 0. */
+/* Engine clients leave Delay out and mean the default of 5 s, and Replicas and mean 1; an explicit 0 stays 0. */
 static int spec_from_body(struct service_spec *ret, const struct val *body, struct err *e)
 {
     if (!body)
@@ -74,6 +75,10 @@ static int spec_from_body(struct service_spec *ret, const struct val *body, stru
     int r = rec_from_val(&service_spec_rec, ret, body, "", e);
     const struct val *task = val_get(body, "TaskTemplate"), *policy = task ? val_get(task, "RestartPolicy") : NULL;
     const struct val *delay = policy && policy->kind == V_MAP ? val_get(policy, "Delay") : NULL;
+    const struct val *mode = val_get(body, "Mode"), *replicated = mode ? val_get(mode, "Replicated") : NULL;
+    const struct val *replicas = replicated && replicated->kind == V_MAP ? val_get(replicated, "Replicas") : NULL;
+    if (r == 0 && ret->mode.replicated && (!replicas || replicas->kind == V_NULL))
+        ret->mode.replicated->replicas = 1;
     if (r == 0 && ret->task.restart && (!delay || delay->kind == V_NULL))
         ret->task.restart->delay = service_restart_policy(&(struct task_spec){ 0 }).delay;
     return r;
@@ -175,7 +180,7 @@ static void task_list(struct call *c)
     struct val *list = val_list(d);
     for (const struct task *t = NULL; (t = store_next(call_store(c), TABLE_TASK, t));) {
         const struct service *s = t->service_id ? store_find(call_store(c), TABLE_SERVICE, t->service_id) : NULL;
-        bool current = s && t->spec_version == s->spec_version;
+        bool current = s && task_is_current(s, t);
         if (!filter_prefix(&f, "id", t->id) || !filter_name(&f, "name", service_name(c, t)) || !of_service(c, &f, t) ||
             !on_node(c, &f, t) || !filter_labels(&f, "label", s ? &s->spec.labels : &t->labels) ||
             !filter_exact(&f, "desired-state", t->desired > TASK_RUNNING ? "shutdown" : task_state_names[t->desired]) ||

@@ -30,7 +30,6 @@ bool task_is_live(const struct store *s, const struct task *t);
 /* Its node asks it to move: drained, or constraints no longer hold. */
 bool task_must_move(const struct store *s, const struct task *t);
 /* Made from the service's present spec, or from one that says the same (after a rollback). */
-bool task_is_current(const struct service *svc, const struct task *t);
 /* Newest live task of this (current) or any other (not current) spec version; NULL: none. */
 const struct task *slot_live(const struct store *s, const struct slot *slot, const struct service *svc,
                              bool current);

@@ -102,7 +102,7 @@ REC_DECLARE(config_from)
     X(T, BOOL, pending_delete, _, 16, "PendingDelete", "")                                      \
     X(T, BOOL, check_duplicate, _, 17, "CheckDuplicate", "", .flags = F_OPAQUE)                 \
     X(T, BOOL, config_only, _, 18, "ConfigOnly", "", .flags = F_UNBUILT)                        \
-    X(T, OPT, config_from, config_from, 19, "ConfigFrom", "", .flags = F_OPAQUE)                \
+    X(T, OPT, config_from, config_from, 19, "ConfigFrom", "", .flags = F_UNBUILT)               \
     X(T, TIME, updated_at, _, 20, "UpdatedAt", "")
 REC_DECLARE(network)
 

@@ -174,7 +174,7 @@ REC_DECLARE(privileges)
     X(T, STRS, cap_add, _, 24, "CapabilityAdd", "", .max = 64)                                \
     X(T, STRS, cap_drop, _, 25, "CapabilityDrop", "", .max = 64)                              \
     X(T, LIST, ulimits, ulimit, 26, "Ulimits", "", .max = 32)                                 \
-    X(T, STR, isolation, _, 27, "Isolation", "Windows", .max = 16, .flags = F_OPAQUE)         \
+    X(T, STR, isolation, _, 27, "Isolation", "Windows", .max = 16, .flags = F_UNBUILT)        \
     X(T, INT, oom_score_adj, _, 28, "OomScoreAdj", "", .min = -1000, .max = 1000)
 REC_DECLARE(container_spec_model)
 
