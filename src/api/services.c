@@ -2,6 +2,7 @@
 #include "api_internal.h"
 #include <shoal/orchestrator.h>
 #include <stdio.h>
+#include <strings.h>
 
 static bool wants_running(const struct task *t)
 {
@@ -67,21 +68,28 @@ static void service_inspect(struct call *c)
     reply_val(c, 200, d);
 }
 
+/* Names of fields are read without regard to case, as Go does it. NULL: absent or null. */
+static const struct val *field_of(const struct val *map, const char *name)
+{
+    for (uint32_t i = 0; map && map->kind == V_MAP && i < map->n; i++)
+        if (strcasecmp(map->map[i].key->s, name) == 0 && map->map[i].value->kind != V_NULL)
+            return map->map[i].value;
+    return NULL;
+}
+
 /* Engine clients leave Delay out and mean the default of 5 s, and Replicas and mean 1; an explicit 0 stays 0. */
 static int spec_from_body(struct service_spec *ret, const struct val *body, struct err *e)
 {
     if (!body)
         return err_set(e, E_INVALID, "request body: a ServiceSpec is needed");
     int r = rec_from_val(&service_spec_rec, ret, body, "", e);
-    const struct val *task = val_get(body, "TaskTemplate"), *policy = task ? val_get(task, "RestartPolicy") : NULL;
-    const struct val *delay = policy && policy->kind == V_MAP ? val_get(policy, "Delay") : NULL;
-    const struct val *mode = val_get(body, "Mode"), *replicated = mode ? val_get(mode, "Replicated") : NULL;
-    const struct val *replicas = replicated && replicated->kind == V_MAP ? val_get(replicated, "Replicas") : NULL;
-    if (r == 0 && ret->mode.replicated && (!replicas || replicas->kind == V_NULL))
+    if (r < 0)
+        return r;
+    if (ret->mode.replicated && !field_of(field_of(field_of(body, "Mode"), "Replicated"), "Replicas"))
         ret->mode.replicated->replicas = 1;
-    if (r == 0 && ret->task.restart && (!delay || delay->kind == V_NULL))
+    if (ret->task.restart && !field_of(field_of(field_of(body, "TaskTemplate"), "RestartPolicy"), "Delay"))
         ret->task.restart->delay = service_restart_policy(&(struct task_spec){ 0 }).delay;
-    return r;
+    return 0;
 }
 
 static void create_body(struct call *c, const struct val *body, const char *text, size_t size)

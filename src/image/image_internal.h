@@ -170,7 +170,7 @@ struct image_registry;
 struct image_registry_config {
     const char *host, *path, *familiar; /* of the reference */
     const char *authorization; /* from another image_registry of the same pull; may be NULL */
-    bool insecure;
+    bool insecure, quick;               /* quick: one attempt, a short wait for the connection */
     const char *auth;                   /* JSON or NULL */
     bool (*wait)(void *arg, int ms);    /* sleeps; true: cancelled, give up */
     bool (*cancelled)(void *arg);
@@ -193,7 +193,7 @@ int image_registry_blob(struct image_registry *r, const struct image_desc *desc,
 struct image_fetch {
     char *root, *familiar, *auth;
     struct image_ref ref;
-    bool insecure;
+    bool insecure, quick; /* quick: somebody waits for a mere look, as `docker service create` does */
     pthread_mutex_t lock;
     pthread_cond_t wake;  /* CLOCK_MONOTONIC; signalled with stop */
     atomic_bool stop;     /* cancelled, or a layer failed */

@@ -290,6 +290,7 @@ void image_inspect_remote(struct image_store *s, const char *ref, const char *au
     struct image_ref r;
     struct image_pull *p = pull_new(s, auth);
     int code = image_ref_parse(&r, ref, &p->fetch.e);
+    p->fetch.quick = true;
     p->inspect_done = done;
     p->inspect_arg = arg;
     pull_start(p, &r, code);

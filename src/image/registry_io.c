@@ -15,6 +15,7 @@ enum {
     ATTEMPTS = 3,
     BACKOFF_MS = 250,
     CONNECT_MS = 15000,
+    QUICK_MS = 3000,
     STALL_S = 60,
     TOKEN_MAX = 64 << 10,
     REASON_BODY = 16 << 10,
@@ -23,7 +24,7 @@ enum {
 
 struct image_registry {
     char *base, *path, *familiar, *host;
-    bool insecure, authorized; /* authorized: the challenge was answered once */
+    bool insecure, quick, authorized; /* authorized: the challenge was answered once */
     char *authorization;       /* "Bearer ..." or "Basic ..." */
     struct image_credentials cred;
     bool (*wait)(void *arg, int ms);
@@ -68,6 +69,7 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
         .familiar = xstrdup(cfg->familiar),
         .host = xstrdup(cfg->host),
         .insecure = cfg->insecure,
+        .quick = cfg->quick,
         .cred = cred,
         .wait = cfg->wait,
         .cancelled = cfg->cancelled,
@@ -187,7 +189,7 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
     curl_easy_setopt(r->curl, CURLOPT_MAXREDIRS, 5L);
     curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, schemes);
     curl_easy_setopt(r->curl, CURLOPT_REDIR_PROTOCOLS_STR, schemes);
-    curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+    curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, r->quick ? (long)QUICK_MS : (long)CONNECT_MS);
     curl_easy_setopt(r->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(r->curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
     curl_easy_setopt(r->curl, CURLOPT_BUFFERSIZE, 256L << 10);
@@ -389,7 +391,7 @@ static int request(struct call *c, const char *url, const char *accept, const ch
             again = c->status == 429 || c->status >= 500;
             code = status_err(r, c, what, e);
         }
-        if (!again || attempt == ATTEMPTS)
+        if (!again || attempt == ATTEMPTS || r->quick)
             return code;
         if (r->wait && r->wait(r->arg, BACKOFF_MS << (2 * (attempt - 1))))
             return err_set(e, E_CLOSED, "cancelled");
