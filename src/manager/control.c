@@ -3,6 +3,8 @@
 #include <shoal/base/file.h>
 #include <stdio.h>
 
+enum { REMOVAL_TRIES = 5 };
+
 enum { CONTACT_MAX_MS = 2000 }; /* since a manager last answered the leader; heartbeats are many times as frequent */
 
 int control_ready(const struct manager *m, struct err *e)
@@ -26,23 +28,59 @@ void control_update(struct manager *m, enum store_table t, const void *obj, mana
     manager_propose(m, tx, done, arg);
 }
 
-void control_remove(struct manager *m, enum store_table t, const char *ref, control_refuse_fn *refuse,
-                    manager_done_fn *done, void *arg)
+struct removal {
+    struct manager *m;
+    enum store_table table;
+    char *ref;
+    control_refuse_fn *refuse;
+    manager_done_fn *done;
+    void *arg;
+    unsigned tries;
+};
+
+static void removal_end(struct removal *r, int result, const struct err *e)
+{
+    r->done(r->arg, result, e);
+    free(r->ref);
+    free(r);
+}
+
+static void try_removal(struct removal *r);
+
+/* A removal names no version: when another writer was faster (the allocator, right after a creation), look again. */
+static void on_removed(void *arg, int result, const struct err *e)
+{
+    struct removal *r = arg;
+    if (result == -E_STALE && r->tries++ < REMOVAL_TRIES)
+        try_removal(r);
+    else
+        removal_end(r, result, e);
+}
+
+static void try_removal(struct removal *r)
 {
     struct err e = { 0 };
     const void *found = NULL;
-    int r = control_ready(m, &e);
-    if (r == 0)
-        r = store_lookup(m->store, t, ref, &found, &e);
-    if (r == 0 && refuse)
-        r = refuse(m->store, found, &e);
-    if (r < 0) {
-        done(arg, r, &e);
+    int rc = control_ready(r->m, &e);
+    if (rc == 0)
+        rc = store_lookup(r->m->store, r->table, r->ref, &found, &e);
+    if (rc == 0 && r->refuse)
+        rc = r->refuse(r->m->store, found, &e);
+    if (rc < 0) {
+        removal_end(r, rc, &e);
         return;
     }
     struct store_tx *tx = store_tx_new(clock_real_ns());
-    store_tx_delete(tx, t, found);
-    manager_propose(m, tx, done, arg);
+    store_tx_delete(tx, r->table, found);
+    manager_propose(r->m, tx, on_removed, r);
+}
+
+void control_remove(struct manager *m, enum store_table t, const char *ref, control_refuse_fn *refuse,
+                    manager_done_fn *done, void *arg)
+{
+    struct removal *r = xnew(struct removal);
+    *r = (struct removal){ .m = m, .table = t, .ref = xstrdup(ref), .refuse = refuse, .done = done, .arg = arg };
+    try_removal(r);
 }
 
 static int check_network(const struct store *s, struct network *n, struct err *e)
