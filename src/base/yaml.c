@@ -288,12 +288,33 @@ static bool is_plain(const struct val *v)
     return true;
 }
 
+/* JSON's form is YAML's too, but for what YAML takes as a line break or does not print: escaped here. */
+static void write_quoted(struct sb *b, const struct val *v)
+{
+    AUTO_SB struct sb json;
+    sb_init(&json, 0);
+    json_write(&json, v, 0);
+    for (size_t i = 0; i < json.len;) {
+        const uint8_t *p = (const uint8_t *)json.s + i;
+        if (p[0] == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0)) { /* DEL, C1 controls and NEL */
+            sb_printf(b, "\\u%04x", p[0] == 0x7f ? 0x7fu : p[1]);
+            i += p[0] == 0x7f ? 1 : 2;
+        } else if ((p[0] == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9)) || /* line, paragraph separator */
+                   (p[0] == 0xef && ((p[1] == 0xbb && p[2] == 0xbf) || (p[1] == 0xbf && p[2] >= 0xbe)))) {
+            sb_printf(b, "\\u%04x", (p[0] & 15u) << 12 | (p[1] & 63u) << 6 | (p[2] & 63u));
+            i += 3;
+        } else {
+            sb_char(b, json.s[i++]);
+        }
+    }
+}
+
 static void write_text(struct sb *b, const struct val *v)
 {
     if (v->kind == V_STR && is_plain(v))
         sb_add(b, v->s, v->n);
     else
-        json_write(b, v, 0);
+        write_quoted(b, v);
 }
 
 static void write_block(struct sb *b, const struct val *v, unsigned level, bool inline_first)
