@@ -91,7 +91,9 @@ check_PROGRAMS += tests/net/tunnel_driver
 tests_net_tunnel_driver_LDADD = liboverlay.a $(f1_libs)
 
 # ---- simulations ----
-simulations = tests/sim/sim_gossip tests/sim/sim_raft
+simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft
+tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager
+tests_sim_sim_cluster_LDADD = $(f4_libs)
 tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
 tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft

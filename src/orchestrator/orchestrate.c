@@ -49,6 +49,12 @@ static void shrink(struct orchestrator_pass *p, const struct service *svc, const
     free(v);
 }
 
+/* In a slot of no wanted task: what is being removed there goes first. */
+static void make_first(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot)
+{
+    task_make(p, svc, slot, slot_is_held(p->store, svc, slot, NULL) ? TASK_READY : TASK_RUNNING, 0);
+}
+
 static void grow(struct orchestrator_pass *p, const struct service *svc, const struct slots *all,
                  uint64_t missing)
 {
@@ -59,7 +65,7 @@ static void grow(struct orchestrator_pass *p, const struct service *svc, const s
             i++;
         if (i < all->n && all->v[i].number == number)
             continue;
-        task_make(p, svc, &(struct slot){ .number = number }, TASK_RUNNING, 0);
+        make_first(p, svc, &(struct slot){ .number = number });
         missing--;
     }
 }
@@ -105,7 +111,7 @@ static void reconcile_global(struct orchestrator_pass *p, const struct service *
     for (const struct node *n = NULL; (n = store_next(p->store, TABLE_NODE, n));)
         if (!map_find(&have, n->id) && node_is_eligible(n, svc) && n->status.state == NODE_READY &&
             n->spec.availability == AVAIL_ACTIVE)
-            task_make(p, svc, &(struct slot){ .node = n }, TASK_RUNNING, 0);
+            make_first(p, svc, &(struct slot){ .node = n });
     update_service(p, svc, all);
     map_done(&have);
 }

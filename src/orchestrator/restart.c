@@ -43,20 +43,14 @@ bool slot_is_done(struct orchestrator_pass *p, const struct service *svc, const 
 static void promote(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot,
                     const struct task *t)
 {
-    struct update_config cfg = service_update_config(svc->spec.update);
     if (t->desired != TASK_READY)
         return;
     if (t->not_before > p->now_ns) {
         pass_due(p, t->not_before);
         return;
     }
-    for (uint32_t i = 0; i < slot->n_tasks && cfg.order != ORDER_START_FIRST; i++) {
-        const struct task *other = slot->tasks[i];
-        if (other != t && other->node_id && other->status.state >= TASK_ASSIGNED &&
-            !task_state_is_final(other->status.state) && !task_is_lost(p->store, other))
-            return;
-    }
-    task_want(p, t, TASK_RUNNING);
+    if (!slot_is_held(p->store, svc, slot, t))
+        task_want(p, t, TASK_RUNNING);
 }
 
 void restart_slot(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot)
@@ -70,9 +64,9 @@ void restart_slot(struct orchestrator_pass *p, const struct service *svc, const 
         if (t->desired <= TASK_RUNNING && (!task_is_live(p->store, t) || surplus || replaced))
             task_want(p, t, TASK_SHUTDOWN);
     }
-    if (fresh)
-        promote(p, svc, slot, fresh);
     const struct task *live = fresh ? fresh : old;
+    if (live) /* also one of an older spec: a paused or slow update may not come to it for long */
+        promote(p, svc, slot, live);
     const struct task *newest = slot_newest(slot);
     if (live) {
         if (task_must_move(p->store, live) && (!slot->node || slot->number)) {

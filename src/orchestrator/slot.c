@@ -98,6 +98,22 @@ const struct task *slot_live(const struct store *s, const struct slot *slot,
     return NULL;
 }
 
+bool slot_is_held(const struct store *s, const struct service *svc, const struct slot *slot, const struct task *t)
+{
+    uint32_t n;
+    const struct task **tasks = store_tasks_of_service(s, svc->id, &n);
+    if (service_update_config(svc->spec.update).order == ORDER_START_FIRST)
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct task *o = tasks[i];
+        bool here = slot->node ? !o->slot && str_equal(o->node_id, slot->node->id) : o->slot == slot->number;
+        if (here && o != t && o->node_id && o->status.state >= TASK_ASSIGNED && !task_state_is_final(o->status.state) &&
+            !task_is_lost(s, o))
+            return true;
+    }
+    return false;
+}
+
 const struct task *slot_newest(const struct slot *slot)
 {
     return slot->n_tasks ? slot->tasks[slot->n_tasks - 1] : NULL;

@@ -33,6 +33,9 @@ bool task_must_move(const struct store *s, const struct task *t);
 /* Newest live task of this (current) or any other (not current) spec version; NULL: none. */
 const struct task *slot_live(const struct store *s, const struct slot *slot, const struct service *svc,
                              bool current);
+/* Does a container other than that of `t` (may be NULL) hold the slot, one that is to be removed included? Never
+ * where the service starts new tasks first. */
+bool slot_is_held(const struct store *s, const struct service *svc, const struct slot *slot, const struct task *t);
 const struct task *slot_newest(const struct slot *slot); /* NULL: empty */
 
 /* Changes, each a no-op when the transaction touches the task already. */
