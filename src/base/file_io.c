@@ -177,7 +177,7 @@ int file_remove_tree(const char *path, struct err *e)
     if (fd < 0)
         return err_errno(e, errno, "open %s", path);
     int r = remove_below(fd, st.st_dev, path, e);
-    if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
+    if (r == 0 && rmdir(path) < 0 && errno != ENOENT && errno != EBUSY) /* EBUSY: a mount point stays, empty */
         r = err_errno(e, errno, "remove %s", path);
     return r;
 }

@@ -210,13 +210,15 @@ static void close_parts(struct daemon *d)
 }
 
 /* ---- --clean ---- */
+struct cleaning { struct loop *loop; uint32_t left; };
+
 static void container_cleaned(void *arg, int result, const struct err *e)
 {
-    struct daemon *d = arg;
+    struct cleaning *c = arg;
     if (result < 0)
         log_warn("%s", e->text);
-    if (!runtime_next(d->runtime, NULL))
-        loop_stop(d->loop);
+    if (--c->left == 0)
+        loop_stop(c->loop);
 }
 
 static int clean(struct daemon *d, struct err *e)
@@ -227,9 +229,10 @@ static int clean(struct daemon *d, struct err *e)
         return r;
     for (const struct container *c = NULL; (c = runtime_next(d->runtime, c));)
         strs_add(&ids, c->spec.id);
+    struct cleaning cleaning = { d->loop, ids.n };
     for (uint32_t i = 0; i < ids.n; i++)
-        runtime_delete(d->runtime, ids.v[i], container_cleaned, d);
-    if (ids.n)
+        runtime_delete(d->runtime, ids.v[i], container_cleaned, &cleaning);
+    if (cleaning.left)
         loop_run(d->loop);
     strs_clear(&ids);
     for (const struct sandbox *s = NULL; (s = overlay_sandbox_next(d->overlay, s));)

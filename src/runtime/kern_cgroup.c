@@ -252,16 +252,13 @@ void cgroup_list(const char *parent, struct strs *ret)
         closedir(d);
 }
 
-void cgroup_remove_parent(const char *parent)
+bool cgroup_remove_parent(const char *parent)
 {
     char path[512];
-    if (is_v2()) {
-        group_path(path, NULL, parent, NULL, NULL);
-        (void)rmdir(path);
-        return;
+    bool gone = true;
+    for (unsigned i = 0; i < (is_v2() ? 1 : ARRAY_N(v1_controllers)); i++) {
+        group_path(path, is_v2() ? NULL : v1_controllers[i], parent, NULL, NULL);
+        gone &= rmdir(path) == 0 || errno == ENOENT;
     }
-    for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++) {
-        group_path(path, v1_controllers[i], parent, NULL, NULL);
-        (void)rmdir(path);
-    }
+    return gone;
 }

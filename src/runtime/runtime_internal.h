@@ -42,7 +42,7 @@ bool cgroup_remove(const char *parent, const char *id);
 int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
 /* Ids of the groups below PARENT, for cleaning up. */
 void cgroup_list(const char *parent, struct strs *ret);
-void cgroup_remove_parent(const char *parent); /* if empty */
+bool cgroup_remove_parent(const char *parent); /* if empty; false: something is in it */
 
 /* ---- kern_devices.c: which device nodes work in a group, by its folder ---- */
 int devices_restrict_v1(const char *group, struct err *e) must_check;

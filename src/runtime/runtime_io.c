@@ -820,8 +820,9 @@ void runtime_close(struct runtime *rt)
         }
         box_free(b);
     }
-    if (rt->boxes.n == 0)
-        cgroup_remove_parent(rt->cgroup);
+    /* A shim that is just ending still removes its container's group. */
+    for (int i = 0; rt->boxes.n == 0 && i < 100 && !cgroup_remove_parent(rt->cgroup); i++)
+        poll(NULL, 0, 10);
     map_done(&rt->boxes);
     free(rt->dir);
     free(rt->cgroup);

@@ -9,6 +9,8 @@ C_DIR=${CLUSTER_DIR:-$(mktemp -d /tmp/$C.XXXXXX)}
 mkdir -p "$C_DIR"
 C_NET=${CLUSTER_NET:-10.99.0}
 C_BRIDGE=${CLUSTER_BRIDGE:-sh$(($$ % 100000))b}
+C_ROOT=${CLUSTER_ROOT:-root} # below a host's folder
+C_MOUNTS=()                  # the test's own below $C_DIR: unmounted after the daemons have cleaned up
 C_N=0
 
 fail() { echo "not ok: $*" >&2; exit 1; }
@@ -44,7 +46,7 @@ daemon_start() { # N [FLAGS...]
     local n=$1
     shift
     nsenter --net=/run/netns/$C-$n unshare --uts sh -c 'hostname $0; exec "$@"' host$n \
-        "$SHOAL" daemon --root "$C_DIR/$n/root" --run "$C_DIR/$n/run" --listen $C_NET.$n ${DAEMON_FLAGS:-} "$@" \
+        "$SHOAL" daemon --root "$C_DIR/$n/$C_ROOT" --run "$C_DIR/$n/run" --listen $C_NET.$n ${DAEMON_FLAGS:-} "$@" \
         </dev/null >>"$C_DIR/$n/log" 2>&1 &
     echo $! >"$C_DIR/$n/pid"
     until_ 20 "the daemon of host $n does not answer" sh_ $n version
@@ -76,7 +78,7 @@ cluster_form() { # [manager|worker]
 # Files and namespaces of one host go; the daemon must not run.
 host_clean() {
     [ -e /run/netns/$C-$1 ] || return 0
-    nsenter --net=/run/netns/$C-$1 "$SHOAL" daemon --clean --root "$C_DIR/$1/root" --run "$C_DIR/$1/run" >>"$C_DIR/clean.log" 2>&1
+    nsenter --net=/run/netns/$C-$1 "$SHOAL" daemon --clean --root "$C_DIR/$1/$C_ROOT" --run "$C_DIR/$1/run" >>"$C_DIR/clean.log" 2>&1
 }
 cluster_down() {
     local i pid
@@ -93,6 +95,7 @@ cluster_down() {
         ip netns del $C-$i 2>/dev/null
     done
     ip link del $C_BRIDGE 2>/dev/null
+    for i in "${C_MOUNTS[@]}"; do umount "$i"; done
     if [ -n "${CLUSTER_KEEP:-}" ]; then
         echo "kept: $C_DIR"
     else
@@ -105,6 +108,11 @@ cluster_leftovers() {
     ip netns list 2>/dev/null | grep -F "$C"
     grep -F "$C_DIR" /proc/mounts
     ps -eo pid,args | grep -F "$C_DIR" | grep -v grep
+    local i group
+    for i in $(seq 1 $C_N); do # a daemon's control group is named after its root
+        group=shoal-$(python3 -c 'import hashlib, sys; print(hashlib.blake2s(sys.argv[1].encode(), digest_size=4).hexdigest())' "$C_DIR/$i/$C_ROOT")
+        find /sys/fs/cgroup -maxdepth 3 -type d -name "$group"
+    done
     return 0
 }
 # An image holding whoami, as a root file system to import.
@@ -138,6 +146,11 @@ finish() {
         done
     fi
     cluster_down
+    if [ $status = 0 ] && [ -z "${CLUSTER_KEEP:-}" ] && [ -n "$(cluster_leftovers)" ]; then
+        echo "not ok: left behind on the machine:" >&2
+        cluster_leftovers >&2
+        status=1
+    fi
     exit $status
 }
 trap finish EXIT
