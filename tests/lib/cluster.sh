@@ -108,6 +108,7 @@ cluster_leftovers() {
     ip netns list 2>/dev/null | grep -F "$C"
     grep -F "$C_DIR" /proc/mounts
     ps -eo pid,args | grep -F "$C_DIR" | grep -v grep
+    [ -n "${C_GROUPS_MAY_STAY:-}" ] && return 0
     local i group
     for i in $(seq 1 $C_N); do # a daemon's control group is named after its root
         group=shoal-$(python3 -c 'import hashlib, sys; print(hashlib.blake2s(sys.argv[1].encode(), digest_size=4).hexdigest())' "$C_DIR/$i/$C_ROOT")
