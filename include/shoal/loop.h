@@ -21,6 +21,9 @@ struct loop *loop_new(void);
 void loop_free(struct loop *l);
 void loop_run(struct loop *l);  /* until loop_stop() */
 void loop_stop(struct loop *l);
+/* After loop_run: waits for the workers' jobs, those that their ends begin too, and makes the deferred calls, so that
+ * what they work on can be freed then. */
+void loop_finish(struct loop *l);
 int64_t loop_now_ms(const struct loop *l); /* monotonic, cached for the turn */
 
 /* Level-triggered watch on an fd the caller owns (not closed by remove). */

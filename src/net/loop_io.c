@@ -9,7 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 4096, LANES = 2, EACH_MAX = 8 };
+enum { JOBS_MAX = 4096, LANES = 2, EACH_MAX = 8, FINISH_ROUNDS = 64 };
 
 struct call {
     loop_fn *fn;
@@ -119,8 +119,10 @@ struct loop *loop_new(void)
     return l;
 }
 
-static void lane_stop(struct lane *lane)
+/* The thread ends when its queue is empty; a later job starts another. */
+static bool lane_finish(struct lane *lane)
 {
+    bool was = lane->started;
     if (lane->started) {
         pthread_mutex_lock(&lane->lock);
         lane->stop = true;
@@ -128,8 +130,26 @@ static void lane_stop(struct lane *lane)
         pthread_mutex_unlock(&lane->lock);
         pthread_join(lane->thread, NULL);
     }
+    lane->started = lane->stop = false;
+    return was;
+}
+
+static void lane_stop(struct lane *lane)
+{
+    lane_finish(lane);
     pthread_mutex_destroy(&lane->lock);
     pthread_cond_destroy(&lane->wake);
+}
+
+static void deferred_calls(struct loop *l)
+{
+    for (int round = 0; l->deferred.n && round < 64; round++) { /* what defers again waits for the next turn at last */
+        struct calls now = l->deferred;
+        l->deferred = (struct calls){ 0 };
+        for (size_t i = 0; i < now.n; i++)
+            now.v[i].fn(now.v[i].arg);
+        free(now.v);
+    }
 }
 
 void loop_free(struct loop *l)
@@ -143,6 +163,7 @@ void loop_free(struct loop *l)
         l->done_first = j->next;
         free(j);
     }
+    deferred_calls(l); /* mostly frees */
     event_free(l->kick);
     event_free(l->done_event);
     close(l->done_fd);
@@ -154,13 +175,7 @@ void loop_free(struct loop *l)
 
 static void end_of_turn(struct loop *l)
 {
-    for (int round = 0; l->deferred.n && round < 64; round++) { /* what defers again waits for the next turn at last */
-        struct calls now = l->deferred;
-        l->deferred = (struct calls){ 0 };
-        for (size_t i = 0; i < now.n; i++)
-            now.v[i].fn(now.v[i].arg);
-        free(now.v);
-    }
+    deferred_calls(l);
     for (unsigned i = 0; i < l->n_each; i++)
         l->each[i].fn(l->each[i].arg);
     if (l->deferred.n)
@@ -181,6 +196,19 @@ void loop_stop(struct loop *l)
 {
     l->stop = true;
     event_active(l->kick, 0, 0);
+}
+
+void loop_finish(struct loop *l)
+{
+    for (int round = 0; round < FINISH_ROUNDS; round++) {
+        bool worked = false;
+        for (int i = 0; i < LANES; i++)
+            worked |= lane_finish(&l->lanes[i]);
+        on_done(l->done_fd, EV_READ, l);
+        end_of_turn(l);
+        if (!worked && !l->deferred.n)
+            break;
+    }
 }
 
 int64_t loop_now_ms(const struct loop *l)

@@ -24,6 +24,8 @@ const char daemon_usage[] =
     "      --run DIR                       State until the next reboot (default /run/shoal)\n"
     "      --api unix://PATH               Socket of the Docker Engine API (default RUN/shoal.sock)\n"
     "      --listen ADDR                   Address of the control, gossip and tunnel ports (default: all)\n"
+    "      --advertise-addr ADDR           Address or interface by which other nodes reach this one, where it has changed\n"
+    "                                      since init or join\n"
     "      --control-port N                TCP, between nodes (default 2377)\n"
     "      --gossip-port N                 UDP (default 7946)\n"
     "      --tunnel-port N                 UDP (default 4789)\n"
@@ -35,7 +37,7 @@ const char daemon_usage[] =
     "                                      tunnel, ROOT and RUN) and end; the node must not run\n\n"
     "Example:\n  shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
 
-struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
+struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf, *advertise; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
 
 static int parse(int argc, char **argv, struct flags *f, struct err *e)
 {
@@ -51,7 +53,7 @@ static int parse(int argc, char **argv, struct flags *f, struct err *e)
             { "--root", &f->root, NULL, 0 }, { "--run", &f->run, NULL, 0 }, { "--api", &f->api, NULL, 0 },
             { "--listen", &f->listen, NULL, 0 }, { "--log-level", &f->level, NULL, 0 },
             { "--control-port", NULL, &f->control, 65535 }, { "--gossip-port", NULL, &f->gossip, 65535 },
-            { "--resolv-conf", &f->resolv_conf, NULL, 0 }, { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
+            { "--resolv-conf", &f->resolv_conf, NULL, 0 }, { "--advertise-addr", &f->advertise, NULL, 0 }, { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
             { "--insecure-registry", f->n_insecure < 64 ? &f->insecure[f->n_insecure] : NULL, NULL, 0 },
         };
         unsigned k = 0;
@@ -173,6 +175,18 @@ static int open_machine_parts(struct daemon *d, struct err *e)
     return r;
 }
 
+/* The agent's session tells the managers, they tell everybody. */
+static int new_address(struct daemon *d, struct err *e)
+{
+    char addr[64];
+    int r = advertise_address(d->cfg.advertise, addr, e);
+    if (r < 0 || str_equal(addr, d->member.addr))
+        return r;
+    log_info("this node is at %s now, it was at %s", addr, d->member.addr);
+    str_set(&d->member.addr, addr);
+    return membership_save(d->cfg.root, &d->member, e);
+}
+
 static int open_parts(struct daemon *d, struct err *e)
 {
     int r = open_machine_parts(d, e);
@@ -190,6 +204,8 @@ static int open_parts(struct daemon *d, struct err *e)
         membership_remove(d->cfg.root);
         return 0;
     }
+    if (r == 0 && d->cfg.advertise)
+        r = new_address(d, e);
     return r == 0 ? member_start(d, true, e) : r;
 }
 
@@ -281,6 +297,7 @@ static int run(struct daemon *d, const char *api_path, bool only_clean, struct e
         notify_service_manager("READY=1");
         loop_run(d->loop);
         notify_service_manager("STOPPING=1");
+        loop_finish(d->loop); /* a removal that runs must not see its paths freed */
         log_info("ends; containers and networks go on");
         loop_fd_remove(spawner);
         loop_signal_remove(term);
@@ -376,7 +393,7 @@ int daemon_main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     AUTO_FREE char *api = f.api ? xstrdup(f.api + 7) : path_join(f.run, "shoal.sock");
     d.cfg = (struct node_config){
-        .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe, .resolv_conf = f.resolv_conf,
+        .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe, .resolv_conf = f.resolv_conf, .advertise = f.advertise,
         .control_port = (uint16_t)f.control, .gossip_port = (uint16_t)f.gossip, .tunnel_port = (uint16_t)f.tunnel,
         .insecure = f.insecure, .down_after_ms = (int64_t)f.down,
     };

@@ -41,7 +41,7 @@ int advertise_address(const char *text, char ret[64], struct err *e) must_check;
 
 /* ---- the node ---- */
 struct node_config {
-    const char *root, *run, *api_path, *listen_addr, *self_exe, *resolv_conf;
+    const char *root, *run, *api_path, *listen_addr, *self_exe, *resolv_conf, *advertise;
     uint16_t control_port, gossip_port, tunnel_port;
     const char *const *insecure; /* NULL-terminated */
     int64_t down_after_ms;
