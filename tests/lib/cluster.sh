@@ -3,6 +3,7 @@
 #   cluster_form            init on 1, join of the others as managers (cluster_form worker: as workers)
 #   sh_ N ARGS...           the command line on host N
 #   on_ N COMMAND...        a command in host N's network namespace
+#   exec_ N COMMAND... &    the same for the background: kill $! ends it
 # Everything carries the test's own process id; cluster_down removes it all and says what was left behind.
 C=${CLUSTER_NAME:-shoal-t$$}
 C_DIR=${CLUSTER_DIR:-$(mktemp -d /tmp/$C.XXXXXX)}
@@ -10,6 +11,7 @@ mkdir -p "$C_DIR"
 C_NET=${CLUSTER_NET:-10.99.0}
 C_BRIDGE=${CLUSTER_BRIDGE:-sh$(($$ % 100000))b}
 C_ROOT=${CLUSTER_ROOT:-root} # below a host's folder
+C_STRAYS=()                  # processes that outlived the hosts
 C_MOUNTS=()                  # the test's own below $C_DIR: unmounted after the daemons have cleaned up
 C_N=0
 
@@ -29,6 +31,8 @@ until_() {
 }
 netns_() { nsenter --net=/run/netns/$C-$1 "${@:2}"; }
 on_() { netns_ "$@"; }
+# For the background: $! is then the command itself, not a shell around it, which would be killed without it.
+exec_() { exec nsenter --net=/run/netns/$C-$1 "${@:2}"; }
 sh_() { local n=$1; shift; "$SHOAL" -H "unix://$C_DIR/$n/run/shoal.sock" "$@"; }
 docker_() { local n=$1; shift; docker -H "unix://$C_DIR/$n/run/shoal.sock" "$@"; }
 
@@ -80,6 +84,12 @@ host_clean() {
     [ -e /run/netns/$C-$1 ] || return 0
     nsenter --net=/run/netns/$C-$1 "$SHOAL" daemon --clean --root "$C_DIR/$1/$C_ROOT" --run "$C_DIR/$1/run" >>"$C_DIR/clean.log" 2>&1
 }
+hosts_processes() {
+    local i
+    for i in $(seq 1 $C_N); do ip netns pids $C-$i 2>/dev/null; done | while read -r pid; do
+        ps -o pid=,stat=,args= -p $pid
+    done | awk '$2 !~ /^Z/'
+}
 cluster_down() {
     local i pid
     trap - EXIT INT TERM
@@ -90,6 +100,8 @@ cluster_down() {
         kill -TERM $pid 2>/dev/null && wait $pid 2>/dev/null
     done
     for i in $(seq 1 $C_N); do host_clean $i; done
+    local end=$((SECONDS + 10)) # before the namespaces lose their names; what was told to end may take a moment
+    while mapfile -t C_STRAYS < <(hosts_processes) && [ ${#C_STRAYS[@]} != 0 ] && [ $SECONDS -lt $end ]; do sleep 0.1; done
     for i in $(seq 1 $C_N); do
         ip link del ${C_BRIDGE}$i 2>/dev/null
         ip netns del $C-$i 2>/dev/null
@@ -107,8 +119,8 @@ cluster_leftovers() {
     ip -br link | grep -F "$C_BRIDGE"
     ip netns list 2>/dev/null | grep -F "$C"
     grep -F "$C_DIR" /proc/mounts
+    [ ${#C_STRAYS[@]} = 0 ] || printf '%s\n' "${C_STRAYS[@]}"
     ps -eo pid,args | grep -F "$C_DIR" | grep -v grep
-    [ -n "${C_GROUPS_MAY_STAY:-}" ] && return 0
     local i group
     for i in $(seq 1 $C_N); do # a daemon's control group is named after its root
         group=shoal-$(python3 -c 'import hashlib, sys; print(hashlib.blake2s(sys.argv[1].encode(), digest_size=4).hexdigest())' "$C_DIR/$i/$C_ROOT")
