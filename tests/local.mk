@@ -74,6 +74,9 @@ unit_tests += tests/unit/test_orchestrator
 tests_unit_test_orchestrator_LDADD = $(CMOCKA_LIBS) $(f3_libs)
 unit_tests += tests/unit/test_store
 tests_unit_test_store_LDADD = $(CMOCKA_LIBS) $(f3_libs)
+unit_tests += tests/unit/test_manager
+tests_unit_test_manager_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
+tests_unit_test_manager_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
 
 check_PROGRAMS += tests/net/test_runtime
 tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime

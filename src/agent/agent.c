@@ -44,7 +44,8 @@ void agent_free(struct agent *a)
     free(a->leader_id);
     free(a->dir);
     free(a->node_id);
-    free(a);
+    a->closed = true;
+    loop_defer(a->loop, free, a); /* its network may be deferred */
 }
 
 void agent_adopt(struct agent *a, const char *task_id, bool running, const struct executor_event *ev)

@@ -34,7 +34,7 @@ struct agent {
     char **seeds;
     unsigned n_seeds, next_seed;
     uint64_t seq;
-    bool network_due, leaving;
+    bool network_due, leaving, closed; /* closed: only calls already deferred still see it */
     loop_fn *left;
     void *left_arg;
 };

@@ -70,6 +70,8 @@ static void do_network(void *arg)
 {
     struct agent *a = arg;
     a->network_due = false;
+    if (a->closed)
+        return;
     a->ops.network(a->ops_arg, &a->assignment, &a->suspects);
 }
 

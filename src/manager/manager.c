@@ -124,7 +124,7 @@ static void pass_done(void *arg, int result, const struct err *e)
 {
     struct manager *m = arg;
     m->pass_running = false;
-    if (result < 0 && result != -E_STALE && result != -E_NOT_LEADER)
+    if (result < 0 && result != -E_STALE && result != -E_NOT_LEADER && !m->closing)
         log_warn("pass refused: %s", e ? e->text : err_text(result));
     if (m->leads)
         manager_want_pass(m);
@@ -135,7 +135,7 @@ static void run_pass(void *arg)
     struct manager *m = arg;
     bool wanted = m->pass_wanted;
     m->pass_wanted = false;
-    if (!m->leads || m->pass_running || m->recovering || !wanted) /* the pass that runs asks for the next one when done */
+    if (!m->leads || m->closing || m->pass_running || m->recovery || !wanted) /* the pass that runs asks for the next one when done */
         return;
     members_reconcile(m);
     int64_t now = clock_real_ns();
@@ -162,7 +162,7 @@ static void on_pass_timer(void *arg)
 
 void manager_want_pass(struct manager *m)
 {
-    if (m->pass_wanted)
+    if (m->pass_wanted || m->closing)
         return;
     m->pass_wanted = true;
     loop_defer(m->loop, run_pass, m);
@@ -201,7 +201,9 @@ void manager_close(struct manager *m)
 {
     if (!m)
         return;
-    raft_node_close(m->raft);
+    m->closing = true;
+    raft_node_close(m->raft); /* fails what waits: those callbacks still find everything */
+    recover_close(m);
     dispatcher_free(m->dispatcher);
     liveness_free(m->liveness);
     loop_timer_free(m->pass_timer);
@@ -209,7 +211,7 @@ void manager_close(struct manager *m)
     store_free(m->store);
     free(m->leader_id);
     free(m->node_id);
-    free(m);
+    loop_defer(m->loop, free, m); /* a pass may be deferred */
 }
 
 int manager_join_raft(struct manager *m, struct err *e)

@@ -28,7 +28,8 @@ struct manager {
     bool pass_running;        /* a pass's transaction is under way */
     bool pass_wanted;
     bool change_running;      /* a Raft membership change is under way */
-    bool recovering;          /* recover.c: no pass before the lost managers are out of the table */
+    struct recovery *recovery; /* recover.c: no pass before the lost managers are out of the table; NULL: none */
+    bool closing;             /* no pass begins any more; freed when the calls already deferred are over */
     struct loop_timer *pass_timer, *change_timer;
     char *leader_id;
     struct refusal {          /* why applied transactions were refused, for their proposers */
@@ -69,6 +70,8 @@ bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 
 /* ca.c: sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */
 void ca_certify_again(struct manager *m, const char *node_id, struct session_hello *h);
+
+void recover_close(struct manager *m); /* recover.c: one under way fails */
 
 /* members.c: keeps Raft's configuration equal to the managers in the node table. */
 void members_reconcile(struct manager *m);

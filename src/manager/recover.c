@@ -25,7 +25,7 @@ static void recovery_free(void *arg)
 
 static void recovery_end(struct recovery *r, int result, const struct err *e)
 {
-    r->m->recovering = false;
+    r->m->recovery = NULL;
     manager_want_pass(r->m);
     r->done(r->arg, result, e);
     loop_defer(r->m->loop, recovery_free, r);
@@ -106,11 +106,19 @@ static int refuse_with_leader(const struct manager *m, struct err *e)
                                   "removed with 'shoal node rm --force NODE'", m->leader_id) : 0;
 }
 
+void recover_close(struct manager *m)
+{
+    struct err e;
+    err_set(&e, E_UNAVAILABLE, "the node stopped being a manager in the middle of the recovery");
+    if (m->recovery)
+        recovery_end(m->recovery, -E_UNAVAILABLE, &e);
+}
+
 void manager_recover(struct manager *m, manager_done_fn *done, void *arg)
 {
     struct err e = { 0 };
-    if (refuse_with_leader(m, &e) < 0 || m->recovering) {
-        if (m->recovering)
+    if (refuse_with_leader(m, &e) < 0 || m->recovery) {
+        if (m->recovery)
             err_set(&e, E_BUSY, "a recovery is under way already");
         done(arg, -e.code, &e);
         return;
@@ -118,6 +126,6 @@ void manager_recover(struct manager *m, manager_done_fn *done, void *arg)
     struct recovery *r = xnew(struct recovery);
     *r = (struct recovery){ .m = m, .done = done, .arg = arg };
     r->look = loop_timer_new(m->loop, begin_epoch, r);
-    m->recovering = true;
+    m->recovery = r;
     raft_node_recover(m->raft, on_alone, r);
 }

@@ -132,7 +132,7 @@ static void deliver_self(void *arg)
     struct self_message *m = arg;
     struct daemon *d = m->ps->d;
     const struct certificate *c = d->member.certificate;
-    if (c && !m->ps->closing)
+    if (c && !m->ps->closing) /* ps is freed after all that was deferred before */
         deliver(m->ps, c->node_id, c->raft_id, c->role, m->type, m->bytes, m->size);
     crypto_wipe(m->bytes, m->size);
     free(m);
@@ -447,5 +447,5 @@ void peers_close(struct peers *ps)
         free(p);
     }
     map_done(&ps->peers);
-    free(ps);
+    loop_defer(ps->d->loop, free, ps); /* messages to self may be deferred */
 }

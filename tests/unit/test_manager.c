@@ -1,0 +1,129 @@
+/* A manager of one over a real log: what it has deferred or promised when it is closed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "manager_internal.h"
+
+static struct loop *loop;
+static int result;
+static unsigned n_done;
+
+static void lose(void *arg, const char *node_id, uint8_t type, const void *p, size_t size) { }
+static void lose_raft(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size) { }
+static void see_leader(void *arg, const char *node_id) { }
+static void see_nodes(void *arg) { }
+
+static void on_done(void *arg, int r, const struct err *e)
+{
+    result = r;
+    n_done++;
+    loop_stop(loop);
+}
+
+static void on_late(void *arg)
+{
+    fail_msg("the test's deadline is over");
+}
+
+/* A cluster of one, led. Caller closes m and frees the loop. */
+static struct manager *lead(char dir[64])
+{
+    static const uint8_t key[32] = { 7 };
+    const struct manager_hooks hooks = { NULL, lose, lose_raft, see_leader, see_nodes };
+    struct manager_config cfg = { .dir = dir, .disk_key = key, .node_id = "0123456789abcdefghijklmno", .raft_id = 5 };
+    struct manager *m;
+    struct cluster c = { 0 };
+    struct node n = { 0 };
+    struct err e;
+    uint8_t public[32] = { 1 };
+    char token[128];
+    crypto_init();
+    snprintf(dir, 64, "/tmp/shoal-manager-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    loop = loop_new();
+    str_set(&c.id, "cluster");
+    c.tokens = xnew(struct join_tokens);
+    token_make(token, public);
+    str_set(&c.tokens->worker, token);
+    str_set(&c.tokens->manager, token);
+    strs_add(&c.pools, "10.0.0.0/8");
+    c.subnet_size = 24;
+    str_set(&n.id, cfg.node_id);
+    n.spec.role = ROLE_MANAGER;
+    n.raft_id = cfg.raft_id;
+    n.status.state = NODE_READY;
+    assert_int_equal(manager_open(&m, loop, &cfg, &hooks, &e), 0);
+    manager_init_cluster(m, &c, &n, on_done, NULL);
+    struct loop_timer *late = loop_timer_new(loop, on_late, NULL);
+    loop_timer_set(late, 20000);
+    loop_run(loop);
+    assert_int_equal(result, 0);
+    loop_timer_free(late);
+    cluster_clear(&c);
+    node_clear(&n);
+    return m;
+}
+
+static void end(const char *dir)
+{
+    struct err e;
+    loop_finish(loop);
+    loop_free(loop);
+    assert_int_equal(file_remove_tree(dir, &e), 0);
+}
+
+static void a_pass_that_is_deferred_finds_its_manager_closed(void **state)
+{
+    char dir[64];
+    struct manager *m = lead(dir);
+    manager_want_pass(m);
+    manager_close(m);
+    end(dir); /* makes the deferred calls */
+}
+
+static void what_waits_at_the_end_is_answered(void **state)
+{
+    char dir[64];
+    struct manager *m = lead(dir);
+    struct config_spec spec = { 0 };
+    char id[26];
+    str_set(&spec.name, "c");
+    spec.data = (struct bytes){ xmemdup("x", 1), 1 };
+    n_done = 0;
+    control_config_create(m, &spec, id, on_done, NULL);
+    manager_close(m);
+    assert_int_equal(n_done, 1);
+    assert_true(result == 0 || result == -E_UNAVAILABLE);
+    config_spec_clear(&spec);
+    end(dir);
+}
+
+static void a_recovery_is_refused_beside_a_leader(void **state)
+{
+    char dir[64];
+    struct manager *m = lead(dir);
+    n_done = 0;
+    manager_recover(m, on_done, NULL);
+    assert_int_equal(n_done, 1);
+    assert_int_equal(result, -E_CONFLICT);
+    manager_close(m);
+    end(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_pass_that_is_deferred_finds_its_manager_closed),
+        cmocka_unit_test(what_waits_at_the_end_is_answered),
+        cmocka_unit_test(a_recovery_is_refused_beside_a_leader),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
