@@ -43,7 +43,7 @@ FLAGS = {
     "health-interval": (["--health-interval", "2s"], K + "Healthcheck.Interval", 2 * S),
     "health-retries": (["--health-retries", "2"], K + "Healthcheck.Retries", 2),
     "health-start-interval": (["--health-start-interval", "2s"], K + "Healthcheck.StartInterval", 2 * S),
-    "health-start-period": (["--health-start-period", "2s"], K + "Healthcheck.StartPeriod", 2 * S),
+    "health-start-period": (["--health-start-period", "2s", "--health-interval", "2s"], K + "Healthcheck.StartPeriod", 2 * S),
     "health-timeout": (["--health-timeout", "2s"], K + "Healthcheck.Timeout", 2 * S),
     "help": ([], "Name", None),
     "host": (["--host", "a:10.0.0.1"], K + "Hosts", ["10.0.0.1 a"]),
