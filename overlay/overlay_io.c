@@ -724,6 +724,7 @@ void overlay_clear(struct overlay *o)
     struct err e;
     for (struct map_item *it = NULL; (it = map_next(&o->networks, it));)
         network_drop(o, it->value);
+    link_remove(INGRESS_LINK); /* by name: which network it belongs to was never told here, and the kernel takes its time */
     link_remove(GATEWAY_LINK);
     if (nft_run(o->loop, "table ip shoal\ndelete table ip shoal\n", &e) < 0)
         log_warn("%s", e.text);
