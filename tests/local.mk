@@ -37,6 +37,9 @@ tests_unit_test_image_pull_LDADD = libimage.a $(CMOCKA_LIBS) $(f1_libs)
 unit_tests += tests/unit/test_image_ref
 tests_unit_test_image_ref_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
 tests_unit_test_image_ref_LDADD = libimage.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_linear
+tests_unit_test_linear_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests/linear
+tests_unit_test_linear_LDADD = liblinear.a $(CMOCKA_LIBS) $(f0_libs)
 unit_tests += tests/unit/test_model_rec
 tests_unit_test_model_rec_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/model
 tests_unit_test_model_rec_LDADD = libmodel.a $(CMOCKA_LIBS) $(f0_libs)
@@ -93,6 +96,12 @@ endif
 check_PROGRAMS += tests/net/tunnel_driver
 tests_net_tunnel_driver_LDADD = liboverlay.a $(f1_libs)
 
+# ---- histories of clients: the judge, a program that judges files ----
+check_LIBRARIES = liblinear.a
+liblinear_a_SOURCES = tests/linear/history.c tests/linear/linear.c tests/linear/linear_index.c tests/linear/linear.h
+check_PROGRAMS += tests/linear/check
+tests_linear_check_LDADD = liblinear.a $(f0_libs)
+
 # ---- simulations ----
 simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft
 tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager
@@ -112,7 +121,7 @@ tests_sim_sim_raft_planted_CPPFLAGS = $(tests_sim_sim_raft_CPPFLAGS) -DRAFT_PLAN
 tests_sim_sim_raft_planted_LDADD = $(f1_libs)
 
 # ---- fuzzers: LLVMFuzzerTestOneInput() and, here, a main that feeds it a bounded number of inputs ----
-check_LIBRARIES = libreplay.a
+check_LIBRARIES += libreplay.a
 libreplay_a_SOURCES = tests/fuzz/replay.c tests/fuzz/fuzz.h
 if FUZZING
 fuzz_main = $(LIBFUZZER)
