@@ -101,6 +101,8 @@ check_LIBRARIES = liblinear.a
 liblinear_a_SOURCES = tests/linear/history.c tests/linear/linear.c tests/linear/linear_index.c tests/linear/linear.h
 check_PROGRAMS += tests/linear/check
 tests_linear_check_LDADD = liblinear.a $(f0_libs)
+check_PROGRAMS += tests/linear/clients
+tests_linear_clients_LDADD = $(f1_libs)
 
 # ---- simulations ----
 simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft

@@ -57,7 +57,7 @@ struct raft_status {
     uint64_t config_index;          /* index of the configuration in force */
     uint32_t n_voters, n_learners;
     bool voter, removed;            /* self in the configuration; removed by a committed change */
-    bool ready;                     /* leader that has committed an entry of its term */
+    bool ready;                     /* leader that has applied an entry of its term: all that was agreed before is here */
     bool disk_full;                 /* the last write met ENOSPC and is being retried */
     uint32_t writes_queued, sends_held, proposals_pending, reads_pending;
     uint64_t n_syncs, n_sent, n_received, n_dropped; /* since start; dropped: malformed or misdirected */

@@ -414,7 +414,7 @@ int raft_step(struct raft *r, struct raft_input *in, struct raft_output *out)
 {
     enum raft_role role = r->role;
     uint64_t term = r->term, leader = r->leader;
-    bool ready = role == RAFT_LEADER && r->commit >= r->term_start;
+    bool ready = role == RAFT_LEADER && r->applied >= r->term_start;
     ASSERT(!out->write.token && !out->n_sends);
     r->out = out;
     r->failure = 0;
@@ -439,7 +439,7 @@ int raft_step(struct raft *r, struct raft_input *in, struct raft_output *out)
     }
     finish_write(r);
     finish_apply(r);
-    bool ready_now = r->role == RAFT_LEADER && r->commit >= r->term_start;
+    bool ready_now = r->role == RAFT_LEADER && r->applied >= r->term_start;
     out->changed = role != r->role || term != r->term || leader != r->leader || ready != ready_now;
     out->removed = raft_is_removed(r);
     out->deadline_ms = r->role == RAFT_LEADER ? r->heartbeat_ms : r->election_ms;
@@ -470,7 +470,7 @@ void raft_get_status(const struct raft *r, struct raft_status *ret)
         .n_learners = c ? c->n - c->n_voters : 0,
         .voter = raft_is_voter(r),
         .removed = raft_is_removed(r),
-        .ready = r->role == RAFT_LEADER && r->commit >= r->term_start,
+        .ready = r->role == RAFT_LEADER && r->applied >= r->term_start,
         .reads_pending = r->n_reads,
     };
 }

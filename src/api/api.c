@@ -21,8 +21,21 @@ void call_free(struct call *c)
     free(c);
 }
 
+/* A reply about the cluster's state says which state: the index of the last log entry applied. Of two replies about
+ * one object the one with the greater index is the newer. */
+static void name_place(struct call *c)
+{
+    const struct manager *m = c->r && c->route && c->route->kind != ROUTE_LOCAL ? call_manager(c) : NULL;
+    char index[24];
+    if (!m)
+        return;
+    snprintf(index, sizeof index, "%llu", (unsigned long long)(c->place ? c->place : store_index(manager_store(m))));
+    http_reply_header(c->r, "Shoal-Index", index);
+}
+
 void reply_json(struct call *c, int status, const char *json)
 {
+    name_place(c);
     if (c->r)
         http_reply_json(c->r, status, json);
     call_free(c);
@@ -39,11 +52,43 @@ void reply_val(struct call *c, int status, struct val_doc *doc)
     sb_done(&b);
 }
 
-void reply_err(struct call *c, const struct err *e)
+static void send_err(struct call *c, const struct err *e)
 {
+    bool outcome = e->code != E_UNAVAILABLE && e->code != E_NOT_LEADER && e->code != E_BUSY;
+    if (outcome)
+        name_place(c);
     if (c->r)
         http_reply_err(c->r, e);
     call_free(c);
+}
+
+struct refusal { struct call *c; struct err e; };
+
+static void after_refusal(void *arg, int result, const struct err *e)
+{
+    struct refusal *w = arg;
+    (void)e;
+    if (result < 0)
+        err_set(&w->e, E_UNAVAILABLE, "the cluster lost its leader meanwhile; nothing was changed, try again");
+    send_err(w->c, &w->e);
+    free(w);
+}
+
+/* What refuses a write is the state that this manager holds (no such object, a name that is taken). A deposed leader
+ * may hold an old one and not know it: a quorum must say that it led when it refused. */
+void reply_err(struct call *c, const struct err *e)
+{
+    bool write = c->r && c->route && c->route->kind == ROUTE_WRITE; /* without c->r the API may be gone, too */
+    bool of_state = e->code == E_NOT_FOUND || e->code == E_EXISTS || e->code == E_INVALID || e->code == E_DENIED;
+    struct manager *m = write && of_state ? call_manager(c) : NULL;
+    if (!m || !manager_leads(m)) {
+        send_err(c, e);
+        return;
+    }
+    struct refusal *w = xnew(struct refusal);
+    *w = (struct refusal){ c, *e };
+    c->place = store_index(manager_store(m));
+    manager_read(m, after_refusal, w);
 }
 
 void reply_error(struct call *c, int code, const char *fmt, ...)
@@ -58,6 +103,7 @@ void reply_error(struct call *c, int code, const char *fmt, ...)
 
 void reply_empty(struct call *c, int status)
 {
+    name_place(c);
     if (c->r)
         http_reply(c->r, status, NULL, "", 0);
     call_free(c);
@@ -148,6 +194,10 @@ static void on_body(void *arg, struct http_request *r, char *body, size_t size, 
     free(w);
     if (e) {
         reply_err(c, e);
+        return;
+    }
+    if (c->route->kind == ROUTE_WRITE && !call_manager(c)) { /* demoted while the body came in */
+        reply_error(c, E_UNAVAILABLE, "this node is no manager any more; ask another");
         return;
     }
     if (size && json_parse(&doc, body, size, "request body", &err) < 0) {
@@ -450,7 +500,7 @@ static void on_request(void *arg, struct http_request *r)
     else if (!route)
         reply_error(c, E_NOT_FOUND, "page not found: %s %s is not built", http_method(r), path);
     else
-        dispatch(c, route);
+        dispatch(c, c->route = route);
 }
 
 static struct http_server *open_door(struct api *a, bool peer)

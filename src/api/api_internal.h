@@ -12,13 +12,16 @@
 
 enum { BODY_MAX_BYTES = 4 << 20 };
 
+struct route;
 struct call {
     struct api *api;
+    const struct route *route;
     struct http_request *r;   /* NULL: gone */
     char *param[2];           /* from the path */
     bool from_peer;
     char id[26];              /* of what control_* made */
     struct err warning;
+    uint64_t place;           /* in the log, of what the reply says; 0: of no such thing */
     /* for what goes on after the start of a reply */
     void *state;
     void (*gone)(struct call *c);  /* the client went: stop, then call_free */
