@@ -42,6 +42,7 @@ struct manager_hooks {
 struct manager_config {
     const char *dir;            /* log and snapshots */
     const uint8_t *disk_key;    /* 32 bytes */
+    const uint8_t *old_disk_key; /* of a rotation that may not have ended, or NULL; see raft_node_set_key() */
     const char *node_id;        /* own; copied */
     uint64_t raft_id;
     int64_t down_after_ms;      /* SUSPECT for this long becomes DOWN; 0: 2000 */

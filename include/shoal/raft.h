@@ -33,6 +33,7 @@ struct raft_config {
     uint32_t disk_stall_ms;         /* 1,000: a leader whose write takes longer steps down */
     uint32_t snapshot_after_bytes;  /* 8 MiB of applied entries trigger a snapshot */
     uint32_t snapshot_after_entries; /* 10,000 */
+    uint32_t snapshot_after_ms;     /* 1 h: a snapshot when anything was applied since the last one */
     uint32_t segment_bytes;         /* 16 MiB: size of a log segment file */
 };
 
@@ -42,6 +43,7 @@ const char *raft_role_text(enum raft_role role); /* "follower", ... */
 struct raft_member {
     uint64_t id;
     bool voter;                     /* false: learner */
+    bool damaged;                   /* leader only: its log lost something and is being repaired; it does not count */
     uint64_t match;                 /* leader only: highest index known durable there; else 0 */
     int64_t last_contact_ms;        /* leader only: ms since it last answered (0: self), -1: unknown */
     const uint8_t *context;         /* valid until the next call into the node */
@@ -59,11 +61,19 @@ struct raft_status {
     bool voter, removed;            /* self in the configuration; removed by a committed change */
     bool ready;                     /* leader that has applied an entry of its term: all that was agreed before is here */
     bool disk_full;                 /* the last write met ENOSPC and is being retried */
+    bool damaged;                   /* the log lost something: no vote, no say, until repaired from the leader */
+    uint64_t repair_to;             /* damaged: whole when durable up to here; 0: no leader has said so yet */
+    bool rekeying;                  /* files under the old key are still there */
     uint32_t writes_queued, sends_held, proposals_pending, reads_pending;
     uint64_t n_syncs, n_sent, n_received, n_dropped; /* since start; dropped: malformed or misdirected */
 };
 
 struct raft_node;
+
+/* 32 bytes each. before: the key in use until a rotation that may not have ended; NULL: none. */
+struct raft_keys {
+    const uint8_t *now, *before;
+};
 
 struct raft_hooks {
     void *arg;
@@ -88,11 +98,13 @@ struct raft_hooks {
 typedef void raft_done_fn(void *arg, int result, uint64_t index);
 
 /* Opens (creates) the log in dir, loads the snapshot through hooks->snapshot_load, and starts as
- * follower. key: 32 bytes that seal log and snapshots, or NULL (copied, wiped at close). seed: any
- * random number. Applied entries known committed are replayed before this returns. Errors:
- * -E_CORRUPT naming file and offset (do not delete it: the node must be replaced under a new id),
- * -E_DENIED wrong key, -E_BUSY another process has dir open, -E_IO. */
-int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, const uint8_t *key,
+ * follower. keys: they seal log and snapshots, or NULL: plain (copied, wiped at close). seed: any
+ * random number. Applied entries known committed are replayed before this returns. Where log or
+ * snapshot are damaged below what was durable, the node opens as `damaged` (see raft_status) and is
+ * repaired by its leader. Errors: -E_CORRUPT naming file, offset and cure when that cannot be (a
+ * single manager; term and vote lost too), -E_DENIED wrong key, -E_BUSY another process has dir
+ * open, -E_IO. */
+int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, const struct raft_keys *keys,
                    const struct raft_config *cfg, const struct raft_hooks *hooks, uint64_t seed,
                    struct err *e) must_check;
 /* Takes NULL. Waits for the write in flight, fails all waiting callbacks with -E_UNAVAILABLE.
@@ -140,6 +152,11 @@ void raft_node_transfer(struct raft_node *n, uint64_t to, raft_done_fn *done, vo
 void raft_node_status(const struct raft_node *n, struct raft_status *ret);
 /* Fills at most max members in order of id; returns how many there are. */
 uint32_t raft_node_members(const struct raft_node *n, struct raft_member *ret, uint32_t max);
+/* New records and snapshots are sealed with this key from now on; the files under the key before are rewritten by a
+ * snapshot and removed. done(0) when none is left; only then may the caller forget that key, and it must have stored
+ * the new one before this call, for a restart opens with both (raft_keys) and goes on by itself until
+ * raft_status.rekeying is false. -E_BUSY: an earlier rotation has not ended; -E_INVALID: the log is plain. */
+void raft_node_set_key(struct raft_node *n, const uint8_t key[32], raft_done_fn *done, void *arg);
 /* Takes a snapshot now (also when no threshold is met). -E_BUSY while one is being written. */
 int raft_node_snapshot(struct raft_node *n) must_check;
 

@@ -252,7 +252,7 @@ static int change_check(struct raft *r, const struct raft_input *in)
             return -E_NOT_FOUND;
         if (m->voter)
             return -E_EXISTS;
-        if (!p || !p->match || raft_log_last(&r->log) - p->match > r->cfg.promote_lag)
+        if (!p || !p->match || p->damaged || raft_log_last(&r->log) - p->match > r->cfg.promote_lag)
             return -E_BUSY;
         return 0;
     case RAFT_REMOVE:
@@ -308,6 +308,8 @@ void raft_on_recover(struct raft *r, uint64_t cookie)
         struct raft_entry e = configuration_entry(c, index, r->term);
         raft_configuration_free(c);
         raft_append_local(r, RAFT_ENTRY_CONFIGURATION, e.data);
+        r->out->write.whole = r->damaged; /* what is lost is lost */
+        r->damaged = false;
         raft_campaign(r, false);
     }
     raft_result_add(&r->out->results, &r->out->n_results, &r->out->cap_results, cookie, rc, rc ? 0 : index,

@@ -65,7 +65,13 @@ enum raft_message_type {
     RAFT_MSG_SNAPSHOT_REPLY, /* seq: next offset wanted; DONE: index = match */
     RAFT_MSG_TIMEOUT_NOW,
 };
-enum { RAFT_FLAG_REJECT = 1, RAFT_FLAG_TRANSFER = 2, RAFT_FLAG_DONE = 4, RAFT_FLAGS_ALL = 7 };
+enum {
+    RAFT_FLAG_REJECT = 1,
+    RAFT_FLAG_TRANSFER = 2,
+    RAFT_FLAG_DONE = 4,
+    RAFT_FLAG_DAMAGED = 8, /* replies: total = number of this repair; heartbeat: index = that, total = its goal */
+    RAFT_FLAGS_ALL = 15,
+};
 enum { RAFT_MESSAGE_HEADER_BYTES = 76, RAFT_MESSAGE_ENTRIES_MAX = 4096 };
 
 struct raft_message {
@@ -125,6 +131,8 @@ struct raft_input {
 struct raft_write {
     uint64_t token;                /* 0: nothing to write */
     bool has_hard;                 /* term and vote changed */
+    bool whole;                    /* what a damaged log had lost is back, with this write */
+    uint32_t voters;               /* of the configuration in force */
     uint64_t term, vote, commit;   /* always filled; commit is a lazy hint, only ever true */
     uint64_t truncate_from;        /* 0: none */
     struct raft_entry *entries;
@@ -169,6 +177,7 @@ void raft_output_done(struct raft_output *o);
 /* What the disk held at start. Everything is copied or referenced. */
 struct raft_boot {
     uint64_t id, term, vote, commit;
+    bool damaged; /* something that was durable is lost; term and vote are not */
     struct raft_buf *image; /* newest snapshot or NULL */
     uint64_t snapshot_index, snapshot_term;
     struct raft_entry *entries; /* from snapshot_index + 1 */

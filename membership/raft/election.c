@@ -157,7 +157,7 @@ void raft_role_tick(struct raft *r)
     }
     if (r->now_ms < r->election_ms)
         return;
-    if (r->installing || !raft_may_campaign(r)) {
+    if (r->installing || r->damaged || !raft_may_campaign(r)) {
         raft_election_reset(r);
         if (!raft_has_leader_contact(r))
             r->leader = 0;
@@ -168,7 +168,7 @@ void raft_role_tick(struct raft *r)
 
 void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m)
 {
-    bool grant = m->term > r->term && !raft_has_leader_contact(r) && is_up_to_date(r, m);
+    bool grant = !r->damaged && m->term > r->term && !raft_has_leader_contact(r) && is_up_to_date(r, m);
     struct raft_message *reply = raft_send_new(r, from, RAFT_MSG_PREVOTE_REPLY, AFTER_HARD);
     reply->request = m->request;
     if (grant)
@@ -181,7 +181,8 @@ void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m
 
 void raft_on_vote(struct raft *r, uint64_t from, const struct raft_message *m)
 {
-    bool grant = (!r->vote || r->vote == from) && !r->leader_of_term && is_up_to_date(r, m);
+    bool grant = (!r->damaged || RAFT_BUG == 10) && (!r->vote || r->vote == from) && !r->leader_of_term &&
+                 is_up_to_date(r, m);
     if (grant) {
         if (r->role != RAFT_FOLLOWER)
             raft_become_follower(r, r->term, 0);
@@ -215,6 +216,6 @@ void raft_on_vote_reply(struct raft *r, uint64_t from, const struct raft_message
 void raft_on_timeout_now(struct raft *r, uint64_t from, const struct raft_message *m)
 {
     if (r->role == RAFT_FOLLOWER && m->term == r->term && from == r->leader_of_term &&
-        !r->installing && raft_is_voter(r))
+        !r->installing && !r->damaged && raft_is_voter(r))
         raft_campaign(r, true);
 }

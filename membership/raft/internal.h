@@ -46,7 +46,8 @@ struct raft_flight {
  * enters the configuration or a leader starts (consensus.md 1.2 no. 18). */
 struct raft_peer {
     uint64_t id, session, request;
-    bool voter, leaving;
+    bool voter, leaving, damaged;
+    uint64_t repair_nonce, repair_to; /* repair.c */
     enum raft_peer_state state;
     uint64_t match, next;
     struct raft_flight *flights; /* ring of cfg.inflight */
@@ -118,6 +119,9 @@ struct raft {
     struct raft_buf *install; /* on its way to disk or application */
     uint64_t install_index;
     bool installing;
+    /* repair.c */
+    bool damaged, whole_asked;
+    uint64_t repair_nonce, repair_to, repair_term, repair_match, repair_match_term, whole_token;
     struct raft_output *out; /* of the step under way */
     int failure;             /* of the step under way */
 };
@@ -185,6 +189,16 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m);
 void raft_on_append_reply(struct raft *r, uint64_t from, const struct raft_message *m);
 void raft_on_heartbeat(struct raft *r, uint64_t from, const struct raft_message *m);
 void raft_on_heartbeat_reply(struct raft *r, uint64_t from, const struct raft_message *m);
+
+/* repair.c */
+void raft_repair_boot(struct raft *r, bool damaged);
+void raft_repair_reply(const struct raft *r, struct raft_message *reply);
+void raft_repair_matched(struct raft *r, uint64_t match);
+void raft_repair_target(struct raft *r, const struct raft_message *m);
+void raft_repair_progress(struct raft *r);
+void raft_repair_durable(struct raft *r);
+bool raft_repair_heard(struct raft *r, struct raft_peer *p, const struct raft_message *m); /* false: go no further */
+void raft_repair_heartbeat(const struct raft_peer *p, struct raft_message *m);
 
 /* read.c: linearizable reads and leadership transfer */
 void raft_on_read(struct raft *r, uint64_t cookie);

@@ -7,6 +7,8 @@ libraft_a_SOURCES = \
 	membership/raft/raft.c \
 	membership/raft/raft_io.c \
 	membership/raft/read.c \
+	membership/raft/repair.c \
+	membership/raft/replay.c \
 	membership/raft/replicate.c \
 	membership/raft/snapfile.c \
 	membership/raft/snapshot.c \

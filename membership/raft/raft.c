@@ -21,6 +21,7 @@ void raft_config_defaults(struct raft_config *c)
         {&c->disk_stall_ms, 1000, 1, 3600000},
         {&c->snapshot_after_bytes, 8 << 20, 1, 1U << 30},
         {&c->snapshot_after_entries, 10000, 1, 1 << 30},
+        {&c->snapshot_after_ms, 3600000, 100, 1U << 31},
         {&c->segment_bytes, 16 << 20, 16 << 10, 1U << 30},
     };
     for (size_t i = 0; i < ARRAY_N(t); i++) {
@@ -216,6 +217,7 @@ int raft_new(struct raft **ret, const struct raft_config *cfg, const struct raft
     r->durable = raft_log_last(&r->log);
     r->applied = r->snapshot_index;
     r->commit = MAX(boot->commit, r->snapshot_index);
+    raft_repair_boot(r, boot->damaged);
     raft_election_reset(r);
     const struct raft_configuration *c = raft_config_now(r);
     if (c && c->n_voters == 1 && raft_is_voter(r))
@@ -345,6 +347,7 @@ static void on_disk_done(struct raft *r, uint64_t token)
     r->n_pending -= done;
     ASSERT(r->durable <= raft_log_last(&r->log));
     raft_self_vote_durable(r);
+    raft_repair_durable(r);
     if (r->role == RAFT_LEADER)
         raft_maybe_commit(r);
 }
@@ -376,14 +379,18 @@ static void on_propose(struct raft *r, const struct raft_input *in)
 static void finish_write(struct raft *r)
 {
     struct raft_write *w = &r->out->write;
+    const struct raft_configuration *c = raft_config_now(r);
     w->has_hard = r->term != r->written_term || r->vote != r->written_vote;
-    if (w->has_hard || w->truncate_from || w->n_entries || w->install) {
+    w->voters = c ? c->n_voters : 0;
+    if (w->has_hard || w->whole || w->truncate_from || w->n_entries || w->install) {
         w->token = ++r->token;
         w->term = r->written_term = r->term;
         w->vote = r->written_vote = r->vote;
         w->commit = r->commit;
         if (w->has_hard)
             r->hard_token = w->token;
+        if (w->whole)
+            r->whole_token = w->token;
         RAFT_GROW(r->pending, r->n_pending, r->cap_pending);
         r->pending[r->n_pending++] = (struct raft_pending){
             .token = w->token,
@@ -437,10 +444,11 @@ int raft_step(struct raft *r, struct raft_input *in, struct raft_output *out)
         raft_buf_unref(TAKE(r->install));
         break;
     }
+    raft_repair_progress(r);
     finish_write(r);
     finish_apply(r);
     bool ready_now = r->role == RAFT_LEADER && r->applied >= r->term_start;
-    out->changed = role != r->role || term != r->term || leader != r->leader || ready != ready_now;
+    out->changed |= role != r->role || term != r->term || leader != r->leader || ready != ready_now;
     out->removed = raft_is_removed(r);
     out->deadline_ms = r->role == RAFT_LEADER ? r->heartbeat_ms : r->election_ms;
     ASSERT(r->commit <= raft_log_last(&r->log) && r->applied <= r->commit);
@@ -470,6 +478,8 @@ void raft_get_status(const struct raft *r, struct raft_status *ret)
         .n_learners = c ? c->n - c->n_voters : 0,
         .voter = raft_is_voter(r),
         .removed = raft_is_removed(r),
+        .damaged = r->damaged,
+        .repair_to = r->damaged && r->repair_term == r->term ? r->repair_to : 0,
         .ready = r->role == RAFT_LEADER && r->applied >= r->term_start,
         .reads_pending = r->n_reads,
     };
@@ -486,6 +496,7 @@ uint32_t raft_get_members(const struct raft *r, struct raft_member *ret, uint32_
             .id = m->id,
             .voter = m->voter,
             .match = self ? r->durable : p ? p->match : 0,
+            .damaged = self ? r->damaged : p && p->damaged,
             .last_contact_ms = self ? 0 : p && p->acked ? r->now_ms - p->ack_ms : -1,
             .context = m->context,
             .context_size = m->context_size,

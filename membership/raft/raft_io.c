@@ -51,6 +51,8 @@ struct job { /* work on the worker thread; outlives the node if it must */
     struct sb image;
     struct raft_buf *image_buf;
     uint64_t index, term;
+    uint8_t key[32];
+    bool has_key, rekeying;
     int result;
     struct err e;
 };
@@ -64,9 +66,14 @@ struct raft_node {
     struct raft_hooks hooks;
     struct rng rng;
     uint64_t cookie;
-    struct list_node inputs, writes, held, proposals, reads, transfers, jobs;
+    struct list_node inputs, writes, held, proposals, reads, transfers, rekeys, jobs;
     uint32_t n_writes, n_held, n_proposals, n_reads;
-    bool pumping, writing, saving, disk_full, was_leader, was_removed;
+    bool pumping, writing, saving, disk_full, was_leader, was_removed, was_damaged;
+    /* rotation of the key: roll_wanted (a new segment first), then a snapshot that covers the old key's entries */
+    bool sealed, rekeying, roll_wanted, has_next_key, rekey_saved;
+    uint8_t next_key[32];
+    uint64_t rekey_index; /* last entry under the old key */
+    int64_t snapshot_ms;  /* when the last one was taken */
     uint64_t done_token, applied, snapshot, applied_bytes, applied_entries;
     uint64_t n_sent, n_received, n_dropped, n_syncs;
     pthread_mutex_t lock; /* guards n_running only */
@@ -76,6 +83,8 @@ struct raft_node {
 
 static void pump(struct raft_node *n);
 static void start_write(struct raft_node *n);
+static void maybe_roll(struct raft_node *n);
+static void fail_all(struct raft_node *n, struct list_node *list, uint32_t *count, int result);
 
 /* ---- jobs ---- */
 
@@ -253,8 +262,21 @@ static void save_work(void *arg)
 static void trim_work(void *arg)
 {
     struct job *j = arg;
-    raft_disk_trim(j->disk);
+    j->index = raft_disk_trim(j->disk);
     job_idle(j->node);
+}
+
+static void trim_done(void *arg)
+{
+    struct job *j = arg;
+    struct raft_node *n = j->node;
+    bool over = n && n->rekeying && !n->roll_wanted && j->rekeying && !j->index;
+    job_free(j);
+    if (!over)
+        return;
+    n->rekeying = false;
+    log_info("log and snapshots are sealed with the new key only");
+    fail_all(n, &n->rekeys, NULL, 0);
 }
 
 static void prepare_work(void *arg)
@@ -269,10 +291,11 @@ static void plain_done(void *arg)
     job_free(arg);
 }
 
-static void run_plain(struct raft_node *n, enum loop_lane lane, loop_fn *work)
+static void run_plain(struct raft_node *n, enum loop_lane lane, loop_fn *work, loop_fn *done)
 {
     struct job *j = job_new(n);
-    if (!job_start(j, lane, work, plain_done))
+    j->rekeying = n->rekeying;
+    if (!job_start(j, lane, work, done))
         job_free(j);
 }
 
@@ -287,32 +310,37 @@ static void save_done(void *arg)
     } else if (n) {
         n->saving = false;
         n->snapshot = MAX(n->snapshot, j->index);
+        n->rekey_saved |= j->rekeying && j->index >= n->rekey_index;
         struct queued *q = xnew(struct queued);
         q->in.type = RAFT_SNAPSHOT_TAKEN;
         q->in.index = j->index;
         q->in.term = j->term;
         q->in.image = q->bytes = raft_buf_ref(j->image_buf);
         list_push_back(&n->inputs, &q->link);
-        run_plain(n, LANE_LOG, trim_work);
-        run_plain(n, LANE_BULK, prepare_work);
+        run_plain(n, LANE_LOG, trim_work, trim_done);
+        run_plain(n, LANE_BULK, prepare_work, plain_done);
         pump(n);
     }
     job_free(j);
+    if (n)
+        maybe_roll(n);
 }
 
-int raft_node_snapshot(struct raft_node *n)
+static int save_snapshot(struct raft_node *n, bool again)
 {
     struct raft_status s;
     raft_get_status(n->core, &s);
     if (n->saving || s.applied != n->applied)
         return -E_BUSY;
-    if (n->applied <= s.snapshot)
+    if (n->applied <= s.snapshot && !again)
         return 0; /* nothing new */
     struct job *j = job_new(n);
+    j->rekeying = n->rekeying;
     sb_init(&j->image, n->cfg.snapshot_max_bytes);
     raft_image_begin(n->core, &j->image, &j->index, &j->term);
     n->hooks.snapshot_save(n->hooks.arg, &j->image);
     n->applied_bytes = n->applied_entries = 0;
+    n->snapshot_ms = loop_now_ms(n->loop);
     if (!job_start(j, LANE_BULK, save_work, save_done)) {
         job_free(j);
         return -E_BUSY;
@@ -321,13 +349,79 @@ int raft_node_snapshot(struct raft_node *n)
     return 0;
 }
 
+int raft_node_snapshot(struct raft_node *n)
+{
+    return save_snapshot(n, false);
+}
+
 static void maybe_snapshot(struct raft_node *n)
 {
-    if (n->saving || (n->applied_bytes < n->cfg.snapshot_after_bytes &&
+    bool rekey = n->rekeying && !n->roll_wanted && !n->rekey_saved && n->applied && n->applied >= n->rekey_index;
+    bool old = n->applied_entries && loop_now_ms(n->loop) - n->snapshot_ms >= (int64_t)n->cfg.snapshot_after_ms;
+    if (n->saving || (n->applied_bytes < n->cfg.snapshot_after_bytes && !rekey && !old &&
                       n->applied_entries < n->cfg.snapshot_after_entries))
         return;
-    if (raft_node_snapshot(n) == -E_BUSY)
+    if (save_snapshot(n, rekey) == -E_BUSY)
         log_debug("a snapshot is due but must wait");
+}
+
+/* ---- another key ---- */
+
+static void roll_work(void *arg)
+{
+    struct job *j = arg;
+    j->result = raft_disk_rekey(j->disk, j->has_key ? j->key : NULL, &j->e);
+    crypto_wipe(j->key, sizeof(j->key));
+    job_idle(j->node);
+}
+
+static void roll_done(void *arg)
+{
+    struct job *j = arg;
+    struct raft_node *n = j->node;
+    if (n) {
+        struct raft_status s;
+        raft_get_status(n->core, &s);
+        n->writing = n->saving = n->roll_wanted = n->rekey_saved = false;
+        n->rekey_index = s.last;
+        if (j->result)
+            log_warn("%s; the key changes with the next write", j->e.text);
+        run_plain(n, LANE_LOG, trim_work, trim_done);
+        start_write(n);
+        maybe_snapshot(n);
+    }
+    job_free(j);
+}
+
+/* The key is changed while neither a write nor a snapshot is under way. */
+static void maybe_roll(struct raft_node *n)
+{
+    if (!n->roll_wanted || n->writing || n->saving)
+        return;
+    struct job *j = job_new(n);
+    j->has_key = n->has_next_key;
+    memcpy(j->key, n->next_key, sizeof(j->key));
+    if (!job_start(j, LANE_LOG, roll_work, roll_done)) {
+        crypto_wipe(j->key, sizeof(j->key));
+        job_free(j);
+        loop_timer_set(n->retry, RETRY_MS);
+        return;
+    }
+    crypto_wipe(n->next_key, sizeof(n->next_key));
+    n->has_next_key = false;
+    n->writing = n->saving = true;
+}
+
+void raft_node_set_key(struct raft_node *n, const uint8_t key[32], raft_done_fn *done, void *arg)
+{
+    if (!n->sealed || n->rekeying) {
+        done(arg, n->rekeying ? -E_BUSY : -E_INVALID, 0);
+        return;
+    }
+    memcpy(n->next_key, key, sizeof(n->next_key));
+    n->rekeying = n->roll_wanted = n->has_next_key = true;
+    caller_new(n, &n->rekeys, done, arg);
+    maybe_roll(n);
 }
 
 /* ---- messages out ---- */
@@ -411,6 +505,9 @@ static void write_done(void *arg)
     n->n_syncs++;
     n->done_token = j->batch[j->n - 1]->token;
     job_free(j);
+    if (n->rekeying && n->rekey_saved) /* it may have made the new segment */
+        run_plain(n, LANE_LOG, trim_work, trim_done);
+    maybe_roll(n);
     struct queued *q = xnew(struct queued);
     q->in.type = RAFT_DISK_DONE;
     q->in.token = n->done_token;
@@ -447,6 +544,7 @@ static void start_write(struct raft_node *n)
 
 static void retry_fired(void *arg)
 {
+    maybe_roll(arg);
     start_write(arg);
 }
 
@@ -513,6 +611,9 @@ static void tell_changes(struct raft_node *n, const struct raft_output *o)
     bool changed = o->changed || o->removed != n->was_removed;
     n->was_leader = leads;
     n->was_removed = o->removed;
+    if (n->was_damaged && !s.damaged)
+        log_info("the log is whole again up to index %" PRIu64 ": this manager votes and confirms", s.durable);
+    n->was_damaged = s.damaged;
     if (changed && n->hooks.changed)
         n->hooks.changed(n->hooks.arg, &s);
     if (o->members_changed && n->hooks.members_changed)
@@ -521,6 +622,8 @@ static void tell_changes(struct raft_node *n, const struct raft_output *o)
 
 static void handle(struct raft_node *n, struct raft_output *o)
 {
+    if (o->write.truncate_from)
+        n->rekey_index = MIN(n->rekey_index, o->write.truncate_from - 1);
     if (o->write.token) {
         struct queued_write *w = xnew(struct queued_write);
         w->write = o->write;
@@ -707,6 +810,7 @@ void raft_node_status(const struct raft_node *n, struct raft_status *ret)
     raft_get_status(n->core, ret);
     ret->applied = n->applied;
     ret->disk_full = n->disk_full;
+    ret->rekeying = n->rekeying;
     ret->writes_queued = n->n_writes;
     ret->sends_held = n->n_held;
     ret->proposals_pending = n->n_proposals;
@@ -737,7 +841,18 @@ static int start_core(struct raft_node *n, const struct raft_boot *boot, struct 
     return 0;
 }
 
-int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, const uint8_t *key,
+/* A rotation that had not ended goes on. */
+static void resume_rekey(struct raft_node *n, const struct raft_boot *boot)
+{
+    n->rekeying = raft_disk_trim(n->disk) != 0;
+    if (!n->rekeying)
+        return;
+    n->roll_wanted = true;
+    n->rekey_index = boot->snapshot_index + boot->n_entries;
+    maybe_roll(n);
+}
+
+int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, const struct raft_keys *keys,
                    const struct raft_config *cfg, const struct raft_hooks *hooks, uint64_t seed,
                    struct err *e)
 {
@@ -750,14 +865,16 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     n->hooks = *hooks;
     rng_init(&n->rng, seed);
     struct list_node *lists[] = {&n->inputs, &n->writes, &n->held, &n->proposals,
-                                 &n->reads, &n->transfers, &n->jobs};
+                                 &n->reads, &n->transfers, &n->rekeys, &n->jobs};
     for (size_t i = 0; i < ARRAY_N(lists); i++)
         list_init(lists[i]);
     pthread_mutex_init(&n->lock, NULL);
     pthread_cond_init(&n->idle, NULL);
     n->timer = loop_timer_new(l, timer_fired, n);
     n->retry = loop_timer_new(l, retry_fired, n);
-    int rc = raft_disk_open(&n->disk, dir, key, n->cfg.segment_bytes, &boot, e);
+    n->sealed = keys != NULL;
+    n->snapshot_ms = loop_now_ms(l);
+    int rc = raft_disk_open(&n->disk, dir, keys, n->cfg.segment_bytes, &boot, e);
     if (!rc && boot.image) {
         struct raft_image image = {0};
         rc = raft_image_decode(&image, boot.image->data, boot.image->size, false);
@@ -769,12 +886,15 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     }
     if (!rc)
         rc = start_core(n, &boot, e);
+    if (!rc && keys && keys->before)
+        resume_rekey(n, &boot);
+    n->was_damaged = boot.damaged;
     raft_boot_done(&boot);
     if (rc) {
         raft_node_close(n);
         return rc;
     }
-    run_plain(n, LANE_BULK, prepare_work);
+    run_plain(n, LANE_BULK, prepare_work, plain_done);
     timer_fired(n);
     *ret = n;
     return 0;
@@ -814,7 +934,7 @@ int raft_node_bootstrap(struct raft_node *n, uint64_t id, const void *context, s
     if (!id)
         return err_set(e, E_INVALID, "raft: 0 is no node id");
     struct raft_entry entry = raft_bootstrap_entry(&id, 1, context, context_size);
-    struct raft_write w = {.entries = &entry, .n_entries = 1};
+    struct raft_write w = {.entries = &entry, .n_entries = 1, .voters = 1};
     struct raft_boot boot = {.term = 1, .entries = &entry, .n_entries = 1};
     int rc = first_write(n, id, &w, &boot, e);
     raft_buf_unref(entry.data);
@@ -846,6 +966,8 @@ void raft_node_close(struct raft_node *n)
     fail_all(n, &n->proposals, NULL, -E_UNAVAILABLE);
     fail_all(n, &n->reads, NULL, -E_UNAVAILABLE);
     fail_all(n, &n->transfers, NULL, -E_UNAVAILABLE);
+    fail_all(n, &n->rekeys, NULL, -E_UNAVAILABLE);
+    crypto_wipe(n->next_key, sizeof(n->next_key));
     struct queued *q;
     list_for(q, &n->inputs, link)
         queued_free(q);

@@ -89,7 +89,7 @@ struct raft_peer *raft_best_voter(const struct raft *r)
     struct raft_peer *best = NULL;
     for (uint32_t i = 0; i < r->n_peers; i++) {
         struct raft_peer *p = r->peers[i];
-        if (p->voter && p->acked && r->now_ms - p->ack_ms <= 2 * (int64_t)r->cfg.election_min_ms &&
+        if (p->voter && p->acked && !p->damaged && r->now_ms - p->ack_ms <= 2 * (int64_t)r->cfg.election_min_ms &&
             (!best || p->match > best->match))
             best = p;
     }
@@ -119,6 +119,10 @@ void raft_on_transfer(struct raft *r, uint64_t to, uint64_t cookie)
     struct raft_peer *p = to ? raft_peer_find(r, to) : raft_best_voter(r);
     if (!p || !p->voter) {
         transfer_result(r, cookie, to ? -E_INVALID : -E_UNAVAILABLE);
+        return;
+    }
+    if (p->damaged) {
+        transfer_result(r, cookie, -E_BUSY);
         return;
     }
     r->transfer_to = p->id;

@@ -157,6 +157,7 @@ void raft_heartbeat(struct raft *r, struct raft_peer *p)
     m->request = ++p->request;
     m->commit = MIN(p->match, r->commit);
     m->seq = r->read_seq;
+    raft_repair_heartbeat(p, m);
     p->commit_sent = MAX(p->commit_sent, m->commit);
 }
 
@@ -259,7 +260,7 @@ static uint64_t quorum_match(const struct raft *r)
         match[n++] = r->durable;
     for (uint32_t i = 0; i < r->n_peers && n < RAFT_MEMBERS_MAX; i++)
         if (r->peers[i]->voter)
-            match[n++] = r->peers[i]->match;
+            match[n++] = r->peers[i]->damaged ? 0 : r->peers[i]->match;
     for (uint32_t i = 1; i < n; i++)
         for (uint32_t k = i; k && match[k - 1] < match[k]; k--) {
             uint64_t t = match[k];
@@ -302,7 +303,7 @@ struct raft_peer *raft_peer_of(struct raft *r, uint64_t from, const struct raft_
         return NULL;
     p->ack_ms = r->now_ms;
     p->acked = true;
-    return p;
+    return raft_repair_heard(r, p, m) ? p : NULL;
 }
 
 /* Everything up to match is durable there. */
@@ -388,6 +389,7 @@ static struct raft_message *reply_to(struct raft *r, uint64_t from, const struct
     struct raft_message *reply = raft_send_new(r, from, type, after);
     reply->session = m->session;
     reply->request = m->request;
+    raft_repair_reply(r, reply);
     return reply;
 }
 
@@ -427,7 +429,7 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
     /* What is committed here is the same there; it may be compacted away already. */
     if (m->index >= r->commit && !raft_log_matches(&r->log, m->index, m->log_term)) {
         struct raft_message *reply = reply_to(r, from, m, RAFT_MSG_APPEND_REPLY, AFTER_ALL);
-        reply->flags = RAFT_FLAG_REJECT;
+        reply->flags |= RAFT_FLAG_REJECT;
         reply->index = raft_log_find(&r->log, m->index, m->log_term);
         raft_log_term(&r->log, reply->index, &reply->log_term);
         return;
@@ -437,6 +439,7 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
         return;
     }
     uint64_t match = m->index + m->n_entries;
+    raft_repair_matched(r, match);
     raft_set_commit(r, MIN(m->commit, match));
     enum raft_after after = RAFT_BUG == 6 ? AFTER_NOTHING : AFTER_ALL;
     reply_to(r, from, m, RAFT_MSG_APPEND_REPLY, after)->index = MAX(match, r->commit);
@@ -446,5 +449,6 @@ void raft_on_heartbeat(struct raft *r, uint64_t from, const struct raft_message 
 {
     if (m->commit <= raft_log_last(&r->log))
         raft_set_commit(r, m->commit);
+    raft_repair_target(r, m);
     reply_to(r, from, m, RAFT_MSG_HEARTBEAT_REPLY, AFTER_HARD)->seq = m->seq;
 }

@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-enum { SNAP_HEADER_BYTES = 80, SNAP_PIECE_BYTES = 256 << 10, SNAP_VERSION = 1 };
+enum { SNAP_HEADER_BYTES = SNAPFILE_HEADER_BYTES, SNAP_PIECE_BYTES = 256 << 10, SNAP_VERSION = 1 };
 static const char snap_magic[8] = "SHOALSNP";
 
 static void put(uint8_t *p, uint64_t v, unsigned n)
@@ -87,6 +87,15 @@ static bool piece_open(const struct piece *x, const uint8_t *in, size_t n, const
     if (memcmp(tag, in + n, sizeof(tag)) != 0)
         return false;
     memcpy(out, in, n);
+    return true;
+}
+
+bool snapfile_key_id(uint8_t out[WAL_KEY_ID_BYTES], const uint8_t *p, size_t size)
+{
+    if (size < SNAP_HEADER_BYTES || memcmp(p, snap_magic, 8) != 0 || get(p + 12, 4) != 1 ||
+        get(p + 76, 4) != wal_crc32c(0, p, 76))
+        return false;
+    memcpy(out, p + 56, WAL_KEY_ID_BYTES);
     return true;
 }
 

@@ -179,8 +179,9 @@ static void snapshot_reply(struct raft *r, uint64_t from, const struct raft_mess
         raft_send_new(r, from, RAFT_MSG_SNAPSHOT_REPLY, done ? AFTER_ALL : AFTER_HARD);
     reply->session = m->session;
     reply->request = m->request;
+    raft_repair_reply(r, reply);
     if (done) {
-        reply->flags = RAFT_FLAG_DONE;
+        reply->flags |= RAFT_FLAG_DONE;
         reply->index = value;
     } else {
         reply->seq = value;
@@ -244,6 +245,7 @@ static bool install(struct raft *r)
     w->install = raft_buf_ref(bytes);
     w->install_index = image.index;
     w->install_term = image.term;
+    raft_repair_matched(r, image.index);
     raft_image_done(&image);
     return true;
 }

@@ -1,19 +1,13 @@
-/* Bytes of the log: encoding of batches and the scan at start (consensus.md 3.3, after "Protocol-Aware
- * Recovery", FAST'18). The scan tells a torn tail from rot: batches are written one after the other,
- * each after the fdatasync of the one before and naming that one as durable. A bad batch that a later
- * batch or mark calls durable is rot and stops the node; a bad batch above every mark was never
- * acknowledged and is dropped whole. */
+/* Bytes of the log: segment headers, records, batches, and the copy of term and vote (consensus.md 3.3).
+ * How a log is read at start is in replay.c. */
 #include "wal.h"
 
 #include "internal.h"
 
-#include <inttypes.h>
-
 enum { WAL_MAGIC = 0x4c415752, WAL_VERSION = 1 };
 static const char segment_magic[8] = "SHOALWAL";
 
-enum wal_type { WAL_BATCH = 1, WAL_MARK, WAL_HARD, WAL_ENTRY, WAL_TRUNCATE, WAL_INSTALL };
-enum { BATCH_BODY_BYTES = 4 + 4 + 8 + 8, HARD_BODY_BYTES = 16 };
+static const char hard_magic[8] = "SHOALHRD";
 
 static void put(uint8_t *p, uint64_t v, unsigned n)
 {
@@ -135,6 +129,69 @@ static void plain_tag(uint8_t out[WAL_TAG_BYTES], const uint8_t aad[28 + WAL_TAG
     blake2s_end(&b, out);
 }
 
+bool wal_is_record(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *bytes, size_t size, size_t offset)
+{
+    const uint8_t *h = bytes + offset;
+    return offset <= size && WAL_RECORD_BYTES <= size - offset && get(h + 4, 4) == WAL_MAGIC &&
+           get(h, 4) == header_crc(salt, h);
+}
+
+int wal_record_peek(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *bytes, size_t size, size_t *offset,
+                    struct wal_record *ret)
+{
+    if (!wal_is_record(salt, bytes, size, *offset))
+        return -E_CORRUPT;
+    const uint8_t *h = bytes + *offset;
+    size_t body = get(h + 8, 4);
+    if (body > RAFT_ENTRY_MAX_BYTES || aligned(body) > size - *offset - WAL_RECORD_BYTES)
+        return -E_CORRUPT;
+    *ret = (struct wal_record){
+        .type = h[12],
+        .flags = h[13],
+        .index = get(h + 16, 8),
+        .term = get(h + 24, 8),
+        .size = body,
+    };
+    memcpy(ret->tag, h + 32, WAL_TAG_BYTES);
+    *offset += WAL_RECORD_BYTES + aligned(body);
+    return 0;
+}
+
+int wal_record_read(const struct wal_segment *s, const uint8_t *key, const uint8_t *bytes, size_t size,
+                    size_t *offset, uint8_t tag[WAL_TAG_BYTES], struct wal_record *ret)
+{
+    size_t at = *offset;
+    struct wal_record x;
+    if (wal_record_peek(s->salt, bytes, size, offset, &x) != 0)
+        return -E_CORRUPT;
+    const uint8_t *h = bytes + at;
+    uint8_t aad[28 + WAL_TAG_BYTES], plain[WAL_TAG_BYTES];
+    record_aad(aad, h, tag);
+    struct raft_buf *body = raft_buf_alloc(x.size + WAL_TAG_BYTES);
+    bool good = body != NULL;
+    if (good && s->sealed) {
+        uint8_t nonce[24];
+        memcpy(body->data, h + WAL_RECORD_BYTES, x.size);
+        memcpy(body->data + x.size, x.tag, WAL_TAG_BYTES);
+        record_nonce(nonce, s->salt, at);
+        good = crypto_xaead_open(body->data, body->data, x.size + WAL_TAG_BYTES, aad, sizeof(aad), nonce, key);
+    } else if (good) {
+        memcpy(body->data, h + WAL_RECORD_BYTES, x.size);
+        plain_tag(plain, aad, body->data, x.size);
+        good = memcmp(plain, x.tag, WAL_TAG_BYTES) == 0;
+    }
+    if (!good) {
+        *offset = at;
+        raft_buf_unref(body);
+        return body ? -E_CORRUPT : -E_NO_MEMORY;
+    }
+    body->size = x.size;
+    x.body = body;
+    memcpy(tag, x.tag, WAL_TAG_BYTES);
+    *ret = x;
+    return 0;
+}
+
 /* offset: of the record in its segment. */
 static void put_record(struct wal_writer *w, struct sb *out, uint64_t offset, uint8_t type,
                        uint8_t flags, uint64_t index, uint64_t term, const void *body, size_t size)
@@ -185,11 +242,11 @@ void wal_writer_start(struct wal_writer *w, const struct wal_segment *s, const u
 
 size_t wal_batch_bytes(struct raft_write *const *writes, uint32_t n)
 {
-    size_t bytes = WAL_RECORD_BYTES + aligned(BATCH_BODY_BYTES);
+    size_t bytes = WAL_RECORD_BYTES + aligned(WAL_BATCH_BYTES);
     for (uint32_t i = 0; i < n; i++) {
         const struct raft_write *w = writes[i];
         if (w->has_hard)
-            bytes += WAL_RECORD_BYTES + aligned(HARD_BODY_BYTES);
+            bytes += WAL_RECORD_BYTES + aligned(WAL_HARD_BYTES);
         bytes += (w->install ? WAL_RECORD_BYTES : 0) + (w->truncate_from ? WAL_RECORD_BYTES : 0);
         for (uint32_t k = 0; k < w->n_entries; k++)
             bytes += WAL_RECORD_BYTES + aligned(raft_entry_size(&w->entries[k]));
@@ -213,7 +270,7 @@ void wal_batch_encode(struct wal_writer *w, struct raft_write *const *writes, ui
     uint64_t commit = 0;
     for (uint32_t i = 0; i < n; i++)
         commit = MAX(commit, writes[i]->commit);
-    uint8_t body[BATCH_BODY_BYTES];
+    uint8_t body[WAL_BATCH_BYTES];
     put(body, count_records(writes, n), 4);
     put(body + 4, bytes, 4);
     put(body + 8, w->durable_index, 8);
@@ -233,7 +290,7 @@ void wal_batch_encode(struct wal_writer *w, struct raft_write *const *writes, ui
                        e->data ? e->data->data : NULL, raft_entry_size(e));
         }
         if (x->has_hard) {
-            uint8_t hard[HARD_BODY_BYTES];
+            uint8_t hard[WAL_HARD_BYTES];
             put(hard, x->term, 8);
             put(hard + 8, x->vote, 8);
             put_record(w, out, AT, WAL_HARD, 0, 0, 0, hard, sizeof(hard));
@@ -254,281 +311,34 @@ void wal_mark_encode(const struct wal_writer *w, uint8_t out[WAL_MARK_BYTES])
     put(out, header_crc(w->salt, out), 4);
 }
 
-/* ---- scanning ---- */
+/* ---- the copy of term and vote ---- */
 
-struct op {
-    uint8_t type, flags;
-    uint64_t index, term;
-    struct raft_buf *body;
-};
-
-struct scan {
-    struct wal_replay *s;
-    struct wal_segment header;
-    const uint8_t *bytes;
-    size_t size;
-};
-
-void wal_replay_init(struct wal_replay *s, const uint8_t *key, uint64_t snapshot_index,
-                     uint64_t snapshot_term)
+void wal_hard_encode(const struct wal_hard *h, uint8_t out[WAL_HARD_FILE_BYTES])
 {
-    memset(s, 0, sizeof(*s));
-    s->key = key;
-    s->snapshot_index = snapshot_index;
-    s->snapshot_term = snapshot_term;
+    memset(out, 0, WAL_HARD_FILE_BYTES);
+    memcpy(out, hard_magic, 8);
+    put(out + 8, WAL_VERSION, 4);
+    put(out + 12, h->damaged, 4);
+    put(out + 16, h->seq, 8);
+    put(out + 24, h->node_id, 8);
+    put(out + 32, h->term, 8);
+    put(out + 40, h->vote, 8);
+    put(out + 48, h->voters, 4);
+    put(out + 60, wal_crc32c(0, out, 60), 4);
 }
 
-static void drop_entries(struct wal_replay *s, uint64_t from)
+bool wal_hard_decode(struct wal_hard *ret, const uint8_t *p, size_t size)
 {
-    while (s->n && s->entries[s->n - 1].index >= from)
-        raft_buf_unref(s->entries[--s->n].data);
-}
-
-void wal_replay_done(struct wal_replay *s)
-{
-    drop_entries(s, 0);
-    free(s->entries);
-    memset(s, 0, sizeof(*s));
-}
-
-static bool is_header(const struct scan *c, size_t offset)
-{
-    const uint8_t *h = c->bytes + offset;
-    return offset + WAL_RECORD_BYTES <= c->size && get(h + 4, 4) == WAL_MAGIC &&
-           get(h, 4) == header_crc(c->header.salt, h);
-}
-
-/* One whole record at *offset; moves *offset and tag behind it. 0, -E_CORRUPT or -E_NO_MEMORY. */
-static int take_record(const struct scan *c, size_t *offset, uint8_t tag[WAL_TAG_BYTES],
-                       struct op *ret)
-{
-    if (!is_header(c, *offset))
-        return -E_CORRUPT;
-    const uint8_t *h = c->bytes + *offset;
-    size_t size = get(h + 8, 4);
-    if (size > RAFT_ENTRY_MAX_BYTES || aligned(size) > c->size - *offset - WAL_RECORD_BYTES)
-        return -E_CORRUPT;
-    uint8_t aad[28 + WAL_TAG_BYTES], plain[WAL_TAG_BYTES];
-    record_aad(aad, h, tag);
-    struct raft_buf *body = raft_buf_alloc(size + WAL_TAG_BYTES);
-    if (!body)
-        return -E_NO_MEMORY;
-    memcpy(body->data, h + WAL_RECORD_BYTES, size);
-    memcpy(body->data + size, h + 32, WAL_TAG_BYTES);
-    bool good;
-    if (c->header.sealed) {
-        uint8_t nonce[24];
-        record_nonce(nonce, c->header.salt, *offset);
-        good = crypto_xaead_open(body->data, body->data, size + WAL_TAG_BYTES, aad, sizeof(aad), nonce,
-                                 c->s->key);
-    } else {
-        plain_tag(plain, aad, body->data, size);
-        good = memcmp(plain, h + 32, WAL_TAG_BYTES) == 0;
-    }
-    if (!good) {
-        raft_buf_unref(body);
-        return -E_CORRUPT;
-    }
-    body->size = size;
-    *ret = (struct op){
-        .type = h[12],
-        .flags = h[13],
-        .index = get(h + 16, 8),
-        .term = get(h + 24, 8),
-        .body = body,
-    };
-    memcpy(tag, h + 32, WAL_TAG_BYTES);
-    *offset += WAL_RECORD_BYTES + aligned(size);
-    return 0;
-}
-
-/* False: the records are genuine but contradict each other. */
-static bool apply_op(struct wal_replay *s, struct op *o)
-{
-    switch (o->type) {
-    case WAL_HARD:
-        if (o->body->size != HARD_BODY_BYTES || get(o->body->data, 8) < s->term)
-            return false;
-        s->term = get(o->body->data, 8);
-        s->vote = get(o->body->data + 8, 8);
-        return true;
-    case WAL_INSTALL:
-        drop_entries(s, 0);
-        s->next = o->index + 1;
-        s->snapshot_seen_term = o->index == s->snapshot_index ? o->term : 0;
-        s->max_index = MAX(s->max_index, o->index);
-        return o->index <= s->snapshot_index; /* else its file is gone */
-    case WAL_TRUNCATE:
-        drop_entries(s, o->index);
-        s->next = o->index;
-        if (o->index <= s->snapshot_index)
-            s->snapshot_seen_term = 0;
-        return true;
-    case WAL_ENTRY:
-        if ((s->next && o->index != s->next) || !o->index ||
-            (!s->next && o->index > s->snapshot_index + 1))
-            return false;
-        s->next = o->index + 1;
-        s->max_index = MAX(s->max_index, o->index);
-        if (o->index == s->snapshot_index)
-            s->snapshot_seen_term = o->term;
-        if (o->index > s->snapshot_index) {
-            struct raft_entry e = {
-                .index = o->index,
-                .term = o->term,
-                .type = o->flags,
-                .data = o->body->size ? o->body : NULL,
-            };
-            raft_entries_push(&s->entries, &s->n, &s->cap, &e);
-        }
-        return true;
-    default:
+    if (size < WAL_HARD_FILE_BYTES || memcmp(p, hard_magic, 8) != 0 || get(p + 8, 4) != WAL_VERSION ||
+        get(p + 12, 4) > 1 || get(p + 60, 4) != wal_crc32c(0, p, 60))
         return false;
-    }
-}
-
-/* The batch at *offset, all or nothing. 0, -E_CORRUPT: not whole, -E_STALE: whole but impossible. */
-static int take_batch(const struct scan *c, size_t *offset)
-{
-    struct wal_replay *s = c->s;
-    uint8_t tag[WAL_TAG_BYTES];
-    memcpy(tag, s->tag, sizeof(tag));
-    struct op first;
-    size_t at = *offset;
-    int rc = take_record(c, &at, tag, &first);
-    if (rc)
-        return rc;
-    uint32_t n = 0, n_ops = 0;
-    uint64_t bytes = 0, commit = 0;
-    if (first.type == WAL_BATCH && first.index == s->batch + 1 && first.body->size == BATCH_BODY_BYTES) {
-        n = (uint32_t)get(first.body->data, 4);
-        bytes = get(first.body->data + 4, 4);
-        commit = get(first.body->data + 16, 8);
-    }
-    raft_buf_unref(first.body);
-    if (!bytes || bytes > c->size - *offset || n > bytes / WAL_RECORD_BYTES)
-        return -E_CORRUPT;
-    AUTO_FREE struct op *ops = try_calloc(MAX(n, 1), sizeof(*ops));
-    if (!ops)
-        return -E_NO_MEMORY;
-    for (; !rc && n_ops < n; n_ops += !rc)
-        rc = take_record(c, &at, tag, &ops[n_ops]);
-    if (!rc && at != *offset + bytes)
-        rc = -E_CORRUPT;
-    for (uint32_t i = 0; !rc && i < n_ops; i++)
-        if (!apply_op(s, &ops[i]))
-            rc = -E_STALE;
-    for (uint32_t i = 0; i < n_ops; i++)
-        raft_buf_unref(ops[i].body);
-    if (rc)
-        return rc;
-    memcpy(s->tag, tag, sizeof(tag));
-    s->batch++;
-    s->commit = MAX(s->commit, commit);
-    *offset = at + WAL_MARK_BYTES;
-    return 0;
-}
-
-/* Does anything behind `offset` vouch for a batch we do not have? */
-static bool is_durable_beyond(const struct scan *c, size_t offset)
-{
-    for (; offset + WAL_RECORD_BYTES <= c->size; offset += 8) {
-        if (!is_header(c, offset))
-            continue;
-        const uint8_t *h = c->bytes + offset;
-        if ((h[12] == WAL_BATCH && get(h + 24, 8) > c->s->batch) ||
-            (h[12] == WAL_MARK && get(h + 16, 8) > c->s->batch))
-            return true;
-    }
-    return false;
-}
-
-static int start_segment(struct scan *c, const char *name, struct err *e)
-{
-    struct wal_replay *s = c->s;
-    struct wal_segment *h = &c->header;
-    if (!wal_segment_decode(h, c->bytes, c->size))
-        return err_set(e, E_CORRUPT, "raft log: %s has a damaged header at offset 0; replace this "
-                       "node under a new id", name);
-    uint8_t id[WAL_KEY_ID_BYTES] = {0};
-    if (s->key)
-        wal_key_id(id, s->key);
-    if (h->sealed != (s->key != NULL) || (s->key && memcmp(id, h->key_id, sizeof(id)) != 0))
-        return err_set(e, E_DENIED, "raft log: %s is %s; give the key it was written with", name,
-                       h->sealed ? "sealed with another key" : "not sealed, yet a key was given");
-    if (!s->started) {
-        s->started = true;
-        s->node_id = h->node_id;
-        s->term = h->term;
-        s->vote = h->vote;
-        s->commit = h->commit;
-        s->batch = h->batch;
-        memcpy(s->tag, h->prev_tag, sizeof(s->tag));
-    } else if (h->number != s->segment + 1 || h->batch != s->batch ||
-               memcmp(h->prev_tag, s->tag, sizeof(s->tag)) != 0 ||
-               (s->batch && h->node_id != s->node_id)) {
-        return err_set(e, E_CORRUPT, "raft log: %s does not continue the segment before it (a file is "
-                       "missing or from elsewhere); replace this node under a new id", name);
-    }
-    s->node_id = h->node_id;
-    s->segment = h->number;
-    struct op base = {.type = WAL_INSTALL, .index = h->base_index, .term = h->base_term};
-    if (h->base_index && !apply_op(s, &base))
-        return err_set(e, E_CORRUPT, "raft log: %s continues a snapshot at index %" PRIu64
-                       " that is gone; replace this node under a new id", name, h->base_index);
-    return 0;
-}
-
-int wal_replay_segment(struct wal_replay *s, const uint8_t *bytes, size_t size, uint64_t limit,
-                       const char *name, struct err *e)
-{
-    struct scan c = {.s = s, .bytes = bytes, .size = size};
-    s->max_index = 0;
-    int rc = start_segment(&c, name, e);
-    if (rc)
-        return rc;
-    size_t offset = WAL_SEGMENT_HEADER_BYTES;
-    while (!limit || offset < limit) {
-        rc = take_batch(&c, &offset);
-        if (rc == -E_NO_MEMORY)
-            return err_set(e, E_NO_MEMORY, "raft log: no memory to read %s; free some and start again",
-                           name);
-        if (rc)
-            break;
-    }
-    bool rot = limit ? offset != limit : rc == -E_STALE || is_durable_beyond(&c, offset);
-    if (rot)
-        return err_set(e, E_CORRUPT, "raft log: %s is damaged at offset %zu, inside what was durable; "
-                       "replace this node under a new id", name, offset);
-    s->torn = !limit && is_header(&c, offset);
-    s->end = offset;
-    return 0;
-}
-
-int wal_replay_finish(struct wal_replay *s, struct raft_boot *ret_boot, struct err *e)
-{
-    /* The file of an installed snapshot may have become durable without the batch that says so. */
-    s->rebase = s->snapshot_index && (!s->next || s->next <= s->snapshot_index);
-    if (s->snapshot_seen_term && s->snapshot_seen_term != s->snapshot_term) {
-        drop_entries(s, 0); /* it overtook this branch of the log */
-        s->rebase = true;
-    }
-    if (s->n && s->entries[0].index != s->snapshot_index + 1)
-        return err_set(e, E_CORRUPT, "raft log: entries %" PRIu64 " to %" PRIu64 " are missing; "
-                       "replace this node under a new id", s->snapshot_index + 1,
-                       s->entries[0].index - 1);
-    if (s->snapshot_term > s->term) {
-        s->term = s->snapshot_term; /* its file became durable before the batch with the new term */
-        s->vote = 0;
-    }
-    ret_boot->id = s->batch ? s->node_id : 0; /* a node exists from its first batch on */
-    ret_boot->term = s->term;
-    ret_boot->vote = s->vote;
-    ret_boot->commit = s->commit;
-    ret_boot->snapshot_index = s->snapshot_index;
-    ret_boot->snapshot_term = s->snapshot_term;
-    ret_boot->entries = TAKE(s->entries);
-    ret_boot->n_entries = s->n;
-    s->n = s->cap = 0;
-    return 0;
+    *ret = (struct wal_hard){
+        .damaged = get(p + 12, 4) == 1,
+        .seq = get(p + 16, 8),
+        .node_id = get(p + 24, 8),
+        .term = get(p + 32, 8),
+        .vote = get(p + 40, 8),
+        .voters = (uint32_t)get(p + 48, 4),
+    };
+    return true;
 }

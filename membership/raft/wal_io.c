@@ -1,5 +1,6 @@
 /* Files of the log: segments wal-N (zero-filled ahead, so the hot path neither allocates nor
- * journals), snapshots snap-INDEX-TERM (tmp, fsync, rename, fsync of the folder, re-read), one lock.
+ * journals), snapshots snap-INDEX-TERM (tmp, fsync, rename, fsync of the folder, re-read), `hard` (term and
+ * vote once more, two slots written in turn), one lock. rot.*: what was found damaged, kept to be looked at.
  * A failed write or fdatasync aborts the process at once: after it the kernel may have marked lost
  * pages clean ("Can Applications Recover from fsync Failures?", ATC'20). Only ENOSPC before anything
  * was promised is reported and may be tried again. */
@@ -21,16 +22,22 @@
 LOG_MODULE("raft");
 
 #define SPARE "wal.spare"
+#define ROT "rot."
+
+enum { HARD_SLOT_BYTES = 4096, ROT_FILES_MAX = 8, READ_BLOCK_BYTES = 4096 };
 
 struct segment {
     uint64_t number, max_index;
+    bool old_key;
 };
 
 struct raft_disk {
     char *dir;
     int dir_fd, lock_fd, fd; /* fd: active segment, -1: none yet */
-    uint8_t key[32];
-    bool sealed, must_roll;
+    int hard_fd;
+    uint8_t key[32], old_key[32];
+    bool sealed, has_old_key, must_roll;
+    struct wal_hard hard; /* as last written */
     uint32_t segment_bytes;
     uint64_t file_bytes; /* of the active segment */
     uint64_t node_id, term, vote, commit, last_index, syncs;
@@ -179,6 +186,83 @@ static int roll(struct raft_disk *d, uint64_t bytes, struct err *e)
     return 0;
 }
 
+/* ---- the copy of term and vote ---- */
+
+/* 0 or errno. Slots in turn: a torn write spoils only the older one. */
+static int hard_write(struct raft_disk *d, const struct wal_hard *next)
+{
+    uint8_t bytes[WAL_HARD_FILE_BYTES];
+    if (d->hard_fd < 0) {
+        int fd = openat(d->dir_fd, "hard.tmp", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        int rc = fd < 0 ? errno : fill_zeros(fd, 0, 2 * HARD_SLOT_BYTES);
+        if (!rc && (fsync(fd) != 0 || renameat(d->dir_fd, "hard.tmp", d->dir_fd, "hard") != 0 ||
+                    fsync(d->dir_fd) != 0))
+            rc = errno;
+        if (rc) {
+            if (fd >= 0)
+                close(fd);
+            unlinkat(d->dir_fd, "hard.tmp", 0);
+            return rc;
+        }
+        d->hard_fd = fd;
+    }
+    struct wal_hard h = *next;
+    h.seq = d->hard.seq + 1;
+    wal_hard_encode(&h, bytes);
+    int rc = write_at(d->hard_fd, bytes, sizeof(bytes), h.seq % 2 * HARD_SLOT_BYTES);
+    if (!rc && fdatasync(d->hard_fd) != 0)
+        rc = errno;
+    if (!rc)
+        d->hard = h;
+    return rc;
+}
+
+/* False: none, or both slots are damaged. */
+static bool hard_read(struct raft_disk *d)
+{
+    d->hard_fd = openat(d->dir_fd, "hard", O_RDWR | O_CLOEXEC);
+    for (int i = 0; i < 2; i++) {
+        uint8_t bytes[WAL_HARD_FILE_BYTES];
+        struct wal_hard h;
+        if (d->hard_fd >= 0 && pread(d->hard_fd, bytes, sizeof(bytes), i * HARD_SLOT_BYTES) == sizeof(bytes) &&
+            wal_hard_decode(&h, bytes, sizeof(bytes)) && h.seq > d->hard.seq)
+            d->hard = h;
+    }
+    if (!d->hard.seq)
+        auto_close_(&d->hard_fd); /* made anew */
+    return d->hard.seq != 0;
+}
+
+/* What these writes promise, on disk before they are. */
+static int hard_ahead(struct raft_disk *d, struct raft_write *const *writes, uint32_t n, struct err *e)
+{
+    struct wal_hard h = d->hard;
+    bool due = !h.seq && d->writer.batch; /* a node's first write promises nothing */
+    if (!h.seq && !due)
+        return 0;
+    h.node_id = d->node_id;
+    h.term = d->term;
+    h.vote = d->vote;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct raft_write *w = writes[i];
+        due |= w->has_hard || w->voters != h.voters || (w->whole && h.damaged);
+        h.voters = w->voters;
+        h.damaged &= !w->whole;
+        if (w->has_hard) {
+            h.term = w->term;
+            h.vote = w->vote;
+        }
+    }
+    int rc = due ? hard_write(d, &h) : 0;
+    if (rc == ENOSPC || rc == EDQUOT)
+        return err_set(e, E_BUSY, "raft log: no space left in %s; free some", d->dir);
+    if (rc)
+        die(d, "writing the copy of term and vote", rc);
+    return 0;
+}
+
+/* ---- writing ---- */
+
 static void note_write(struct raft_disk *d, const struct raft_write *w)
 {
     struct segment *s = &d->segments[d->n_segments - 1];
@@ -189,8 +273,11 @@ static void note_write(struct raft_disk *d, const struct raft_write *w)
     d->commit = MAX(d->commit, w->commit);
     if (w->install)
         d->last_index = w->install_index;
-    if (w->truncate_from)
+    if (w->truncate_from) {
         d->last_index = w->truncate_from - 1;
+        for (uint32_t i = 0; i < d->n_segments; i++) /* what was cut off needs no snapshot */
+            d->segments[i].max_index = MIN(d->segments[i].max_index, d->last_index);
+    }
     if (w->n_entries)
         d->last_index = w->entries[w->n_entries - 1].index;
     s->max_index = MAX(s->max_index, d->last_index);
@@ -208,6 +295,9 @@ int raft_disk_write(struct raft_disk *d, struct raft_write *const *writes, uint3
         }
     }
     uint64_t bytes = wal_batch_bytes(writes, n);
+    int hard = hard_ahead(d, writes, n, e);
+    if (hard)
+        return hard;
     if (d->fd < 0 || d->must_roll || d->writer.offset + bytes + WAL_MARK_BYTES > d->file_bytes) {
         int rc = roll(d, bytes, e);
         if (rc)
@@ -352,144 +442,313 @@ static int list_files(struct raft_disk *d, bool clean, struct listing *l, struct
     return 0;
 }
 
-void raft_disk_trim(struct raft_disk *d)
+static bool snap_has_old_key(const struct raft_disk *d, const char *name)
+{
+    AUTO_CLOSE int fd = d->has_old_key ? openat(d->dir_fd, name, O_RDONLY | O_CLOEXEC) : -1;
+    uint8_t head[SNAPFILE_HEADER_BYTES], id[WAL_KEY_ID_BYTES], want[WAL_KEY_ID_BYTES];
+    if (fd < 0 || pread(fd, head, sizeof(head), 0) != (ssize_t)sizeof(head) || !snapfile_key_id(id, head, sizeof(head)))
+        return false;
+    wal_key_id(want, d->old_key);
+    return memcmp(id, want, sizeof(id)) == 0;
+}
+
+/* Keeps the two newest snapshots, of the old key only while none of the new one is there. Returns how many files are
+ * left under the old key; ret_floor: the log up to there may go, of the old key up to ret_old_floor. */
+static uint32_t trim_snapshots(struct raft_disk *d, const struct listing *l, uint64_t *ret_floor, uint64_t *ret_old_floor)
+{
+    uint32_t kept = 0, kept_old = 0;
+    *ret_floor = *ret_old_floor = 0;
+    for (uint32_t i = 0; i < l->n_snaps; i++) {
+        char name[64];
+        snap_name(name, l->snaps[i][0], l->snaps[i][1]);
+        bool old = snap_has_old_key(d, name);
+        if (kept == 2 || (old && kept > kept_old)) {
+            unlinkat(d->dir_fd, name, 0);
+            continue;
+        }
+        kept++;
+        kept_old += old;
+        if (kept == 2)
+            *ret_floor = l->snaps[i][0];
+        if (!old)
+            *ret_old_floor = MAX(*ret_old_floor, l->snaps[i][0]);
+    }
+    return kept_old;
+}
+
+uint32_t raft_disk_trim(struct raft_disk *d)
 {
     struct listing l;
     struct err e;
     if (list_files(d, false, &l, &e) != 0) {
         log_warn("%s", e.text);
-        return;
+        return d->has_old_key;
     }
     char name[64];
-    for (uint32_t i = 2; i < l.n_snaps; i++) {
-        snap_name(name, l.snaps[i][0], l.snaps[i][1]);
-        unlinkat(d->dir_fd, name, 0);
-    }
-    uint64_t floor = l.n_snaps >= 2 ? l.snaps[1][0] : 0;
-    uint32_t gone = 0;
-    while (gone + 1 < d->n_segments && d->segments[gone].max_index <= floor) {
+    uint64_t floor, old_floor;
+    uint32_t gone = 0, old = trim_snapshots(d, &l, &floor, &old_floor);
+    while (gone + 1 < d->n_segments &&
+           d->segments[gone].max_index <= (d->segments[gone].old_key ? MAX(floor, old_floor) : floor)) {
         segment_name(name, d->segments[gone++].number);
         unlinkat(d->dir_fd, name, 0);
     }
     memmove(d->segments, d->segments + gone, (d->n_segments - gone) * sizeof(*d->segments));
     d->n_segments -= gone;
+    for (uint32_t i = 0; i < d->n_segments; i++)
+        old += d->segments[i].old_key;
     listing_done(&l);
+    if (!old) {
+        d->has_old_key = false;
+        crypto_wipe(d->old_key, sizeof(d->old_key));
+    }
+    return old;
 }
+
+/* ---- keys ---- */
+
+int raft_disk_rekey(struct raft_disk *d, const uint8_t *key, struct err *e)
+{
+    if (key) {
+        ASSERT(d->sealed && !d->has_old_key);
+        memcpy(d->old_key, d->key, sizeof(d->old_key));
+        memcpy(d->key, key, sizeof(d->key));
+        d->has_old_key = true;
+        for (uint32_t i = 0; i < d->n_segments; i++)
+            d->segments[i].old_key = true;
+    }
+    d->must_roll = true; /* also when there is no space for it now */
+    return d->node_id ? roll(d, 0, e) : 0;
+}
+
 
 /* ---- start ---- */
 
-/* Header of a segment, for the end it states of the one before. */
-static int peek_header(struct raft_disk *d, const char *name, struct wal_segment *ret, struct err *e)
+/* A file as far as it can be read: blocks with a read error come as zeros, and are found damaged like any other. */
+static int read_rotten(struct raft_disk *d, const char *name, uint8_t **ret, size_t *ret_size, struct err *e)
 {
     AUTO_CLOSE int fd = openat(d->dir_fd, name, O_RDONLY | O_CLOEXEC);
-    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
-    if (fd < 0 || pread(fd, header, sizeof(header), 0) != (ssize_t)sizeof(header) ||
-        !wal_segment_decode(ret, header, sizeof(header)))
-        return err_set(e, E_CORRUPT, "raft log: %s/%s has a damaged header at offset 0; replace this "
-                       "node under a new id", d->dir, name);
-    return 0;
-}
-
-static int replay(struct raft_disk *d, const struct listing *l, struct wal_replay *s, struct err *e)
-{
-    d->n_segments = 0;
-    for (uint32_t i = 0; i < l->n_segments; i++) {
-        char name[64];
-        uint64_t limit = 0;
-        if (i + 1 < l->n_segments) {
-            struct wal_segment next;
-            segment_name(name, l->segments[i + 1]);
-            int rc = peek_header(d, name, &next, e);
-            if (rc)
-                return rc;
-            limit = next.prev_bytes;
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0)
+        return err_errno(e, errno, "raft log: cannot open %s/%s", d->dir, name);
+    size_t size = (size_t)st.st_size, step = 1 << 20;
+    uint8_t *bytes = try_calloc(1, size + 1);
+    if (!bytes)
+        return err_set(e, E_NO_MEMORY, "raft log: no memory to read %s/%s; free some and start again", d->dir, name);
+    for (size_t at = 0; at < size;) {
+        ssize_t n = pread(fd, bytes + at, MIN(step, size - at), (off_t)at);
+        if (n > 0) {
+            at += (size_t)n;
+        } else if (n == 0) {
+            size = at;
+        } else if (errno == EIO && step > READ_BLOCK_BYTES) {
+            step = READ_BLOCK_BYTES;
+        } else if (errno == EIO) {
+            log_warn("%s/%s cannot be read at offset %zu", d->dir, name, at);
+            at += MIN(step, size - at);
+            step = 1 << 20;
+        } else if (errno != EINTR) {
+            int errno_ = errno;
+            free(bytes);
+            return err_errno(e, errno_, "raft log: cannot read %s/%s", d->dir, name);
         }
-        segment_name(name, l->segments[i]);
-        AUTO_FREE char *path = path_join(d->dir, name);
-        AUTO_FREE char *bytes = NULL;
-        size_t size;
-        int rc = file_read(path, SIZE_MAX / 2, &bytes, &size, e);
-        if (!rc)
-            rc = wal_replay_segment(s, (const uint8_t *)bytes, size, limit, path, e);
-        if (rc)
-            return rc;
-        RAFT_GROW(d->segments, d->n_segments, d->cap_segments);
-        d->segments[d->n_segments++] =
-            (struct segment){.number = l->segments[i], .max_index = s->max_index};
     }
+    *ret = bytes;
+    *ret_size = size;
     return 0;
 }
 
-static int load_snapshot(struct raft_disk *d, const uint64_t snap[2], struct raft_buf **ret,
-                         struct err *e)
+struct files {
+    struct raft_disk *d;
+    const struct listing *l;
+};
+
+static int read_segment(void *arg, uint32_t i, uint8_t **ret, size_t *ret_size, char name[256], struct err *e)
+{
+    const struct files *f = arg;
+    char file[64];
+    segment_name(file, f->l->segments[i]);
+    snprintf(name, 256, "%.180s/%s", f->d->dir, file);
+    return read_rotten(f->d, file, ret, ret_size, e);
+}
+
+static int load_snapshot(struct raft_disk *d, const uint64_t snap[2], struct raft_buf **ret, struct err *e)
 {
     char name[64];
     snap_name(name, snap[0], snap[1]);
     AUTO_FREE char *path = path_join(d->dir, name);
-    AUTO_FREE char *bytes = NULL;
+    AUTO_FREE uint8_t *bytes = NULL;
     size_t size;
-    int rc = file_read(path, SIZE_MAX / 2, &bytes, &size, e);
-    return rc ? rc : snapfile_decode(ret, (const uint8_t *)bytes, size, disk_key(d), path, e);
+    int rc = read_rotten(d, name, &bytes, &size, e);
+    if (!rc)
+        rc = snapfile_decode(ret, bytes, size, disk_key(d), path, e);
+    if (rc == -E_DENIED && d->has_old_key)
+        rc = snapfile_decode(ret, bytes, size, d->old_key, path, e);
+    return rc;
+}
+
+/* Puts a damaged file aside, to be looked at; drop_rot() bounds how many. */
+static void put_aside(struct raft_disk *d, const char *name)
+{
+    char to[80];
+    snprintf(to, sizeof(to), ROT "%s", name);
+    if (renameat(d->dir_fd, name, d->dir_fd, to) != 0)
+        die(d, "putting a damaged file aside", errno);
+}
+
+static void drop_rot(struct raft_disk *d)
+{
+    DIR *dir = opendir(d->dir);
+    unsigned n = 0;
+    for (struct dirent *f; dir && (f = readdir(dir));)
+        if (str_starts(f->d_name, ROT) && ++n > ROT_FILES_MAX)
+            unlinkat(d->dir_fd, f->d_name, 0);
+    if (dir)
+        closedir(dir);
+}
+
+/* One attempt with one snapshot (snap NULL: none). Takes over the image on success. */
+static int try_load(struct raft_disk *d, const struct listing *l, const uint64_t snap[2], struct raft_buf *image,
+                    enum wal_care care, struct raft_boot *boot, struct err *e)
+{
+    struct files f = {d, l};
+    AUTO_FREE struct wal_seen *seen = xcalloc(l->n_segments + 1, sizeof(*seen));
+    struct wal_source src = {.arg = &f, .n = l->n_segments, .read = read_segment, .seen = seen};
+    struct wal_replay s;
+    wal_replay_init(&s, disk_key(d), snap ? snap[0] : 0, snap ? snap[1] : 0);
+    s.old_key = d->has_old_key ? d->old_key : NULL;
+    int rc = wal_replay_log(&s, &src, care, boot, e);
+    if (!rc) {
+        d->number = s.segment;
+        d->end = s.end;
+        d->writer.batch = d->writer.durable_batch = s.batch;
+        memcpy(d->writer.tag, s.tag, sizeof(s.tag));
+        d->base_index = s.rebase ? s.snapshot_index : 0;
+        d->base_term = s.rebase ? s.snapshot_term : 0;
+        d->n_segments = 0;
+        for (uint32_t i = 0; i < l->n_segments && l->segments[i] <= s.segment; i++) {
+            RAFT_GROW(d->segments, d->n_segments, d->cap_segments);
+            d->segments[d->n_segments++] = (struct segment){.number = l->segments[i], .max_index = seen[i].max_index,
+                                                            .old_key = seen[i].old_key};
+        }
+        boot->image = raft_buf_ref(image);
+    }
+    wal_replay_done(&s);
+    return rc;
+}
+
+/* What the log lost is known to this node no more: it is cut before the damage, and `hard` says so from now on. */
+static int cut(struct raft_disk *d, const struct listing *l, struct raft_boot *boot, const char *why, struct err *e)
+{
+    if (!d->hard.seq)
+        return err_set(e, E_CORRUPT, "%s; its copy of term and vote is lost as well: replace this node under a new id",
+                       why);
+    if (d->hard.voters == 1)
+        return err_set(e, E_CORRUPT, "%s, and there is no other manager to fetch it from; restore a backup with `shoal "
+                       "restore FILE`, or replace this node", why);
+    struct wal_hard h = d->hard;
+    h.damaged = true;
+    int rc = hard_write(d, &h);
+    if (rc)
+        return err_errno(e, rc, "raft log: cannot write %s/hard", d->dir);
+    for (uint32_t i = l->n_segments; i-- > 0 && l->segments[i] > d->number;) { /* from behind: a crash leaves no hole */
+        char name[64];
+        segment_name(name, l->segments[i]);
+        put_aside(d, name);
+    }
+    fsync(d->dir_fd);
+    boot->id = h.node_id;
+    log_error("%s; this manager neither votes nor confirms until it has fetched from the leader what lies behind index "
+              "%" PRIu64, why, boot->snapshot_index + boot->n_entries);
+    return 0;
+}
+
+/* Term and vote: what the log says or what its copy says, whichever is newer. */
+static void merge_hard(struct raft_disk *d, struct raft_boot *boot)
+{
+    const struct wal_hard *h = &d->hard;
+    if (!h->seq || !boot->id || h->node_id != boot->id)
+        return;
+    if (h->term > boot->term || (h->term == boot->term && !boot->vote))
+        boot->vote = h->vote;
+    boot->term = MAX(boot->term, h->term);
+    boot->damaged |= h->damaged;
 }
 
 /* Newest good snapshot plus log. With a damaged newest one the older (or none) may still do, as the
- * log is only trimmed up to the older. */
+ * log is only trimmed up to the older. When nothing does without a gap: the newest snapshot and what follows it. */
 static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
 {
     struct listing l;
-    int rc = list_files(d, true, &l, e);
     struct err first = {0};
-    for (uint32_t i = 0; !rc; i++) {
+    const uint64_t *best = NULL;
+    struct raft_buf *best_image = NULL;
+    hard_read(d);
+    int rc = list_files(d, true, &l, e);
+    AUTO_FREE bool *rotten = xcalloc(l.n_snaps + 1, sizeof(*rotten));
+    bool loaded = false;
+    for (uint32_t i = 0; !rc && !loaded && i <= l.n_snaps; i++) {
+        const uint64_t *snap = i < l.n_snaps ? l.snaps[i] : NULL;
         struct raft_buf *image = NULL;
-        bool none = i >= l.n_snaps;
-        if (!none)
-            rc = load_snapshot(d, l.snaps[i], &image, e);
-        struct wal_replay s;
-        wal_replay_init(&s, disk_key(d), none ? 0 : l.snaps[i][0], none ? 0 : l.snaps[i][1]);
-        if (!rc)
-            rc = replay(d, &l, &s, e);
-        if (!rc) {
-            d->number = s.segment;
-            d->end = s.end;
-            d->writer.batch = d->writer.durable_batch = s.batch;
-            memcpy(d->writer.tag, s.tag, sizeof(s.tag));
-            rc = wal_replay_finish(&s, boot, e);
-            d->base_index = s.rebase ? s.snapshot_index : 0;
-            d->base_term = s.rebase ? s.snapshot_term : 0;
+        rc = snap ? load_snapshot(d, snap, &image, e) : 0;
+        rotten[i] = snap && rc == -E_CORRUPT;
+        for (enum wal_care care = WAL_STRICT; !rc && !loaded && care <= WAL_SKIP; care++) {
+            rc = try_load(d, &l, snap, image, care, boot, e);
+            loaded = !rc;
+            if (rc == -E_CORRUPT && !first.code)
+                first = *e;
+            rc = rc == -E_CORRUPT ? 0 : rc;
         }
-        wal_replay_done(&s);
-        if (!rc) {
-            boot->image = image;
-            if (i)
-                log_warn("started from an older snapshot: %s", first.text);
-            break;
+        if (rc == -E_CORRUPT) {
+            first = first.code ? first : *e;
+            rc = 0;
+        }
+        if (snap && image && !best) {
+            best = snap;
+            best_image = raft_buf_ref(image);
         }
         raft_buf_unref(image);
-        if (!first.code && e)
-            first = *e;
-        if (rc != -E_CORRUPT || none) {
-            if (e && rc == -E_CORRUPT)
-                *e = first;
-            break;
-        }
-        rc = 0;
     }
+    bool gone = loaded && !l.n_segments && (l.n_snaps || d->hard.seq);
+    if (!rc && gone && !first.code)
+        err_set(&first, E_CORRUPT, "raft log: %s holds no segment of the log any more", d->dir);
+    if (!rc && (!loaded || gone)) {
+        raft_boot_done(boot);
+        rc = try_load(d, &l, best, best_image, WAL_CUT, boot, e);
+        if (!rc)
+            rc = cut(d, &l, boot, first.text, e);
+    } else if (!rc && first.code) {
+        log_warn("%s; all it held is known from elsewhere in the log", first.text);
+    }
+    for (uint32_t i = 0; !rc && i < l.n_snaps; i++) {
+        char name[64];
+        if (!rotten[i])
+            continue;
+        snap_name(name, l.snaps[i][0], l.snaps[i][1]);
+        put_aside(d, name);
+    }
+    if (!rc)
+        merge_hard(d, boot);
+    drop_rot(d);
+    raft_buf_unref(best_image);
     listing_done(&l);
     return rc;
 }
 
-int raft_disk_open(struct raft_disk **ret, const char *dir, const uint8_t *key,
+int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_keys *keys,
                    uint32_t segment_bytes, struct raft_boot *ret_boot, struct err *e)
 {
     struct err local;
     e = e ? e : &local;
     struct raft_disk *d = xnew(struct raft_disk);
     d->dir = xstrdup(dir);
-    d->dir_fd = d->lock_fd = d->fd = -1;
+    d->dir_fd = d->lock_fd = d->fd = d->hard_fd = -1;
     d->segment_bytes = segment_bytes;
-    d->sealed = key != NULL;
-    if (key)
-        memcpy(d->key, key, sizeof(d->key));
+    d->sealed = keys != NULL;
+    if (keys)
+        memcpy(d->key, keys->now, sizeof(d->key));
+    d->has_old_key = keys && keys->before;
+    if (d->has_old_key)
+        memcpy(d->old_key, keys->before, sizeof(d->old_key));
     int rc = file_mkdirs(dir, 0700, e);
     if (!rc && (d->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
         rc = err_errno(e, errno, "raft log: cannot open %s", dir);
@@ -522,7 +781,9 @@ void raft_disk_close(struct raft_disk *d)
     auto_close_(&d->fd);
     auto_close_(&d->lock_fd);
     auto_close_(&d->dir_fd);
+    auto_close_(&d->hard_fd);
     crypto_wipe(d->key, sizeof(d->key));
+    crypto_wipe(d->old_key, sizeof(d->old_key));
     crypto_wipe(&d->writer, sizeof(d->writer));
     free(d->segments);
     free(d->dir);

@@ -188,7 +188,8 @@ int manager_open(struct manager **ret, struct loop *l, const struct manager_conf
     struct raft_hooks rh = { .arg = m, .send = on_send, .apply = on_apply, .snapshot_save = on_save,
                              .snapshot_load = on_load, .changed = on_changed,
                              .members_changed = on_members_changed };
-    int r = raft_node_open(&m->raft, l, cfg->dir, cfg->disk_key, &cfg->raft, &rh, seed, e);
+    struct raft_keys keys = { .now = cfg->disk_key, .before = cfg->old_disk_key };
+    int r = raft_node_open(&m->raft, l, cfg->dir, &keys, &cfg->raft, &rh, seed, e);
     if (r < 0) {
         manager_close(m);
         return r;

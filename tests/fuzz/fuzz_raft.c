@@ -210,7 +210,7 @@ const char *const fuzz_words[] = { "\xff\xff\xff\xff", "\xff\xff\xff\xff\xff\xff
 static void random_message(struct rng *g, struct sb *b)
 {
     struct raft_message m = { .type = (uint8_t)rng_range(g, RAFT_MSG_PREVOTE, RAFT_MSG_TIMEOUT_NOW), .to = 1 + rng_u64(g) / 2,
-                              .flags = (uint8_t)rng_below(g, 8), .session = rng_u64(g), .request = rng_u64(g),
+                              .flags = (uint8_t)rng_below(g, RAFT_FLAGS_ALL + 1), .session = rng_u64(g), .request = rng_u64(g),
                               .index = rng_below(g, 100), .log_term = rng_below(g, 4), .term = 9, .commit = rng_u64(g) };
     uint8_t bytes[40];
     rng_bytes(g, bytes, sizeof bytes);

@@ -3,7 +3,7 @@
  *   sim_raft [--seeds N] [--seed S] [--verbose]      N seeds from S on; a seed alone is run once
  *
  * One thread, virtual time, one PRNG per seed: loss, duplication, reordering, very late copies,
- * symmetric, one-way and partial partitions, crashes with lost or torn writes, pauses, restarts,
+ * symmetric, one-way and partial partitions, crashes with lost or torn writes, bit rot, pauses, restarts,
  * membership changes with wiped nodes coming back. Invariants are checked after every event; then the
  * faults stop and the cluster must elect and commit. Built as sim_raft_planted it has --bug K, to show that
  * it finds each bug planted in the core (tests/sim/planted). */
@@ -73,7 +73,9 @@ struct node {
     uint64_t base_index, base_term;
     struct raft_buf *snaps[2]; /* newest first */
     uint64_t snap_index[2], snap_term[2];
-    struct shadow shadow;
+    struct shadow shadow, lost; /* lost: what was on disk before it rotted */
+    bool damaged;               /* as in the disk's copy of term and vote */
+    bool rotten, scarred;       /* a bit flipped since the last start; ever */
     struct raft_write *queue, *batch;
     unsigned n_queue, cap_queue, n_batch;
     size_t batch_at, batch_end;
@@ -95,7 +97,7 @@ struct known { /* every entry ever written: (index, term) names one content and 
 
 struct options {
     unsigned n, voters, loss, dup, late, delay_us, tail, crash, partition, pause, disk_us, rate_us;
-    unsigned snapshot_every, pad, segment_bytes;
+    unsigned snapshot_every, pad, segment_bytes, rot;
     bool members, sealed, storm, churn; /* churn: leaders die young, often at the very moment of a commit */
     struct raft_config cfg;
 };
@@ -117,7 +119,7 @@ static struct sim {
     uint64_t term_at[INDEX_MAX], chain_at[INDEX_MAX], committed_in[INDEX_MAX];
     struct known *known[INDEX_MAX];
     struct raft_configuration *config; /* committed */
-    unsigned n_acked, n_reads, n_leaders, n_crashes, n_torn, n_installs, n_changes;
+    unsigned n_acked, n_reads, n_leaders, n_crashes, n_torn, n_installs, n_changes, n_rotten, n_cut;
 } g;
 
 /* ---- helpers ---- */
@@ -457,6 +459,7 @@ static void batch_durable(struct node *n)
         if (w->install)
             put_snapshot(n, w->install, w->install_index, w->install_term);
         shadow_write(&n->shadow, w);
+        n->damaged &= !w->whole;
         s->max_index = MAX(s->max_index, n->shadow.last);
         n->shadow.snapshot = MAX(n->shadow.snapshot, n->snap_index[0]);
     }
@@ -525,6 +528,34 @@ static void tear(struct node *n)
     }
 }
 
+/* A bit of what is durable flips, or the newest snapshot is lost; as many voters stay sound as a quorum needs. */
+static void rot(struct node *n)
+{
+    unsigned damaged = 1;
+    for (unsigned i = 0; i < g.o.n; i++)
+        damaged += g.nodes[i].damaged || g.nodes[i].rotten;
+    if (!chance(g.o.rot) || n->damaged || n->rotten || damaged > (g.o.voters - 1) / 2 || !n->n_segments)
+        return;
+    unsigned k = (unsigned)pick(0, n->n_segments - 1);
+    struct segment *s = &n->segments[k];
+    /* the last batch is its own only witness: it may be torn, not rotten */
+    size_t end = k + 1 < n->n_segments ? n->segments[k + 1].head.prev_bytes : n->batch_at;
+    if (!end)
+        return;
+    g.n_rotten++;
+    n->lost = n->shadow;
+    n->rotten = n->scarred = true;
+    if (n->snaps[0] && chance(300)) {
+        raft_buf_unref(n->snaps[0]);
+        n->snaps[0] = TAKE(n->snaps[1]);
+        n->snap_index[0] = n->snap_index[1];
+        n->snap_term[0] = n->snap_term[1];
+    }
+    size_t at = pick(0, MIN(end, s->b.len) - 1);
+    s->b.s[at] = (char)(s->b.s[at] ^ 1 << pick(0, 7));
+    say("node %u rots in segment %u at %zu", (unsigned)(n - g.nodes), k, at);
+}
+
 static void crash(struct node *n)
 {
     if (!n->up)
@@ -542,6 +573,7 @@ static void crash(struct node *n)
     raft_buf_unref(TAKE(n->saving_image));
     raft_output_reset(&n->out);
     raft_free(TAKE(n->core));
+    rot(n);
     n->up = n->paused = n->active = n->saving = n->mark_fresh = false;
     n->life++;
 }
@@ -556,6 +588,7 @@ static void wipe(struct node *n)
     raft_buf_unref(TAKE(n->snaps[1]));
     memset(n->snap_index, 0, sizeof(n->snap_index));
     memset(&n->shadow, 0, sizeof(n->shadow));
+    n->damaged = false;
     memset(&n->writer, 0, sizeof(n->writer));
 }
 
@@ -570,30 +603,69 @@ static void load_app(struct node *n, const struct raft_buf *image)
     raft_image_done(&i);
 }
 
-/* Production scan of the in-memory disk; what it finds must be exactly what was durable. */
-static void boot(struct node *n, const struct raft_boot *first)
+static int read_segment(void *arg, uint32_t i, uint8_t **ret, size_t *ret_size, char name[256], struct err *e)
+{
+    const struct node *n = arg;
+    (void)e;
+    *ret = xmemdup(n->segments[i].b.s, n->segments[i].b.len);
+    *ret_size = n->segments[i].b.len;
+    snprintf(name, 256, "segment %u", i);
+    return 0;
+}
+
+/* The production scan, as wal_io.c tries it. */
+static int replay(struct node *n, enum wal_care care, struct raft_boot *b, struct err *e)
 {
     struct wal_replay rp;
+    struct wal_source src = {.arg = n, .n = n->n_segments, .read = read_segment};
+    wal_replay_init(&rp, disk_key(), n->snaps[0] ? n->snap_index[0] : 0, n->snaps[0] ? n->snap_term[0] : 0);
+    int rc = wal_replay_log(&rp, &src, care, b, e);
+    if (!rc) {
+        n->writer.batch = rp.batch;
+        n->writer.offset = rp.end;
+        memcpy(n->writer.tag, rp.tag, sizeof(rp.tag));
+        n->base_index = rp.rebase ? rp.snapshot_index : 0;
+        n->base_term = rp.rebase ? rp.snapshot_term : 0;
+        while (n->n_segments && n->segments[n->n_segments - 1].head.number > rp.segment)
+            sb_done(&n->segments[--n->n_segments].b);
+    }
+    wal_replay_done(&rp);
+    return rc;
+}
+
+static void cut(struct node *n, struct raft_boot *b)
+{
+    say("node %u is damaged: it keeps %llu of %llu", (unsigned)(n - g.nodes), U(b->snapshot_index + b->n_entries),
+        U(n->shadow.last));
+    g.n_cut++;
+    n->damaged = true;
+    n->shadow.last = b->snapshot_index + b->n_entries;
+    n->shadow.commit = b->commit;
+    for (uint32_t i = 0; i < b->n_entries; i++) /* they may be of a branch that was left later */
+        n->shadow.term_at[b->entries[i].index] = b->entries[i].term;
+}
+
+/* What is found must be exactly what was durable, or, on a rotten disk, the beginning of it. */
+static void boot(struct node *n, const struct raft_boot *first)
+{
     struct raft_boot b = {0};
     struct err e = {0};
-    uint64_t index = n->snaps[0] ? n->snap_index[0] : 0;
-    wal_replay_init(&rp, disk_key(), index, n->snaps[0] ? n->snap_term[0] : 0);
-    for (unsigned i = 0; i < n->n_segments; i++) {
-        uint64_t limit = i + 1 < n->n_segments ? n->segments[i + 1].head.prev_bytes : 0;
-        int rc = wal_replay_segment(&rp, (uint8_t *)n->segments[i].b.s, n->segments[i].b.len, limit,
-                                    "segment", &e);
-        CHECK(rc == 0, "node %u cannot read its log: %s", (unsigned)(n - g.nodes), e.text);
-    }
-    n->writer.batch = rp.batch;
-    n->writer.offset = rp.end;
-    memcpy(n->writer.tag, rp.tag, sizeof(rp.tag));
-    CHECK(wal_replay_finish(&rp, &b, &e) == 0, "node %u cannot use its log: %s",
+    int rc = replay(n, WAL_STRICT, &b, &e);
+    CHECK(rc == 0 || n->scarred, "node %u cannot read its log: %s",
           (unsigned)(n - g.nodes), e.text);
-    n->base_index = rp.rebase ? rp.snapshot_index : 0;
-    n->base_term = rp.rebase ? rp.snapshot_term : 0;
-    wal_replay_done(&rp);
+    if (rc && replay(n, WAL_SKIP, &b, &e) != 0) {
+        CHECK(replay(n, WAL_CUT, &b, &e) == 0, "node %u cannot cut its log: %s", (unsigned)(n - g.nodes), e.text);
+        cut(n, &b);
+    }
+    n->rotten = false;
+    n->batch_at = 0;
     struct shadow *s = &n->shadow;
-    uint64_t last = b.snapshot_index + b.n_entries;
+    uint64_t index = b.snapshot_index, last = b.snapshot_index + b.n_entries;
+    b.damaged = n->damaged;
+    if (b.damaged && s->term >= b.term) { /* from the copy of term and vote */
+        b.term = s->term;
+        b.vote = s->vote;
+    }
     CHECK(b.term >= s->term && b.commit >= s->commit && (b.term > s->term || b.vote == s->vote),
           "node %u: term, vote or commit went back over a restart", (unsigned)(n - g.nodes));
     CHECK(last >= s->last || index > s->commit, "node %u lost durable entries: %llu < %llu",
@@ -703,6 +775,13 @@ static bool is_durable_on(const struct node *n, uint64_t index, uint64_t term)
            (index <= n->shadow.last && n->shadow.term_at[index] == term);
 }
 
+/* Or was, when it said so. */
+static bool was_durable_on(const struct node *n, uint64_t index, uint64_t term)
+{
+    return is_durable_on(n, index, term) ||
+           (n->damaged && (index <= n->lost.snapshot || (index <= n->lost.last && n->lost.term_at[index] == term)));
+}
+
 /* New commits: the same entry everywhere, and on a quorum of disks before anyone calls it committed. */
 static void check_commit(struct node *n, const struct raft_status *s)
 {
@@ -730,7 +809,7 @@ static void check_commit(struct node *n, const struct raft_status *s)
             int slot = slot_of(m[i].id);
             voters += m[i].voter;
             have += m[i].voter && slot >= 0 &&
-                    is_durable_on(&g.nodes[slot], s->commit, g.term_at[s->commit]);
+                    was_durable_on(&g.nodes[slot], s->commit, g.term_at[s->commit]);
         }
         CHECK(have > voters / 2, "leader committed %llu with %u of %u durable copies", U(s->commit),
               have, voters);
@@ -1050,6 +1129,7 @@ static void options(void)
     o->pad = (unsigned)pick(0, 600);
     o->segment_bytes = (unsigned)pick(1000, 12000);
     o->sealed = chance(200);
+    o->rot = !o->members && chance(500) ? (unsigned)pick(100, 700) : 0;
     o->cfg = (struct raft_config){
         .election_min_ms = 150,
         .heartbeat_ms = 50,
@@ -1258,9 +1338,9 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     uint64_t hash = g.hash;
     if (verbose)
         printf("seed %llu: %u nodes, %u voters%s%s, %llu events, %u leaders, %u acked, %u reads, %u "
-               "crashes, %u torn, %u installs, %u changes, hash %016llx\n", U(seed), g.o.n, g.o.voters,
+               "crashes, %u torn, %u installs, %u changes, %u rotten, %u cut, hash %016llx\n", U(seed), g.o.n, g.o.voters,
                g.o.members ? ", members change" : "", g.o.sealed ? ", sealed" : "", U(g.events),
-               g.n_leaders, g.n_acked, g.n_reads, g.n_crashes, g.n_torn, g.n_installs, g.n_changes,
+               g.n_leaders, g.n_acked, g.n_reads, g.n_crashes, g.n_torn, g.n_installs, g.n_changes, g.n_rotten, g.n_cut,
                U(hash));
     tear_down();
     return hash;
@@ -1281,7 +1361,7 @@ int main(int argc, char **argv)
             verbose = true;
 #ifdef RAFT_PLANTED
         } else if (str_equal(argv[i], "--bug") && more) {
-            raft_bug = argv[++i][0] - '0';
+            raft_bug = (int)strtol(argv[++i], NULL, 10);
 #endif
         } else {
             fprintf(stderr, "usage: sim_raft [--seeds N] [--seed S] [--verbose]\n");
@@ -1294,7 +1374,7 @@ int main(int argc, char **argv)
         seeds = one ? 1 : 1000;
     printf("seeds %llu to %llu\n", U(seed), U(seed + seeds - 1));
     fflush(stdout);
-    uint64_t events = 0, leaders = 0, acked = 0, reads = 0, crashes = 0, torn = 0, installs = 0;
+    uint64_t events = 0, leaders = 0, acked = 0, reads = 0, crashes = 0, torn = 0, installs = 0, rotten = 0, cuts = 0;
     for (uint64_t i = 0; i < seeds; i++) {
         uint64_t hash = run_seed(seed + i, verbose);
         events += g.events;
@@ -1304,13 +1384,15 @@ int main(int argc, char **argv)
         crashes += g.n_crashes;
         torn += g.n_torn;
         installs += g.n_installs;
+        rotten += g.n_rotten;
+        cuts += g.n_cut;
         if (i < 10 && run_seed(seed + i, false) != hash)
             fail("two runs of one seed differ");
         passed++;
     }
     printf("%llu events, %llu leaders, %llu writes acknowledged, %llu reads, %llu crashes, %llu torn "
-           "batches, %llu snapshots installed\n", U(events), U(leaders), U(acked), U(reads), U(crashes),
-           U(torn), U(installs));
+           "batches, %llu snapshots installed, %llu disks rotten, %llu logs cut\n", U(events), U(leaders), U(acked), U(reads),
+           U(crashes), U(torn), U(installs), U(rotten), U(cuts));
     printf("%llu passed, 0 failed\n", U(passed));
     return 0;
 }
