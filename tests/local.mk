@@ -10,6 +10,8 @@ f5_libs = libapi.a $(f4_libs)
 # ---- unit ----
 unit_tests =
 if HAVE_CMOCKA
+unit_tests += tests/unit/test_backup
+tests_unit_test_backup_LDADD = libmodel.a $(CMOCKA_LIBS) $(f0_libs)
 unit_tests += tests/unit/test_cli_commands
 tests_unit_test_cli_commands_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/cli
 tests_unit_test_cli_commands_LDADD = libcli.a $(CMOCKA_LIBS) $(f5_libs)
@@ -28,6 +30,9 @@ tests_unit_test_gossip_core_LDADD = libgossip.a $(CMOCKA_LIBS) $(f1_libs)
 unit_tests += tests/unit/test_gossip_io
 tests_unit_test_gossip_io_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
 tests_unit_test_gossip_io_LDADD = libgossip.a $(CMOCKA_LIBS) $(f1_libs)
+unit_tests += tests/unit/test_govern
+tests_unit_test_govern_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
+tests_unit_test_govern_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
 unit_tests += tests/unit/test_image_load
 tests_unit_test_image_load_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/image
 tests_unit_test_image_load_LDADD = libimage.a $(CMOCKA_LIBS) $(f1_libs)
@@ -111,9 +116,11 @@ check_PROGRAMS += tests/linear/clients
 tests_linear_clients_LDADD = $(f1_libs)
 
 # ---- simulations ----
-simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft
+simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern
 tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager
 tests_sim_sim_cluster_LDADD = $(f4_libs)
+tests_sim_sim_govern_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
+tests_sim_sim_govern_LDADD = libmanager.a $(f3_libs)
 tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
 tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
@@ -137,6 +144,8 @@ else
 fuzz_main = libreplay.a
 endif
 fuzzers =
+fuzzers += tests/fuzz/fuzz_backup
+tests_fuzz_fuzz_backup_LDADD = $(fuzz_main) libmodel.a $(f0_libs)
 fuzzers += tests/fuzz/fuzz_dns
 tests_fuzz_fuzz_dns_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/overlay
 tests_fuzz_fuzz_dns_LDADD = $(fuzz_main) liboverlay.a $(f1_libs)

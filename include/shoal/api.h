@@ -12,8 +12,9 @@
 
 struct api;
 
-struct node_init { char *advertise_addr; uint16_t control_port; struct strs address_pools; uint32_t subnet_size; int availability; };
-struct node_join { char *token, *advertise_addr; struct strs remote_addrs; uint16_t control_port; int availability; };
+struct node_init { char *advertise_addr, *managers; int64_t replace_after; uint16_t control_port; struct strs address_pools; uint32_t subnet_size; int availability; };
+struct node_join { char *token, *advertise_addr; struct strs remote_addrs; uint16_t control_port; int availability; bool never_manager; };
+struct node_restore { char *advertise_addr; int64_t wait_ns; struct backup_state *state; /* taken */ };
 typedef void node_done_fn(void *arg, const struct err *e); /* e NULL: done */
 
 /* What the node lends the API; all callable at any time. */
@@ -35,6 +36,7 @@ struct api_backend {
     struct stream *(*open_node)(void *arg, const char *node_id, struct err *e);
     void (*init)(void *arg, const struct node_init *in, node_done_fn *done, void *done_arg);
     void (*join)(void *arg, const struct node_join *in, node_done_fn *done, void *done_arg);
+    void (*restore)(void *arg, struct node_restore *in, node_done_fn *done, void *done_arg);
     void (*leave)(void *arg, bool force, node_done_fn *done, void *done_arg);
 };
 
@@ -45,6 +47,8 @@ void api_serve(struct api *a, struct stream *s);
 /* Serves a channel opened by another node; from_manager: it may do everything a local client may; a worker
  * may only read logs of its own tasks (nothing yet). */
 void api_serve_peer(struct api *a, struct stream *s, bool from_manager);
+/* A node of the cluster changed (now NULL: was removed): becomes an event on managers. */
+void api_node_event(struct api *a, const struct node *old, const struct node *now);
 /* A container's status changed: becomes an event of GET /events. */
 void api_container_event(struct api *a, const struct container *c);
 

@@ -37,6 +37,8 @@ struct manager_hooks {
     void (*leader_changed)(void *arg, const char *leader_node_id);
     /* An object of the node table changed (addresses, roles): peers may need to be reached anew. */
     void (*nodes_changed)(void *arg);
+    /* How it changed; now NULL: removed. Borrowed. The hook may be NULL. */
+    void (*node_event)(void *arg, const struct node *old, const struct node *now);
 };
 
 struct manager_config {
@@ -65,6 +67,31 @@ const struct store *manager_store(const struct manager *m);
  * state its log holds, in a new epoch; the other managers are out (they must leave and join anew). E_CONFLICT while a
  * leader is known. */
 void manager_recover(struct manager *m, manager_done_fn *done, void *arg);
+/* How the cluster's managers are governed, as its leader sees it. */
+struct managers_plan {
+    const char *policy;      /* "auto", "manual", "3"; borrowed */
+    uint32_t wanted, eligible, voters, losses; /* wanted 0: nobody says; losses: more of them cost the quorum */
+    int64_t replace_after;   /* ns */
+};
+void manager_plan(const struct manager *m, struct managers_plan *ret);
+/* The departure of this node leaves the other managers a quorum; else why not, as far as this node can tell. */
+int manager_may_leave(const struct manager *m, struct err *e) must_check;
+/* The whole state, at one index, as the frames of model/backup.h, in pieces; on the leader, behind manager_read(). */
+typedef void backup_put_fn(void *arg, const void *p, size_t size);
+void manager_backup(const struct manager *m, backup_put_fn *put, void *arg);
+
+/* The state of a backup, as it arrives: checked object by object, held until all of it is there. */
+struct backup_state;
+struct backup_state *backup_state_new(void);
+void backup_state_free(struct backup_state *b); /* takes NULL */
+int backup_state_take(struct backup_state *b, const void *p, size_t size, struct err *e) must_check;
+/* All is there: a cluster of a new epoch, of which `self` (its keys, address and ports are filled in; it gets role and
+ * Raft id) is the only manager. Nodes of the old one are unknown until they are heard of, and down after wait_ns;
+ * its managers are left behind, as by a recovery. ret_cluster is a copy, the caller's. */
+int backup_state_finish(struct backup_state *b, struct node *self, int64_t wait_ns, struct cluster *ret_cluster, struct err *e) must_check;
+/* In place of manager_init_cluster: bootstraps Raft and proposes all of it. Takes b. The cluster object comes last:
+ * until then nobody acts on what is there. */
+void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_done_fn *done, void *arg);
 bool manager_leads(const struct manager *m);           /* and has applied everything of earlier terms */
 const char *manager_leader_id(const struct manager *m); /* node id, NULL: unknown */
 void manager_raft_status(const struct manager *m, struct raft_status *ret);
@@ -83,6 +110,8 @@ void manager_got_message(struct manager *m, const char *from_node_id, uint8_t ty
 typedef void manager_join_fn(void *arg, const struct join_reply *reply);
 void manager_join(struct manager *m, const struct join_request *req, const char *peer_addr,
                   const uint8_t link_key[32], manager_join_fn *done, void *arg);
+/* There is a link to this node. */
+void manager_link_up(struct manager *m, const char *node_id);
 /* The last link to this node was closed by its other end. */
 void manager_link_gone(struct manager *m, const char *node_id);
 void manager_gossip_state(struct manager *m, const char *node_id, bool suspect);
@@ -108,6 +137,9 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
 void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg);
 void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *s, bool rotate_worker,
                             bool rotate_manager, manager_done_fn *done, void *arg);
+
+/* Who governs the managers; NULL and 0 leave it as it is. */
+void control_managers(struct manager *m, const char *policy, int64_t replace_after_ns, manager_done_fn *done, void *arg);
 
 uint64_t raft_id_random(void); /* for a new manager; never 0 */
 

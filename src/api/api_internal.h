@@ -33,7 +33,7 @@ typedef void handler_fn(struct call *c);
 enum { ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
 struct route { const char *method, *path; handler_fn *fn; int kind; };
 extern const struct route system_routes[], swarm_routes[], service_routes[], network_routes[], image_routes[],
-    container_routes[], exec_routes[], volume_routes[]; /* each ended by NULL */
+    container_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[]; /* each ended by NULL */
 
 struct api {
     struct api_backend b;

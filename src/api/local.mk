@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libapi.a
 libapi_a_SOURCES = \
 	src/api/api.c \
+	src/api/backup.c \
 	src/api/container_create.c \
 	src/api/containers.c \
 	src/api/exec.c \
@@ -8,6 +9,7 @@ libapi_a_SOURCES = \
 	src/api/images.c \
 	src/api/logs.c \
 	src/api/machine_io.c \
+	src/api/managers.c \
 	src/api/networks.c \
 	src/api/services.c \
 	src/api/swarm.c \

@@ -121,6 +121,9 @@ static void init_body(struct call *c, const struct val *body, const char *text, 
         err_set(&e, E_INVALID, "SubnetSize: %lld is not within 16..29", (long long)subnet);
     if (!e.code && port && port != 4789)
         err_set(&e, E_UNSUPPORTED, "DataPathPort: set it by the daemon's --tunnel-port on every node");
+    const char *managers = val_get_str(body, "Managers"), *why = managers ? check_managers(managers) : NULL;
+    if (!e.code && why)
+        err_set(&e, E_INVALID, "Managers: \"%.32s\" %s", managers, why);
     if (!e.code)
         in.availability = availability_of(body, &e);
     if (!e.code && check_port(c, val_get_str(body, "ListenAddr"), "ListenAddr", &e) == 0 &&
@@ -128,11 +131,14 @@ static void init_body(struct call *c, const struct val *body, const char *text, 
         strs_from_val(&in.address_pools, val_get(body, "DefaultAddrPool"), "DefaultAddrPool", &e) == 0) {
         in.subnet_size = (uint32_t)subnet;
         in.advertise_addr = host_of(val_get_str(body, "AdvertiseAddr"));
+        in.managers = managers ? xstrdup(managers) : NULL;
+        in.replace_after = val_get_int(body, "ReplaceManagersAfter", 0);
         c->api->b.init(c->api->b.arg, &in, on_initialized, c);
     } else {
         reply_err(c, &e);
     }
     free(in.advertise_addr);
+    free(in.managers);
     strs_clear(&in.address_pools);
 }
 
@@ -158,6 +164,7 @@ static void join_body(struct call *c, const struct val *body, const char *text, 
     str_set(&in.token, val_get_str(body, "JoinToken"));
     in.advertise_addr = host_of(val_get_str(body, "AdvertiseAddr"));
     in.availability = availability_of(body, &e);
+    in.never_manager = val_get_bool(body, "NeverManager", false);
     if (!e.code && strs_from_val(&in.remote_addrs, val_get(body, "RemoteAddrs"), "RemoteAddrs", &e) == 0 &&
         check_port(c, val_get_str(body, "ListenAddr"), "ListenAddr", &e) == 0)
         c->api->b.join(c->api->b.arg, &in, on_simple, c);

@@ -119,6 +119,12 @@ bool crypto_xaead_open(uint8_t *out, const void *in, size_t size, const void *ad
                                           out, NULL, NULL, in, size, ad, ad_size, nonce, key) == 0;
 }
 
+bool crypto_password_key(uint8_t key[32], const void *password, size_t size, const uint8_t salt[16], uint64_t passes,
+                         uint64_t memory_bytes)
+{
+    return crypto_pwhash(key, 32, password, size, salt, passes, memory_bytes, crypto_pwhash_ALG_ARGON2ID13) == 0;
+}
+
 struct crypto_sha256 {
     EVP_MD_CTX *ctx;
 };

@@ -5,7 +5,7 @@
 #include <shoal/stack.h>
 #include <stdlib.h>
 
-const struct cli_command *const cli_groups[] = { swarm_commands,  node_commands,   stack_commands,
+const struct cli_command *const cli_groups[] = { swarm_commands, manager_commands, backup_commands, node_commands, stack_commands,
                                                  service_change_commands, service_commands, object_commands,
                                                  image_commands, container_commands, system_commands, NULL };
 

@@ -47,7 +47,7 @@ struct cli_command {
 extern const struct cli_command *const cli_groups[]; /* NULL-terminated; every command, in order of help */
 extern const struct cli_command swarm_commands[], node_commands[], service_commands[], stack_commands[],
     service_change_commands[];
-extern const struct cli_command object_commands[], image_commands[], container_commands[], system_commands[];
+extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[], container_commands[], system_commands[];
 extern const struct cli_flag cli_global_flags[];
 
 struct cli_value {
@@ -111,10 +111,14 @@ int cli_get(struct cli *c, struct val_doc **ret, struct err *e, const char *fmt,
     __attribute__((format(printf, 4, 5)));
 /* Sink of a streamed reply; a negative value ends the call with it. */
 typedef int cli_data_fn(void *arg, const char *p, size_t size, struct err *e);
+/* Fills buf; 0: the end. A negative value ends the call with it, in the middle of the body. */
+typedef long cli_source_fn(void *arg, char *buf, size_t size, struct err *e);
 struct cli_stream {
     const char *method, *path;
     const char *body; /* JSON, or NULL */
     int upload;       /* fd sent as chunked body; -1: none */
+    cli_source_fn *source; /* the body comes from this instead; NULL: it does not */
+    void *source_arg;
     cli_data_fn *data;
     void *arg;
 };
@@ -138,6 +142,16 @@ char *term_folder(const char *path); /* absolute folder of the file, heap */
 void term_catch_interrupt(void);     /* Ctrl-C sets a flag instead of ending the program */
 bool term_interrupted(void);
 void term_pause_ms(int ms); /* between two looks at the daemon; ends early on Ctrl-C */
+/* ---- files_io.c ---- */
+long term_read(int fd, void *buf, size_t size, struct err *e) must_check; /* 0: the end */
+/* Asks on the terminal, without echo; twice: again, to be sure. */
+int term_ask_secret(bool twice, struct bytes *ret, struct err *e) must_check;
+/* A file that appears whole or not at all; "-" is the standard output. keep and drop free it; drop takes NULL. */
+struct out_file;
+int out_file_open(struct out_file **ret, const char *path, struct err *e) must_check;
+int out_file_write(struct out_file *f, const void *p, size_t size, struct err *e) must_check;
+int out_file_keep(struct out_file *f, struct err *e) must_check;
+void out_file_drop(struct out_file *f);
 /* ---- session_io.c ---- */
 struct session_of {
     bool tty, input;

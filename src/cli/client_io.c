@@ -179,13 +179,23 @@ static void reply_free(struct reply *r)
     free(r);
 }
 
-/* Sends one piece of the upload. 1: more to come, 0: the end is sent. */
-static int upload_piece(int from, int to, struct err *e)
+static long read_fd(void *arg, char *buf, size_t size, struct err *e)
+{
+    ssize_t n;
+    do
+        n = read(*(const int *)arg, buf, size);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? err_errno(e, errno, "cannot read the input") : n;
+}
+
+/* Sends one piece of the upload. 1: more to come, 0: the end is sent. *ret_source: the error is the source's. */
+static int upload_piece(cli_source_fn *source, void *arg, int to, bool *ret_source, struct err *e)
 {
     char piece[(32 << 10) + 16], head[16];
-    ssize_t n = read(from, piece, 32 << 10);
+    long n = source(arg, piece, 32 << 10, e);
+    *ret_source = n < 0;
     if (n < 0)
-        return errno == EINTR ? 1 : err_errno(e, errno, "cannot read the input");
+        return (int)n;
     int k = snprintf(head, sizeof head, "%zx\r\n", (size_t)n);
     memcpy(piece + n, "\r\n", 2);
     int rc = fd_write_all(to, head, (size_t)k, e);
@@ -195,17 +205,18 @@ static int upload_piece(int from, int to, struct err *e)
 }
 
 /* Until all is sent or the daemon answers early; a broken pipe is an answer to be read. */
-static int upload(int from, int to, struct err *e)
+static int upload(cli_source_fn *source, void *arg, int to, struct err *e)
 {
     for (;;) {
         struct pollfd p = { .fd = to, .events = POLLIN | POLLOUT };
+        bool of_source;
         if (poll(&p, 1, -1) < 0 && errno != EINTR)
             return err_errno(e, errno, "poll");
         if (p.revents & (POLLIN | POLLHUP | POLLERR))
             return 0;
-        int rc = upload_piece(from, to, e);
+        int rc = upload_piece(source, arg, to, &of_source, e);
         if (rc <= 0)
-            return rc == -E_CLOSED ? 0 : rc;
+            return rc == -E_CLOSED && !of_source ? 0 : rc;
     }
 }
 
@@ -215,9 +226,11 @@ int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e)
     if (rc < 0)
         return rc;
     struct reply *r = reply_new(fd);
-    rc = send_head(fd, s->method, s->path, s->body, s->upload >= 0, false, e);
-    if (rc == 0 && s->upload >= 0)
-        rc = upload(s->upload, fd, e);
+    bool body = s->upload >= 0 || s->source;
+    int from = s->upload;
+    rc = send_head(fd, s->method, s->path, s->body, body, false, e);
+    if (rc == 0 && body)
+        rc = upload(s->source ? s->source : read_fd, s->source ? s->source_arg : &from, fd, e);
     if (rc == 0)
         rc = read_head(r, e);
     if (rc == 0)

@@ -17,6 +17,7 @@ static const struct cli_flag inspect_flags[] = {
 static const struct cli_flag update_flags[] = {
     { "availability", 0, CLI_STR, "May it run tasks; drain moves its tasks away", "active|pause|drain" },
     { "role", 0, CLI_STR, "Role of the node", "worker|manager" },
+    { "eligible", 0, CLI_BOOL, "May the cluster make it a manager; --eligible=false: never by itself (label shoal.manager)", NULL },
     { "label-add", 0, CLI_LIST, "Set a label, KEY=VALUE", NULL },
     { "label-rm", 0, CLI_LIST, "Remove a label by its key", NULL },
     { 0 },
@@ -36,6 +37,16 @@ static const struct column columns[] = {
     { "ENGINE VERSION", "EngineVersion", false },
 };
 
+/* Docker's words, and one of our own for a manager whose log still catches up. */
+static const char *vote_of(const struct val *node, char word[32])
+{
+    const struct val *status = at(node, "ManagerStatus");
+    if (val_get_bool(status, "Leader", false))
+        return "Leader";
+    return status && !val_get_bool(status, "Voter", true) && strcmp(str_at(node, "ManagerStatus.Reachability"), "unreachable")
+               ? "Catching up" : capital(str_at(node, "ManagerStatus.Reachability"), word);
+}
+
 static void add_node(struct cli *c, struct table *t, const struct val *node, const char *self)
 {
     char word[32];
@@ -47,8 +58,7 @@ static void add_node(struct cli *c, struct table *t, const struct val *node, con
     table_add(t, str_at(node, "Description.Hostname"));
     table_add(t, capital(str_at(node, "Status.State"), word));
     table_add(t, capital(str_at(node, "Spec.Availability"), word));
-    table_add(t, val_get_bool(at(node, "ManagerStatus"), "Leader", false)
-                     ? "Leader" : capital(str_at(node, "ManagerStatus.Reachability"), word));
+    table_add(t, vote_of(node, word));
     table_add(t, str_at(node, "Description.Engine.EngineVersion"));
 }
 
@@ -158,6 +168,8 @@ static int apply_flags(struct cli *c, struct node_spec *s, struct err *e)
         s->availability = *availability == 'a' ? AVAIL_ACTIVE : *availability == 'p' ? AVAIL_PAUSE : AVAIL_DRAIN;
     if (role)
         s->role = *role == 'm' ? ROLE_MANAGER : ROLE_WORKER;
+    if (cli_has(c, "eligible"))
+        labels_set(&s->labels, NODE_LABEL_MANAGER, cli_on(c, "eligible") ? "yes" : "no");
     for (uint32_t i = 0; i < rm->n; i++)
         if (!labels_unset(&s->labels, rm->v[i]))
             fprintf(c->err, "Warning: the node has no label %s\n", rm->v[i]);
@@ -172,7 +184,8 @@ static int apply_flags(struct cli *c, struct node_spec *s, struct err *e)
 static int cmd_update(struct cli *c, struct err *e)
 {
     bool changed;
-    if (!cli_has(c, "availability") && !cli_has(c, "role") && !cli_has(c, "label-add") && !cli_has(c, "label-rm"))
+    if (!cli_has(c, "availability") && !cli_has(c, "role") && !cli_has(c, "label-add") && !cli_has(c, "label-rm") &&
+        !cli_has(c, "eligible"))
         return cli_usage(c, e, "nothing to change; give at least one flag");
     int rc = change_node(c, cli_arg(c, 0), apply_flags, &changed, e);
     if (rc == 0)
@@ -228,7 +241,7 @@ const struct cli_command node_commands[] = {
       cmd_inspect, 1, CLI_ANY, 0 },
     { "node update", "NODE", "Change labels, availability or role", update_flags,
       "shoal node update --availability drain node-2", cmd_update, 1, 1, 0 },
-    { "node promote", "NODE...", "Make nodes managers", NULL, "shoal node promote node-2", cmd_promote, 1, CLI_ANY, 0 },
+    { "node promote", "NODE...", "Make nodes managers: each gets the cluster's state and secrets", NULL, "shoal node promote node-2", cmd_promote, 1, CLI_ANY, 0 },
     { "node demote", "NODE...", "Make managers workers", NULL, "shoal node demote node-2", cmd_demote, 1, CLI_ANY, 0 },
     { "node rm", "NODE...", "Remove nodes that left or are down", rm_flags, "shoal node rm node-2", cmd_rm, 1,
       CLI_ANY, 0 },

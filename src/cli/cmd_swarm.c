@@ -10,6 +10,9 @@ static const struct cli_flag init_flags[] = {
     { "advertise", 0, CLI_STR, "The same, shorter", NULL },
     { "listen-addr", 0, CLI_STR, "Where to listen, ADDR[:PORT]; default 0.0.0.0:2377", NULL },
     { "availability", 0, CLI_STR, "May this node run tasks", "active|pause|drain" },
+    { "managers", 0, CLI_STR, "Who chooses the managers: auto keeps 3 (5 from 7 nodes on) and replaces lost ones, which hands the "
+      "cluster's secrets to the nodes it promotes; a number keeps so many; manual leaves it to you; default auto", NULL },
+    { "replace-after", 0, CLI_DURATION, "With auto: a manager that is down for so long is replaced; default 1m", NULL },
     { "default-addr-pool", 0, CLI_LIST, "Address range for new networks, CIDR", NULL },
     { "default-addr-pool-mask-length", 0, CLI_INT, "Prefix length of a new network; default 24", NULL },
     { 0 },
@@ -20,6 +23,7 @@ static const struct cli_flag join_flags[] = {
     { "advertise", 0, CLI_STR, "The same, shorter", NULL },
     { "listen-addr", 0, CLI_STR, "Where to listen, ADDR[:PORT]; default 0.0.0.0:2377", NULL },
     { "availability", 0, CLI_STR, "May this node run tasks", "active|pause|drain" },
+    { "eligible", 0, CLI_BOOL, "May the cluster make it a manager (--eligible=false: never by itself)", NULL },
     { 0 },
 };
 static const struct cli_flag leave_flags[] = {
@@ -96,6 +100,9 @@ static int cmd_init(struct cli *c, struct err *e)
     struct val_doc *d = val_doc_new(), *id = NULL, *swarm = NULL;
     struct val *m = val_map(d);
     put_common(c, d, m);
+    put(d, m, "Managers", cli_str(c, "managers") ? cli_str(c, "managers") : "auto");
+    if (cli_has(c, "replace-after"))
+        val_set(d, m, "ReplaceManagersAfter", val_int(d, cli_num(c, "replace-after", 0)));
     put_list(d, m, "DefaultAddrPool", cli_list(c, "default-addr-pool"));
     if (cli_has(c, "default-addr-pool-mask-length"))
         val_set(d, m, "SubnetSize", val_int(d, cli_num(c, "default-addr-pool-mask-length", 24)));
@@ -111,8 +118,11 @@ static int cmd_init(struct cli *c, struct err *e)
                 id && val_root(id)->kind == V_STR ? val_root(id)->s : "");
         rc = print_join(c, "worker", str_at(val_root(swarm), "JoinTokens.Worker"), e);
     }
-    if (rc == 0)
+    const char *managers = cli_str(c, "managers");
+    if (rc == 0 && managers && !strcmp(managers, "manual"))
         fputs("To add a manager, run `shoal join-token manager` here and follow what it says.\n", c->out);
+    else if (rc == 0)
+        fputs("Managers are chosen among the nodes that join; `shoal managers` shows which and why.\n", c->out);
     val_doc_free(swarm);
     val_doc_free(id);
     val_doc_free(d);
@@ -130,6 +140,8 @@ static int cmd_join(struct cli *c, struct err *e)
     struct val *m = val_map(d);
     put_common(c, d, m);
     put(d, m, "JoinToken", cli_str(c, "token"));
+    if (cli_has(c, "eligible") && !cli_on(c, "eligible"))
+        val_set(d, m, "NeverManager", val_bool(d, true));
     put_list(d, m, "RemoteAddrs", &c->args);
     json_write(&body, m, 0);
     val_doc_free(d);

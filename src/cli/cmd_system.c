@@ -27,6 +27,7 @@ static void print_swarm(FILE *f, const struct val *swarm)
         line(f, " ClusterID", str_at(swarm, "Cluster.ID"));
         fprintf(f, " Managers: %lld\n Nodes: %lld\n", (long long)int_at(swarm, "Managers", 0),
                 (long long)int_at(swarm, "Nodes", 0));
+        line(f, " Manager Policy", *str_at(swarm, "Cluster.Managers") ? str_at(swarm, "Cluster.Managers") : "manual");
     }
     for (uint32_t i = 0; manager && pools && pools->kind == V_LIST && i < pools->n; i++)
         if (pools->list[i]->kind == V_STR)

@@ -2,8 +2,10 @@ noinst_LIBRARIES += libcli.a
 libcli_a_SOURCES = \
 	src/cli/cli.c \
 	src/cli/client_io.c \
+	src/cli/cmd_backup.c \
 	src/cli/cmd_container.c \
 	src/cli/cmd_image.c \
+	src/cli/cmd_managers.c \
 	src/cli/cmd_node.c \
 	src/cli/cmd_object.c \
 	src/cli/cmd_run.c \
@@ -13,6 +15,7 @@ libcli_a_SOURCES = \
 	src/cli/cmd_system.c \
 	src/cli/complete.c \
 	src/cli/converge.c \
+	src/cli/files_io.c \
 	src/cli/format.c \
 	src/cli/frames.c \
 	src/cli/help.c \

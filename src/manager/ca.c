@@ -123,6 +123,8 @@ static void fill_node(struct node *n, const struct join_request *req, const char
     str_set(&n->status.addr, addr);
     if (role == ROLE_MANAGER)
         n->raft_id = raft_id_random();
+    if (req->never_manager)
+        labels_set(&n->spec.labels, NODE_LABEL_MANAGER, "no");
     set_bytes(&n->link_key, link_key, 32);
     set_bytes(&n->sign_key, req->sign_key.v, req->sign_key.n);
     set_bytes(&n->tunnel_key, req->tunnel_key.v, req->tunnel_key.n);

@@ -5,8 +5,6 @@
 
 enum { REMOVAL_TRIES = 5 };
 
-enum { CONTACT_MAX_MS = 2000 }; /* since a manager last answered the leader; heartbeats are many times as frequent */
-
 int control_ready(const struct manager *m, struct err *e)
 {
     if (m->leads && store_cluster(m->store))
@@ -105,6 +103,7 @@ static int check_network(const struct store *s, struct network *n, struct err *e
     str_set(&n->driver, "overlay");
     str_set(&n->scope, "swarm");
     n->vni = 0;
+    n->created_at = 0;
     return 0;
 }
 
@@ -218,49 +217,13 @@ FILE_OBJECT(secret, SECRET, secrets)
 FILE_OBJECT(config, CONFIG, configs)
 
 /* By gossip, by the log, and by Raft: a leader elected a moment ago knows of a dead manager from Raft's silence first. */
-static bool is_reachable(const struct manager *m, const struct node *n)
+static int may_change_role(const struct manager *m, const struct node *n, int role, const char *what, struct err *e)
 {
-    struct raft_member members[RAFT_MEMBERS_MAX];
-    uint32_t count = raft_node_members(m->raft, members, RAFT_MEMBERS_MAX);
-    if (liveness_is_suspect(m->liveness, n->id) || n->status.state == NODE_DOWN)
-        return false;
-    for (uint32_t i = 0; i < count; i++)
-        if (members[i].id == n->raft_id)
-            return members[i].last_contact_ms >= 0 && members[i].last_contact_ms <= CONTACT_MAX_MS;
-    return false;
-}
-
-static uint32_t managers_reachable(const struct manager *m, uint32_t *ret_all)
-{
-    uint32_t reachable = 0, all = 0;
-    for (const struct node *n = NULL; (n = store_next(m->store, TABLE_NODE, n));) {
-        if (n->spec.role != ROLE_MANAGER)
-            continue;
-        all++;
-        reachable += is_reachable(m, n);
-    }
-    *ret_all = all;
-    return reachable;
-}
-
-/* The managers that stay must have a quorum among themselves, and with it vote this one out. */
-static int may_go(const struct manager *m, const struct node *n, const char *what, struct err *e)
-{
-    uint32_t all, reachable = managers_reachable(m, &all);
-    bool was_reachable = is_reachable(m, n);
-    if (all <= 1)
-        return err_set(e, E_INVALID, "%s the last manager %s would leave the cluster without its state; promote another "
-                       "node first ('shoal node promote NODE')", what, n->id);
-    if ((reachable - was_reachable) * 2 <= all - 1)
-        return err_set(e, E_INVALID, "%s manager %s would leave %u of %u managers reachable: no quorum; bring another "
-                       "back first", what, n->id, reachable - was_reachable, all - 1);
-    return 0;
-}
-
-static int may_promote(const struct node *n, struct err *e)
-{
-    return n->status.state == NODE_READY ? 0 : err_set(e, E_INVALID, "node %s is %s and cannot become a manager now; "
-                                                       "bring it back first", n->id, node_state_names[n->status.state]);
+    uint32_t count = 0, i = 0;
+    AUTO_FREE struct governed *v = members_view(m, &count);
+    for (const struct node *x = NULL; (x = store_next(m->store, TABLE_NODE, x)) && x != n;)
+        i++;
+    return role == ROLE_MANAGER ? govern_may_promote(v, count, i, e) : govern_may_go(v, count, i, what, e);
 }
 
 void control_node_update(struct manager *m, const char *ref, uint64_t version, struct node_spec *spec,
@@ -275,7 +238,7 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
         r = store_lookup(m->store, TABLE_NODE, ref, &found, &e);
     const struct node *old = found;
     if (r == 0 && spec->role != old->spec.role)
-        r = spec->role == ROLE_MANAGER ? may_promote(old, &e) : may_go(m, old, "demoting", &e);
+        r = may_change_role(m, old, spec->role, "demoting", &e);
     if (r < 0) {
         done(arg, r, &e);
         return;
@@ -283,8 +246,9 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
     struct node n = { 0 };
     node_copy(&n, old);
     n.version.index = version;
-    while (spec->role == ROLE_MANAGER && old->spec.role != ROLE_MANAGER && n.raft_id == old->raft_id)
-        n.raft_id = raft_id_random(); /* Raft never sees an id again that it has let go */
+    if (spec->role != old->spec.role)
+        govern_set_role(&n, spec->role, false, spec->role == ROLE_MANAGER ? "promoted by hand" : "demoted by hand",
+                        clock_real_ns());
     node_spec_clear(&n.spec);
     n.spec = *spec;
     *spec = (struct node_spec){ 0 };
@@ -306,7 +270,7 @@ void control_node_remove(struct manager *m, const char *ref, bool force, manager
         r = err_set(&e, E_INVALID, "node %s is not down and can't be removed; stop it first or use --force",
                     n->id);
     if (r == 0 && n->spec.role == ROLE_MANAGER)
-        r = may_go(m, n, "removing", &e);
+        r = may_change_role(m, n, ROLE_WORKER, "removing", &e);
     if (r < 0) {
         done(arg, r, &e);
         return;
@@ -342,6 +306,29 @@ void control_cluster_update(struct manager *m, uint64_t version, struct cluster_
     token_make(token, c.ca_public.v);
     if (rotate_manager)
         str_set(&c.tokens->manager, token);
+    control_update(m, TABLE_CLUSTER, &c, done, arg);
+    cluster_clear(&c);
+}
+
+void control_managers(struct manager *m, const char *policy, int64_t replace_after_ns, manager_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    struct cluster c = { 0 };
+    int r = control_ready(m, &e);
+    const char *why = r == 0 && policy ? check_managers(policy) : NULL;
+    if (why)
+        r = err_set(&e, E_INVALID, "managers: \"%.32s\" %s", policy, why);
+    if (r == 0 && replace_after_ns && (replace_after_ns < SEC_NS || replace_after_ns > 24 * 3600 * SEC_NS))
+        r = err_set(&e, E_INVALID, "replace-after: from 1 s to 24 h");
+    if (r < 0) {
+        done(arg, r, &e);
+        return;
+    }
+    cluster_copy(&c, store_cluster(m->store));
+    if (policy)
+        str_set(&c.managers, policy);
+    if (replace_after_ns)
+        c.replace_after = replace_after_ns;
     control_update(m, TABLE_CLUSTER, &c, done, arg);
     cluster_clear(&c);
 }

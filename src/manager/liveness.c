@@ -70,6 +70,7 @@ static void propose_state(struct liveness *v, const struct node *n, enum node_st
     node_copy(&copy, n);
     copy.status.state = state;
     copy.down_since = state == NODE_DOWN ? now : 0;
+    copy.ready_since = state == NODE_READY ? now : 0;
     str_set(&copy.status.message, message);
     struct store_tx *tx = store_tx_new(now);
     store_tx_update(tx, TABLE_NODE, &copy);
@@ -87,12 +88,13 @@ static void check(void *arg)
     int64_t now = loop_now_ms(v->m->loop), next = -1;
     uint32_t n_nodes = store_count(v->m->store, TABLE_NODE), n_lost = 0;
     for (const struct node *n = NULL; (n = store_next(v->m->store, TABLE_NODE, n));)
-        n_lost += map_find(&v->suspects, n->id) && n->status.state != NODE_DOWN;
+        n_lost += map_find(&v->suspects, n->id) && n->status.state == NODE_READY;
     int64_t wait = n_nodes > 3 && n_lost > 1 && n_lost * 3 > n_nodes ? v->m->down_after_ms * 10
                                                                      : v->m->down_after_ms;
     for (const struct node *n = NULL; (n = store_next(v->m->store, TABLE_NODE, n));) {
         struct suspect *s = map_find(&v->suspects, n->id);
-        if (!s || n->status.state == NODE_DOWN || !strcmp(n->id, v->m->node_id))
+        if (!s || n->status.state != NODE_READY || /* unknown since a restore: restore_wait() judges */
+            !strcmp(n->id, v->m->node_id))
             continue;
         int64_t due = s->since_ms + wait - now;
         if (!map_find(&v->heard, n->id))

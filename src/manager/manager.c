@@ -92,7 +92,7 @@ static void on_changed(void *arg, const struct raft_status *s)
     m->leads = leads;
     if (leads_new) {
         log_info("%s term=%llu", leads ? "leads" : "leads no more", (unsigned long long)s->term);
-        m->pass_running = m->change_running = false;
+        m->pass_running = m->change_running = m->govern_running = m->restore_judging = false;
         if (!leads)
             dispatcher_forget_all(m->dispatcher);
         liveness_lead(m->liveness, leads);
@@ -115,9 +115,12 @@ static void on_store_change(void *arg, enum store_op op, enum store_table t, con
                             const void *new_obj)
 {
     struct manager *m = arg;
-    (void)op, (void)old_obj, (void)new_obj;
-    if (t == TABLE_NODE)
-        m->hooks.nodes_changed(m->hooks.arg);
+    (void)op;
+    if (t != TABLE_NODE)
+        return;
+    m->hooks.nodes_changed(m->hooks.arg);
+    if (m->hooks.node_event && old_obj)
+        m->hooks.node_event(m->hooks.arg, old_obj, new_obj);
 }
 
 static void pass_done(void *arg, int result, const struct err *e)
@@ -135,9 +138,11 @@ static void run_pass(void *arg)
     struct manager *m = arg;
     bool wanted = m->pass_wanted;
     m->pass_wanted = false;
-    if (!m->leads || m->closing || m->pass_running || m->recovery || !wanted) /* the pass that runs asks for the next one when done */
+    if (!m->leads || m->closing || m->pass_running || m->recovery || !wanted || !store_cluster(m->store)) /* the pass that runs asks for the next one when done */
         return;
     members_reconcile(m);
+    members_govern(m);
+    restore_wait(m);
     int64_t now = clock_real_ns();
     struct store_tx *tx = store_tx_new(now);
     struct orchestrator_pass pass = { .store = m->store, .tx = tx, .now_ns = now,
@@ -184,6 +189,8 @@ int manager_open(struct manager **ret, struct loop *l, const struct manager_conf
     m->liveness = liveness_new(m);
     m->pass_timer = loop_timer_new(l, on_pass_timer, m);
     m->change_timer = loop_timer_new(l, on_pass_timer, m);
+    m->govern_timer = loop_timer_new(l, on_pass_timer, m);
+    m->restore_timer = loop_timer_new(l, on_pass_timer, m);
     store_watch(m->store, on_store_change, m);
     struct raft_hooks rh = { .arg = m, .send = on_send, .apply = on_apply, .snapshot_save = on_save,
                              .snapshot_load = on_load, .changed = on_changed,
@@ -209,6 +216,8 @@ void manager_close(struct manager *m)
     liveness_free(m->liveness);
     loop_timer_free(m->pass_timer);
     loop_timer_free(m->change_timer);
+    loop_timer_free(m->govern_timer);
+    loop_timer_free(m->restore_timer);
     store_free(m->store);
     free(m->leader_id);
     free(m->node_id);
@@ -363,6 +372,14 @@ void manager_got_raft(struct manager *m, uint64_t from_raft_id, const void *p, s
     raft_node_receive(m->raft, from_raft_id, p, size);
 }
 
+/* Who has not heard of this manager, because it was made from a backup, learns of its leader so. */
+void manager_link_up(struct manager *m, const char *node_id)
+{
+    const struct node *n = store_find(m->store, TABLE_NODE, node_id);
+    if (m->leads && store_cluster(m->store) && n && n->status.state == NODE_UNKNOWN)
+        manager_send_leader(m, node_id, false);
+}
+
 void manager_link_gone(struct manager *m, const char *node_id)
 {
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
@@ -403,14 +420,13 @@ void manager_gossip_state(struct manager *m, const char *node_id, bool suspect)
     liveness_gossip(m->liveness, node_id, suspect);
 }
 
-static bool is_voter(const struct manager *m, uint64_t raft_id)
+static const struct raft_member *member_of(const struct manager *m, uint64_t raft_id, struct raft_member v[RAFT_MEMBERS_MAX])
 {
-    struct raft_member members[RAFT_MEMBERS_MAX];
-    uint32_t n = raft_node_members(m->raft, members, RAFT_MEMBERS_MAX);
-    for (uint32_t i = 0; i < n && i < RAFT_MEMBERS_MAX; i++)
-        if (members[i].id == raft_id)
-            return members[i].voter;
-    return false;
+    uint32_t n = raft_id ? MIN(raft_node_members(m->raft, v, RAFT_MEMBERS_MAX), (uint32_t)RAFT_MEMBERS_MAX) : 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (v[i].id == raft_id)
+            return &v[i];
+    return NULL;
 }
 
 bool manager_node_status(const struct manager *m, const char *node_id, struct manager_status *ret)
@@ -418,11 +434,17 @@ bool manager_node_status(const struct manager *m, const char *node_id, struct ma
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
     if (!n || n->spec.role != ROLE_MANAGER)
         return false;
-    bool leader = str_equal(node_id, m->leader_id);
+    struct raft_member members[RAFT_MEMBERS_MAX];
+    struct raft_status s;
+    const struct raft_member *member = member_of(m, n->raft_id, members);
+    bool leader = str_equal(node_id, m->leader_id), voter = member && member->voter;
+    raft_node_status(m->raft, &s);
     *ret = (struct manager_status){
         .leader = leader,
+        .voter = voter,
+        .behind = voter || !m->leads || !member ? 0 : s.last - MIN(member->match, s.last),
         .reachability = liveness_is_suspect(m->liveness, node_id) || n->status.state == NODE_DOWN ? REACH_UNREACHABLE
-                        : is_voter(m, n->raft_id) ? REACH_REACHABLE : REACH_UNKNOWN, /* it does not count yet */
+                        : voter ? REACH_REACHABLE : REACH_UNKNOWN, /* it does not count yet */
     };
     ret->addr = xasprintf("%s:%u", n->status.addr ? n->status.addr : "", (unsigned)n->control_port);
     return true;

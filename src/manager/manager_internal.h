@@ -7,6 +7,8 @@
 #include <shoal/base/log.h>
 #include <shoal/manager.h>
 
+#include "govern.h"
+
 struct dispatcher;
 struct liveness;
 
@@ -28,9 +30,11 @@ struct manager {
     bool pass_running;        /* a pass's transaction is under way */
     bool pass_wanted;
     bool change_running;      /* a Raft membership change is under way */
+    bool govern_running;      /* a change of role by the policy is */
     struct recovery *recovery; /* recover.c: no pass before the lost managers are out of the table; NULL: none */
+    bool restore_judging;
     bool closing;             /* no pass begins any more; freed when the calls already deferred are over */
-    struct loop_timer *pass_timer, *change_timer;
+    struct loop_timer *pass_timer, *change_timer, *govern_timer, *restore_timer;
     char *leader_id;
     struct refusal {          /* why applied transactions were refused, for their proposers */
         uint64_t index;
@@ -71,10 +75,17 @@ bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 /* ca.c: sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */
 void ca_certify_again(struct manager *m, const char *node_id, struct session_hello *h);
 
+/* backup.c: nodes not heard of since a restore are down when they have been waited for long enough. */
+void restore_wait(struct manager *m);
+
 void recover_close(struct manager *m); /* recover.c: one under way fails */
 
 /* members.c: keeps Raft's configuration equal to the managers in the node table. */
 void members_reconcile(struct manager *m);
+/* Asks the policy of govern.c for the next change of a role, and makes it. */
+void members_govern(struct manager *m);
+/* The node table in its order, as the policy sees it. Heap. */
+struct governed *members_view(const struct manager *m, uint32_t *ret_n);
 bool members_has(const struct manager *m, uint64_t raft_id); /* in Raft's configuration in force */
 /* The node says goodbye: DOWN, no manager any more; MSG_LEAVE_OK when that is committed. */
 void members_leave(struct manager *m, const char *node_id);

@@ -38,10 +38,10 @@ static void add_lost_managers(struct store_tx *tx, const struct manager *m, int6
         if (n->spec.role != ROLE_MANAGER || str_equal(n->id, m->node_id))
             continue;
         node_copy(&copy, n);
-        copy.spec.role = ROLE_WORKER;
+        govern_set_role(&copy, ROLE_WORKER, false, NODE_BEHIND_MESSAGE, now);
         copy.status.state = NODE_DOWN;
         copy.down_since = now;
-        str_set(&copy.status.message, "left behind: the cluster was recovered without it");
+        str_set(&copy.status.message, NODE_BEHIND_MESSAGE);
         store_tx_update(tx, TABLE_NODE, &copy);
         node_clear(&copy);
     }

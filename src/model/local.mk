@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libmodel.a
 libmodel_a_SOURCES = \
+	src/model/backup.c \
 	src/model/certificate.c \
 	src/model/constraint.c \
 	src/model/lists.c \

@@ -19,6 +19,21 @@ const char *const node_availability_names[] = { "active", "pause", "drain", NULL
 const char *const node_state_names[] = { "unknown", "down", "ready", "disconnected", NULL };
 const char *const reachability_names[] = { "unknown", "unreachable", "reachable", NULL };
 
+const char *check_managers(const char *s)
+{
+    return !strcmp(s, "auto") || !strcmp(s, "manual") || managers_wanted(s) > 0
+               ? NULL : "must be auto, manual, 1, 3, 5 or 7: an even number stands no more losses than the odd one below it";
+}
+
+int managers_wanted(const char *s)
+{
+    if (!s || !strcmp(s, "manual"))
+        return 0;
+    if (!strcmp(s, "auto"))
+        return -1;
+    return !s[1] && strchr("1357", s[0]) ? s[0] - '0' : 0;
+}
+
 REC_DEFINE(empty)
 REC_DEFINE(version)
 REC_DEFINE(driver)

@@ -61,6 +61,8 @@ static void make_cluster(struct cluster *c, const struct node_init *in, uint16_t
     else
         strs_add(&c->pools, "10.0.0.0/8");
     c->subnet_size = in->subnet_size ? in->subnet_size : 24;
+    str_set(&c->managers, in->managers);
+    c->replace_after = in->replace_after;
     crypto_sign_keypair(public, secret);
     bytes_set(&c->ca_public, public, 32);
     bytes_set(&c->ca_secret, secret, 64);
@@ -88,6 +90,7 @@ static void certify_self(struct daemon *d, const struct cluster *c, const struct
     str_set(&cert->node_id, n->id);
     cert->role = ROLE_MANAGER;
     cert->raft_id = n->raft_id;
+    cert->epoch = c->epoch;
     bytes_set(&cert->link_key, n->link_key.v, 32);
     bytes_set(&cert->sign_key, n->sign_key.v, 32);
     bytes_set(&cert->ca_public, c->ca_public.v, 32);
@@ -149,6 +152,59 @@ void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn 
         struct init *i = xnew(struct init);
         *i = (struct init){ d, done, arg };
         manager_init_cluster(d->manager, &c, &n, on_initialized, i);
+    }
+    cluster_clear(&c);
+    node_clear(&n);
+}
+
+/* ---- restore: init with the state of a backup ---- */
+static void on_restored(void *arg, int result, const struct err *e)
+{
+    struct init *i = arg;
+    struct daemon *d = i->d;
+    on_initialized(i, result, e);
+    if (d->member.certificate)
+        member_nodes_changed(d);
+}
+
+static int begin_restore(struct daemon *d, struct node_restore *in, struct cluster *c, struct node *n, struct err *e)
+{
+    char addr[64], id[26];
+    if (d->member.certificate)
+        return err_set(e, E_UNAVAILABLE, "this node is already part of a cluster; a backup is restored on a machine that is in none");
+    int r = advertise_address(in->advertise_addr, addr, e);
+    if (r < 0)
+        return r;
+    id_random(id);
+    str_set(&n->id, id);
+    fill_self(d, n, addr, AVAIL_ACTIVE);
+    r = backup_state_finish(in->state, n, in->wait_ns, c, e);
+    if (r < 0)
+        return r;
+    certify_self(d, c, n);
+    str_set(&d->member.addr, addr);
+    node_copy(REC_ADD(&d->member.nodes), n);
+    for (uint32_t i = 0; i < c->gossip_keys.n; i++)
+        gossip_key_copy(REC_ADD(&d->member.gossip_keys), &c->gossip_keys.v[i]);
+    bytes_set(&d->member.tunnel_psk, c->tunnel_psk.v, c->tunnel_psk.n);
+    r = member_start(d, false, e);
+    if (r < 0)
+        forget(d);
+    return r;
+}
+
+void node_start_restore(struct daemon *d, struct node_restore *in, node_done_fn *done, void *arg)
+{
+    struct err e = { 0 };
+    struct cluster c = { 0 };
+    struct node n = { 0 };
+    if (begin_restore(d, in, &c, &n, &e) < 0) {
+        backup_state_free(TAKE(in->state));
+        done(arg, &e);
+    } else {
+        struct init *i = xnew(struct init);
+        *i = (struct init){ d, done, arg };
+        manager_restore_cluster(d->manager, TAKE(in->state), on_restored, i);
     }
     cluster_clear(&c);
     node_clear(&n);
@@ -347,6 +403,7 @@ void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn 
     j->req.gossip_port = d->cfg.gossip_port;
     j->req.tunnel_port = d->cfg.tunnel_port;
     j->req.availability = in->availability;
+    j->req.never_manager = in->never_manager;
     describe_machine(&j->req.description);
     for (uint32_t i = 0; i < in->remote_addrs.n; i++)
         strs_add(&j->addrs, in->remote_addrs.v[i]);
@@ -442,8 +499,12 @@ void node_start_leave(struct daemon *d, bool force, node_done_fn *done, void *ar
         return;
     }
     if (d->manager && !force) {
-        fail(done, arg, E_UNAVAILABLE, "this node is a manager: the cluster's state lives on managers; leave with `shoal leave %s` "
-             "if that is meant", "--force");
+        struct err e = { 0 };
+        bool may = manager_may_leave(d->manager, &e) == 0;
+        fail(done, arg, E_UNAVAILABLE, may ? "this node is a manager: the cluster's state lives on managers, and the others can go on "
+             "without it; leave with `shoal leave --force` if that is meant%s"
+             : "this node is a manager: %.330s; `shoal leave --force` goes all the same, the cluster then needs `shoal recover`",
+             e.text);
         return;
     }
     d->leave = xnew(struct leave);

@@ -113,6 +113,10 @@ static void do_join(void *arg, const struct node_join *in, node_done_fn *done, v
 {
     node_start_join(arg, in, done, done_arg);
 }
+static void do_restore(void *arg, struct node_restore *in, node_done_fn *done, void *done_arg)
+{
+    node_start_restore(arg, in, done, done_arg);
+}
 static void do_leave(void *arg, bool force, node_done_fn *done, void *done_arg)
 {
     node_start_leave(arg, force, done, done_arg);
@@ -196,7 +200,7 @@ static int open_parts(struct daemon *d, struct err *e)
         .arg = d, .loop = d->loop, .runtime = d->runtime, .images = d->images, .manager = get_manager, .agent = get_agent,
         .node_id = get_node_id, .node_addr = get_node_addr, .overlay = get_overlay, .executor = get_executor,
         .control_port = d->cfg.control_port, .root_dir = d->cfg.root, .insecure_registries = d->cfg.insecure,
-        .open_node = open_node, .init = do_init, .join = do_join, .leave = do_leave,
+        .open_node = open_node, .init = do_init, .join = do_join, .restore = do_restore, .leave = do_leave,
     };
     d->api = api_new(&b);
     r = membership_load(d->cfg.root, &d->member, e);

@@ -109,8 +109,8 @@ static void nodes_changed_later(void *arg)
     struct daemon *d = arg;
     struct node *v = NULL;
     uint32_t n = 0;
-    if (!d->manager || !d->member.certificate)
-        return;
+    if (!d->manager || !d->member.certificate || !store_cluster(manager_store(d->manager)))
+        return; /* a restore that is not complete is nobody's business yet */
     const struct store *s = manager_store(d->manager);
     v = xcalloc(store_count(s, TABLE_NODE) + 1, sizeof *v);
     for (const struct node *x = NULL; (x = store_next(s, TABLE_NODE, x));) {
@@ -125,10 +125,21 @@ static void nodes_changed_later(void *arg)
     free(v);
 }
 
-static void nodes_changed(void *arg)
+static void node_event(void *arg, const struct node *old, const struct node *now)
 {
     struct daemon *d = arg;
+    if (d->api)
+        api_node_event(d->api, old, now);
+}
+
+void member_nodes_changed(struct daemon *d)
+{
     loop_defer(d->loop, nodes_changed_later, d);
+}
+
+static void nodes_changed(void *arg)
+{
+    member_nodes_changed(arg);
 }
 
 /* ---- hooks of agent and gossip ---- */
@@ -211,7 +222,8 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
                                   .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms,
                                   .raft = { .election_min_ms = ELECTION_MIN_MS, .heartbeat_ms = HEARTBEAT_MS } };
     struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
-                                   .leader_changed = leader_changed, .nodes_changed = nodes_changed };
+                                   .leader_changed = leader_changed, .nodes_changed = nodes_changed,
+                                   .node_event = node_event };
     int r = file_mkdirs(dir, 0700, e);
     if (r == 0)
         r = manager_open(&d->manager, d->loop, &cfg, &hooks, e);

@@ -82,6 +82,9 @@ void member_certified(struct daemon *d, const void *p, size_t size);
 /* ---- admission.c ---- */
 void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn *done, void *arg);
 void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn *done, void *arg);
+/* Takes in->state. */
+void node_start_restore(struct daemon *d, struct node_restore *in, node_done_fn *done, void *arg);
+void member_nodes_changed(struct daemon *d); /* the manager's node table is to be looked at */
 void node_start_leave(struct daemon *d, bool force, node_done_fn *done, void *arg);
 void leave_acknowledged(struct daemon *d);
 

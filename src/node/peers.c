@@ -27,7 +27,7 @@ struct peer {
     struct end *calling;     /* outgoing, up or not yet */
     struct loop_timer *retry;
     int64_t wait_ms;
-    bool manager, known;
+    bool manager, known; /* manager: called whenever there is no link; also who must learn of a restored cluster */
 };
 struct self_message { struct peers *ps; uint8_t type; size_t size; uint8_t bytes[]; };
 struct peers {
@@ -223,6 +223,8 @@ static void on_up(void *arg, struct link *l)
         x->peer->wait_ms = RETRY_MIN_MS;
     if (x->cert.node_id && x->ps->d->agent)
         agent_link_up(x->ps->d->agent, x->cert.node_id);
+    if (x->cert.node_id && x->ps->d->manager)
+        manager_link_up(x->ps->d->manager, x->cert.node_id);
 }
 
 static void on_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
@@ -370,7 +372,7 @@ void peers_update(struct peers *ps)
             continue;
         struct peer *p = peer_get(ps, n->id);
         p->known = true;
-        p->manager = n->spec.role == ROLE_MANAGER;
+        p->manager = n->spec.role == ROLE_MANAGER || (d->manager && n->status.state == NODE_UNKNOWN);
         str_set(&p->addr, n->status.addr);
         p->port = (uint16_t)n->control_port;
         if (p->manager && !p->calling)

@@ -73,7 +73,7 @@ static void set_times(struct store_object *o, const struct object_head *old, uin
                       int64_t now)
 {
     o->u.head.version.index = index;
-    o->u.head.created_at = old ? old->created_at : now;
+    o->u.head.created_at = old ? old->created_at : o->u.head.created_at ? o->u.head.created_at : now; /* of a backup */
     switch (o->table) {
     case TABLE_CLUSTER: o->u.cluster.updated_at = now; break;
     case TABLE_NODE: o->u.node.updated_at = now; break;

@@ -1,6 +1,6 @@
 # A cluster of network namespaces on this machine, for tests and benches. Source it; SHOAL is the binary.
 #   cluster_up N            makes hosts 1..N (10.99.0.1...), starts a daemon on each
-#   cluster_form            init on 1, join of the others as managers (cluster_form worker: as workers)
+#   cluster_form            init on 1, join of the others as managers (cluster_form worker: as workers); roles stay as they are
 #   sh_ N ARGS...           the command line on host N
 #   on_ N COMMAND...        a command in host N's network namespace
 #   exec_ N COMMAND... &    the same for the background: kill $! ends it
@@ -72,7 +72,7 @@ cluster_up() { # N
     for i in $(seq 1 $C_N); do daemon_start $i; done
 }
 cluster_form() { # [manager|worker]
-    sh_ 1 init --advertise-addr $C_NET.1 >"$C_DIR/init.log" || fail "init: $(cat "$C_DIR/init.log")"
+    sh_ 1 init --managers manual --advertise-addr $C_NET.1 >"$C_DIR/init.log" || fail "init: $(cat "$C_DIR/init.log")"
     local token i
     token=$(sh_ 1 join-token -q ${1:-manager}) || fail "join-token"
     for i in $(seq 2 $C_N); do

@@ -241,7 +241,7 @@ static void swarm(void **state)
     has(out, "Swarm initialized");
     has(out, "\n    shoal join --token TOK-W 10.0.0.1:2377\n");
     has(sent, "POST /v1.41/swarm/init {\"ListenAddr\":\"0.0.0.0:2377\",\"AdvertiseAddr\":\"10.0.0.1\",\"Availability\":"
-              "\"active\",\"DefaultAddrPool\":[\"10.20.0.0/16\"]}");
+              "\"active\",\"Managers\":\"auto\",\"DefaultAddrPool\":[\"10.20.0.0/16\"]}");
     good("shoal join-token -q manager");
     assert_string_equal(out, "TOK-M\n");
     good("shoal join-token --rotate manager");

@@ -37,7 +37,7 @@ static void on_late(void *arg)
 static struct manager *lead(char dir[64])
 {
     static const uint8_t key[32] = { 7 };
-    const struct manager_hooks hooks = { NULL, lose, lose_raft, see_leader, see_nodes };
+    const struct manager_hooks hooks = { NULL, lose, lose_raft, see_leader, see_nodes, NULL };
     struct manager_config cfg = { .dir = dir, .disk_key = key, .node_id = "0123456789abcdefghijklmno", .raft_id = 5 };
     struct manager *m;
     struct cluster c = { 0 };

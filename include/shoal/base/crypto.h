@@ -51,6 +51,10 @@ void crypto_xaead_seal(uint8_t *out, const void *in, size_t size, const void *ad
 bool crypto_xaead_open(uint8_t *out, const void *in, size_t size, const void *ad, size_t ad_size,
                        const uint8_t nonce[24], const uint8_t key[32]);
 
+/* Argon2id: a key from what a person can remember. false: no memory for it. */
+bool crypto_password_key(uint8_t key[32], const void *password, size_t size, const uint8_t salt[16], uint64_t passes,
+                         uint64_t memory_bytes);
+
 /* SHA-256 */
 struct crypto_sha256; /* heap object */
 struct crypto_sha256 *crypto_sha256_new(void);

@@ -41,7 +41,8 @@ bool certificate_is_due(int64_t not_after_ns, int64_t life_ns, int64_t now_ns);
     X(T, UINT, gossip_port, _, 6, "GossipPort", "", .max = 65535)                  \
     X(T, UINT, tunnel_port, _, 7, "TunnelPort", "", .max = 65535)                  \
     X(T, REC, description, node_description, 8, "Description", "")                 \
-    X(T, ENUM, availability, _, 9, "Availability", "", .names = node_availability_names)
+    X(T, ENUM, availability, _, 9, "Availability", "", .names = node_availability_names) \
+    X(T, BOOL, never_manager, _, 24, "NeverManager", "the cluster shall not promote it by itself")
 REC_DECLARE(join_request)
 
 #define join_reply_FIELDS(X, T)                                                    \

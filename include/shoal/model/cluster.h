@@ -5,6 +5,11 @@
 #include <shoal/model/rec.h>
 #include <shoal/model/service.h>
 
+/* Who governs the managers: NULL when well formed. */
+const char *check_managers(const char *s);
+/* How many voters "3" asks for; -1: auto; 0: manual (also NULL, as in clusters of Docker's client). */
+int managers_wanted(const char *s);
+
 #define orchestration_FIELDS(X, T) \
     X(T, INT, history, _, 1, "TaskHistoryRetentionLimit", "old tasks kept a slot", .min = -1, .max = 1000, .flags = F_ALWAYS)
 REC_DECLARE(orchestration)
@@ -65,7 +70,10 @@ REC_DECLARE(gossip_key)
     X(T, BYTES, tunnel_psk, _, 14, "TunnelPSK", "", .max = 32, .flags = F_SECRET)                        \
     X(T, UINT, next_vni, _, 15, "NextVNI", "never reused")                                               \
     X(T, UINT, next_tunnel_addr, _, 16, "NextTunnelAddr", "host part, never reused")                     \
-    X(T, UINT, epoch, _, 17, "Epoch", "how often it was recovered from a lost quorum")
+    X(T, UINT, epoch, _, 17, "Epoch", "grows with each recovery and restore; managers of an earlier one are out") \
+    X(T, STR, managers, _, 24, "Managers", "auto, manual or how many voters to keep", .max = 8, .check = check_managers) \
+    X(T, INT, replace_after, _, 25, "ReplaceManagersAfter", "ns a manager must be down; 0: 1 minute", .min = 0, .max = INT64_MAX) \
+    X(T, TIME, restore_until, _, 26, "RestoreUntil", "until then a node not heard of since the restore is waited for")
 REC_DECLARE(cluster)
 
 #define ipam_config_FIELDS(X, T)                                      \

@@ -12,6 +12,10 @@ enum node_availability { AVAIL_ACTIVE, AVAIL_PAUSE, AVAIL_DRAIN };
 enum node_state { NODE_UNKNOWN, NODE_DOWN, NODE_READY, NODE_DISCONNECTED };
 enum reachability { REACH_UNKNOWN, REACH_UNREACHABLE, REACH_REACHABLE };
 
+/* A label of Spec.Labels: "no": never a manager by the cluster's choice; "yes": also after a demotion by hand. */
+#define NODE_LABEL_MANAGER "shoal.manager"
+#define NODE_LABEL_ZONE "zone" /* managers are spread over its values */
+
 #define node_spec_FIELDS(X, T)                                                                          \
     X(T, STR, name, _, 1, "Name", "", .max = 63)                                                        \
     X(T, LABELS, labels, _, 2, "Labels", "", .max = 256, .flags = F_ALWAYS)                             \
@@ -47,7 +51,9 @@ REC_DECLARE(node_status)
 #define manager_status_FIELDS(X, T)                                                                       \
     X(T, BOOL, leader, _, 1, "Leader", "")                                                                \
     X(T, ENUM, reachability, _, 2, "Reachability", "", .names = reachability_names, .flags = F_ALWAYS)    \
-    X(T, STR, addr, _, 3, "Addr", "address:port", .max = 80)
+    X(T, STR, addr, _, 3, "Addr", "address:port", .max = 80)                                              \
+    X(T, BOOL, voter, _, 4, "Voter", "false: its log catches up, it has no vote yet", .flags = F_ALWAYS)  \
+    X(T, UINT, behind, _, 5, "Behind", "entries of the log it lacks; only the leader knows")
 REC_DECLARE(manager_status)
 
 #define node_FIELDS(X, T)                                                                             \
@@ -68,7 +74,11 @@ REC_DECLARE(manager_status)
     X(T, UINT, tunnel_port, _, 15, "TunnelPort", "udp", .max = 65535)                                 \
     X(T, STR, tunnel_addr, _, 16, "TunnelAddr", "IPv4 inside the tunnel", .max = 64)                  \
     X(T, STR, ingress_addr, _, 17, "IngressAddr", "address/len on the ingress network", .max = 64)    \
-    X(T, TIME, down_since, _, 18, "DownSince", "0: not down")
+    X(T, TIME, down_since, _, 18, "DownSince", "0: not down")                                         \
+    X(T, TIME, role_since, _, 24, "RoleSince", "0: since it joined")                                  \
+    X(T, STR, role_reason, _, 25, "RoleReason", "why it has its role; absent: it joined so", .max = 255) \
+    X(T, BOOL, role_auto, _, 26, "RoleAuto", "the cluster chose its role, not a person")              \
+    X(T, TIME, ready_since, _, 27, "ReadySince", "when it came back; 0: was never down")
 REC_DECLARE(node)
 
 #endif
