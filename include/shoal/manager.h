@@ -54,6 +54,9 @@ struct manager_config {
 int manager_open(struct manager **ret, struct loop *l, const struct manager_config *cfg,
                  const struct manager_hooks *hooks, struct err *e) must_check;
 void manager_close(struct manager *m); /* takes NULL */
+/* This process is about to end: a leader hands over first. done(arg) when another manager leads, there is nobody to
+ * take over, or 2 s have passed; at once when this one does not lead. Not after manager_close. */
+void manager_hand_over(struct manager *m, loop_fn *done, void *arg);
 
 /* done(arg, 0, NULL) once agreed on and applied; else a negative code and the sentence. Called exactly once. */
 typedef void manager_done_fn(void *arg, int result, const struct err *e);

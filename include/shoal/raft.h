@@ -17,6 +17,7 @@ enum {
     RAFT_MESSAGE_MAX_BYTES = 4 << 20, /* largest encoded message */
     RAFT_CONTEXT_MAX_BYTES = 1024,    /* opaque bytes of a member (its address, ...) */
     RAFT_MEMBERS_MAX = 64,            /* voters and learners together */
+    RAFT_PROPOSALS_MAX = 8192,        /* under way at one leader */
 };
 
 /* A value of 0 in any field means its default. */
@@ -34,6 +35,7 @@ struct raft_config {
     uint32_t snapshot_after_bytes;  /* 8 MiB of applied entries trigger a snapshot */
     uint32_t snapshot_after_entries; /* 10,000 */
     uint32_t snapshot_after_ms;     /* 1 h: a snapshot when anything was applied since the last one */
+    uint32_t reserve_bytes;         /* 64 MiB kept free for the day the disk is full, at most 1/32 of it */
     uint32_t segment_bytes;         /* 16 MiB: size of a log segment file */
 };
 
@@ -61,6 +63,10 @@ struct raft_status {
     bool voter, removed;            /* self in the configuration; removed by a committed change */
     bool ready;                     /* leader that has applied an entry of its term: all that was agreed before is here */
     bool disk_full;                 /* the last write met ENOSPC and is being retried */
+    bool space_short;               /* little room is left on the disk: ordinary proposals are refused */
+    bool quorum_short;              /* leader: so many voters are short of room that a quorum cannot store more */
+    bool transferring;              /* leader: leadership is being handed over, or will be for lack of room */
+    uint64_t uncommitted_bytes;     /* leader: of own proposals under way, at most raft_config.uncommitted_bytes */
     bool damaged;                   /* the log lost something: no vote, no say, until repaired from the leader */
     uint64_t repair_to;             /* damaged: whole when durable up to here; 0: no leader has said so yet */
     bool rekeying;                  /* files under the old key are still there */
@@ -125,9 +131,13 @@ void raft_node_receive(struct raft_node *n, uint64_t from, const void *bytes, si
  * at once. Wrong news do no harm. */
 void raft_node_peer_gone(struct raft_node *n, uint64_t id);
 
-/* Leader only. bytes are copied. done may be called before this returns. */
+/* Leader only. bytes are copied. done may be called before this returns. -E_BUSY: leadership is being handed over,
+ * too much is under way (RAFT_PROPOSALS_MAX or uncommitted_bytes), or room on the disks is short: see raft_status. */
 void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done,
                        void *arg);
+/* The same for what frees space or keeps the cluster in order: taken also while room on the disks is short. */
+void raft_node_propose_urgent(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done,
+                              void *arg);
 /* Linearizable read barrier: done(0, index) when everything committed before this call is applied
  * here. Leader only (-E_NOT_LEADER elsewhere), -E_UNAVAILABLE when leadership is lost meanwhile. */
 void raft_node_read(struct raft_node *n, raft_done_fn *done, void *arg);
@@ -159,5 +169,21 @@ uint32_t raft_node_members(const struct raft_node *n, struct raft_member *ret, u
 void raft_node_set_key(struct raft_node *n, const uint8_t key[32], raft_done_fn *done, void *arg);
 /* Takes a snapshot now (also when no threshold is met). -E_BUSY while one is being written. */
 int raft_node_snapshot(struct raft_node *n) must_check;
+
+/* ---- looking at the files, also without the node (dump_io.c) ---- */
+struct raft_dump_line {
+    const char *file, *type;
+    const char *state;              /* ok; header ok: no key at hand; torn: never acknowledged, harmless; rot: damage */
+    uint64_t offset, index, term, size;
+    char note[192];
+};
+struct raft_dump_result {
+    uint64_t lines, rotten, torn;
+};
+typedef void raft_dump_fn(void *arg, const struct raft_dump_line *l);
+/* path: the folder of a log (segments in order, snapshots, the copy of term and vote), or one file of it. keys may be
+ * NULL. Errors are those of reading; damage is in ret. */
+int raft_dump(const char *path, const struct raft_keys *keys, raft_dump_fn *fn, void *arg,
+              struct raft_dump_result *ret, struct err *e) must_check;
 
 #endif

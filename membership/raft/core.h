@@ -70,7 +70,8 @@ enum {
     RAFT_FLAG_TRANSFER = 2,
     RAFT_FLAG_DONE = 4,
     RAFT_FLAG_DAMAGED = 8, /* replies: total = number of this repair; heartbeat: index = that, total = its goal */
-    RAFT_FLAGS_ALL = 15,
+    RAFT_FLAG_SHORT = 16,  /* replies: this node is short of disk space */
+    RAFT_FLAGS_ALL = 31,
 };
 enum { RAFT_MESSAGE_HEADER_BYTES = 76, RAFT_MESSAGE_ENTRIES_MAX = 4096 };
 
@@ -105,7 +106,8 @@ enum raft_input_type {
     RAFT_TICK,
     RAFT_MESSAGE,            /* from, message (the core may take its entries) */
     RAFT_DISK_DONE,          /* token: this write and all before it are durable */
-    RAFT_PROPOSE,            /* bytes, size, cookie */
+    RAFT_PROPOSE,            /* bytes, size, cookie, urgent */
+    RAFT_SPACE,              /* urgent: this node is short of disk space now */
     RAFT_CHANGE,             /* change, id, bytes/size = context, cookie */
     RAFT_READ,               /* cookie */
     RAFT_TRANSFER,           /* id (0: best voter), cookie */
@@ -124,6 +126,7 @@ struct raft_input {
     const void *bytes;
     size_t size;
     enum raft_change change;
+    bool urgent; /* taken also while space is short: it frees some */
     struct raft_buf *image; /* the core takes its own reference */
 };
 

@@ -7,6 +7,8 @@ void raft_election_reset(struct raft *r)
 {
     uint64_t min = r->cfg.election_min_ms;
     r->election_ms = r->now_ms + (int64_t)rng_range(&r->rng, min, 2 * min);
+    if (r->short_of_space) /* rather one that can store more */
+        r->election_ms += 2 * (int64_t)min;
 }
 
 bool raft_has_leader_contact(const struct raft *r)

@@ -46,7 +46,7 @@ struct raft_flight {
  * enters the configuration or a leader starts (consensus.md 1.2 no. 18). */
 struct raft_peer {
     uint64_t id, session, request;
-    bool voter, leaving, damaged;
+    bool voter, leaving, damaged, short_of_space;
     uint64_t repair_nonce, repair_to; /* repair.c */
     enum raft_peer_state state;
     uint64_t match, next;
@@ -110,7 +110,8 @@ struct raft {
     uint64_t read_seq;
     uint64_t transfer_to, transfer_cookie;
     int64_t transfer_ms; /* 0: none */
-    bool transfer_sent;
+    bool transfer_sent, short_of_space;
+    int64_t space_ms; /* a transfer for lack of space is tried not before */
     /* snapshot being received */
     uint8_t *in_bytes;
     size_t in_size, in_cap, in_total;
@@ -208,7 +209,8 @@ void raft_reads_fail(struct raft *r);
 void raft_on_transfer(struct raft *r, uint64_t to, uint64_t cookie);
 void raft_transfer_progress(struct raft *r);
 void raft_transfer_end(struct raft *r, int result);
-struct raft_peer *raft_best_voter(const struct raft *r);
+struct raft_peer *raft_best_voter(const struct raft *r, bool with_room);
+bool raft_quorum_has_room(const struct raft *r);
 void raft_send_timeout_now(struct raft *r, uint64_t to);
 
 /* snapshot.c */

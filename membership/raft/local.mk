@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libraft.a
 libraft_a_SOURCES = \
 	membership/raft/configuration.c \
+	membership/raft/dump_io.c \
 	membership/raft/election.c \
 	membership/raft/log.c \
 	membership/raft/message.c \

@@ -22,6 +22,7 @@ void raft_config_defaults(struct raft_config *c)
         {&c->snapshot_after_bytes, 8 << 20, 1, 1U << 30},
         {&c->snapshot_after_entries, 10000, 1, 1 << 30},
         {&c->snapshot_after_ms, 3600000, 100, 1U << 31},
+        {&c->reserve_bytes, 64 << 20, 4096, 1U << 30},
         {&c->segment_bytes, 16 << 20, 16 << 10, 1U << 30},
     };
     for (size_t i = 0; i < ARRAY_N(t); i++) {
@@ -361,6 +362,8 @@ static void on_propose(struct raft *r, const struct raft_input *in)
         rc = -E_TOO_BIG;
     else if (r->transfer_ms || !raft_is_voter(r))
         rc = -E_BUSY;
+    else if (!in->urgent && !raft_quorum_has_room(r))
+        rc = -E_BUSY;
     else if (r->uncommitted_bytes && r->uncommitted_bytes + in->size > r->cfg.uncommitted_bytes)
         rc = -E_BUSY;
     struct raft_buf *data = NULL;
@@ -435,6 +438,7 @@ int raft_step(struct raft *r, struct raft_input *in, struct raft_output *out)
     case RAFT_READ: raft_on_read(r, in->cookie); break;
     case RAFT_TRANSFER: raft_on_transfer(r, in->id, in->cookie); break;
     case RAFT_RECOVER: raft_on_recover(r, in->cookie); break;
+    case RAFT_SPACE: r->short_of_space = in->urgent; break;
     case RAFT_PEER_GONE: raft_on_peer_gone(r, in->id); break;
     case RAFT_SNAPSHOT_TAKEN: raft_on_snapshot_taken(r, in); break;
     case RAFT_SNAPSHOT_INSTALLED:
@@ -479,6 +483,10 @@ void raft_get_status(const struct raft *r, struct raft_status *ret)
         .voter = raft_is_voter(r),
         .removed = raft_is_removed(r),
         .damaged = r->damaged,
+        .space_short = r->short_of_space,
+        .quorum_short = r->role == RAFT_LEADER && !raft_quorum_has_room(r),
+        .transferring = r->role == RAFT_LEADER && (r->transfer_ms || (r->short_of_space && raft_best_voter(r, true))),
+        .uncommitted_bytes = r->uncommitted_bytes,
         .repair_to = r->damaged && r->repair_term == r->term ? r->repair_to : 0,
         .ready = r->role == RAFT_LEADER && r->applied >= r->term_start,
         .reads_pending = r->n_reads,

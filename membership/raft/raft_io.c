@@ -14,7 +14,7 @@
 
 LOG_MODULE("raft");
 
-enum { BATCH_MAX_BYTES = 8 << 20, BATCH_MAX_WRITES = 4096, RETRY_MS = 500 };
+enum { BATCH_MAX_BYTES = 8 << 20, BATCH_MAX_WRITES = 4096, RETRY_MS = 500, SPACE_LOOK_MS = 5000 };
 
 struct caller { /* of a proposal, change, read or transfer */
     struct list_node link;
@@ -52,14 +52,14 @@ struct job { /* work on the worker thread; outlives the node if it must */
     struct raft_buf *image_buf;
     uint64_t index, term;
     uint8_t key[32];
-    bool has_key, rekeying;
+    bool has_key, rekeying, rolled, space_short;
     int result;
     struct err e;
 };
 
 struct raft_node {
     struct loop *loop;
-    struct loop_timer *timer, *retry;
+    struct loop_timer *timer, *retry, *space;
     struct raft_disk *disk;
     struct raft *core;
     struct raft_config cfg;
@@ -68,7 +68,7 @@ struct raft_node {
     uint64_t cookie;
     struct list_node inputs, writes, held, proposals, reads, transfers, rekeys, jobs;
     uint32_t n_writes, n_held, n_proposals, n_reads;
-    bool pumping, writing, saving, disk_full, was_leader, was_removed, was_damaged;
+    bool pumping, writing, saving, preparing, disk_full, space_short, was_leader, was_removed, was_damaged;
     /* rotation of the key: roll_wanted (a new segment first), then a snapshot that covers the old key's entries */
     bool sealed, rekeying, roll_wanted, has_next_key, rekey_saved;
     uint8_t next_key[32];
@@ -84,6 +84,7 @@ struct raft_node {
 static void pump(struct raft_node *n);
 static void start_write(struct raft_node *n);
 static void maybe_roll(struct raft_node *n);
+static void take_space(struct raft_node *n, bool is_short);
 static void fail_all(struct raft_node *n, struct list_node *list, uint32_t *count, int result);
 
 /* ---- jobs ---- */
@@ -164,10 +165,11 @@ static void caller_done(struct raft_node *n, struct caller *c, int result)
 
 static struct caller *caller_find(struct list_node *list, uint64_t cookie)
 {
-    struct caller *c;
-    list_for(c, list, link)
+    for (struct list_node *l = list->prev; l != list; l = l->prev) { /* it is mostly the newest one */
+        struct caller *c = list_entry(l, struct caller, link);
         if (c->cookie == cookie)
             return c;
+    }
     return NULL;
 }
 
@@ -283,12 +285,36 @@ static void prepare_work(void *arg)
 {
     struct job *j = arg;
     raft_disk_prepare(j->disk);
+    j->space_short = raft_disk_is_short(j->disk);
     job_idle(j->node);
 }
 
-static void plain_done(void *arg)
+static void prepare_done(void *arg)
 {
-    job_free(arg);
+    struct job *j = arg;
+    struct raft_node *n = j->node;
+    if (n) {
+        n->preparing = false;
+        take_space(n, j->space_short);
+    }
+    job_free(j);
+}
+
+/* The next segment and the ballast, and a look at what room there is. */
+static void prepare(struct raft_node *n)
+{
+    loop_timer_set(n->space, SPACE_LOOK_MS);
+    if (n->preparing)
+        return;
+    struct job *j = job_new(n);
+    n->preparing = job_start(j, LANE_BULK, prepare_work, prepare_done);
+    if (!n->preparing)
+        job_free(j);
+}
+
+static void space_fired(void *arg)
+{
+    prepare(arg);
 }
 
 static void run_plain(struct raft_node *n, enum loop_lane lane, loop_fn *work, loop_fn *done)
@@ -318,7 +344,7 @@ static void save_done(void *arg)
         q->in.image = q->bytes = raft_buf_ref(j->image_buf);
         list_push_back(&n->inputs, &q->link);
         run_plain(n, LANE_LOG, trim_work, trim_done);
-        run_plain(n, LANE_BULK, prepare_work, plain_done);
+        prepare(n);
         pump(n);
     }
     job_free(j);
@@ -472,7 +498,10 @@ static void release_held(struct raft_node *n)
 static void write_work(void *arg)
 {
     struct job *j = arg;
+    uint64_t segment = raft_disk_segment(j->disk);
     j->result = raft_disk_write(j->disk, j->batch, j->n, &j->e);
+    j->rolled = raft_disk_segment(j->disk) != segment;
+    j->space_short = j->result || raft_disk_is_short(j->disk);
     job_idle(j->node);
 }
 
@@ -485,6 +514,9 @@ static void write_done(void *arg)
         return;
     }
     n->writing = false;
+    take_space(n, j->space_short);
+    if (j->rolled)
+        prepare(n);
     if (j->result) { /* no space: put the writes back in front and try again */
         if (!n->disk_full) /* once, not at every try */
             log_error("%s; nothing is written until then", j->e.text);
@@ -689,6 +721,19 @@ static void submit(struct raft_node *n, const struct raft_input *in, struct raft
     pump(n);
 }
 
+static void take_space(struct raft_node *n, bool is_short)
+{
+    if (is_short == n->space_short)
+        return;
+    n->space_short = is_short;
+    if (is_short)
+        log_warn("room for the log is short: what does not free any is refused until there is more");
+    else
+        log_info("there is room for the log again");
+    struct raft_input in = {.type = RAFT_SPACE, .urgent = is_short};
+    submit(n, &in, NULL);
+}
+
 static void timer_fired(void *arg)
 {
     struct raft_input in = {.type = RAFT_TICK};
@@ -727,10 +772,9 @@ void raft_node_peer_gone(struct raft_node *n, uint64_t id)
     submit(n, &in, NULL);
 }
 
-void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done,
-                       void *arg)
+static void propose(struct raft_node *n, const void *bytes, size_t size, bool urgent, raft_done_fn *done, void *arg)
 {
-    if (size > RAFT_ENTRY_MAX_BYTES || n->disk_full) {
+    if (size > RAFT_ENTRY_MAX_BYTES || n->disk_full || n->n_proposals >= RAFT_PROPOSALS_MAX) {
         done(arg, size > RAFT_ENTRY_MAX_BYTES ? -E_TOO_BIG : -E_BUSY, 0);
         return;
     }
@@ -741,8 +785,18 @@ void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft
     }
     struct caller *c = caller_new(n, &n->proposals, done, arg);
     n->n_proposals++;
-    struct raft_input in = {.type = RAFT_PROPOSE, .cookie = c->cookie};
+    struct raft_input in = {.type = RAFT_PROPOSE, .cookie = c->cookie, .urgent = urgent};
     submit(n, &in, b);
+}
+
+void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done, void *arg)
+{
+    propose(n, bytes, size, false, done, arg);
+}
+
+void raft_node_propose_urgent(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done, void *arg)
+{
+    propose(n, bytes, size, true, done, arg);
 }
 
 void raft_node_read(struct raft_node *n, raft_done_fn *done, void *arg)
@@ -872,9 +926,10 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     pthread_cond_init(&n->idle, NULL);
     n->timer = loop_timer_new(l, timer_fired, n);
     n->retry = loop_timer_new(l, retry_fired, n);
+    n->space = loop_timer_new(l, space_fired, n);
     n->sealed = keys != NULL;
     n->snapshot_ms = loop_now_ms(l);
-    int rc = raft_disk_open(&n->disk, dir, keys, n->cfg.segment_bytes, &boot, e);
+    int rc = raft_disk_open(&n->disk, dir, keys, n->cfg.segment_bytes, n->cfg.reserve_bytes, &boot, e);
     if (!rc && boot.image) {
         struct raft_image image = {0};
         rc = raft_image_decode(&image, boot.image->data, boot.image->size, false);
@@ -894,7 +949,7 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
         raft_node_close(n);
         return rc;
     }
-    run_plain(n, LANE_BULK, prepare_work, plain_done);
+    prepare(n);
     timer_fired(n);
     *ret = n;
     return 0;
@@ -980,6 +1035,7 @@ void raft_node_close(struct raft_node *n)
     }
     loop_timer_free(n->timer);
     loop_timer_free(n->retry);
+    loop_timer_free(n->space);
     raft_free(n->core);
     raft_disk_close(n->disk);
     crypto_wipe(&n->rng, sizeof(n->rng));

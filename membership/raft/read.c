@@ -84,13 +84,25 @@ void raft_reads_fail(struct raft *r)
 
 /* ---- transfer ---- */
 
-struct raft_peer *raft_best_voter(const struct raft *r)
+/* Enough voters can store more. */
+bool raft_quorum_has_room(const struct raft *r)
+{
+    uint32_t n = raft_is_voter(r) && !r->short_of_space;
+    for (uint32_t i = 0; i < r->n_peers; i++)
+        n += r->peers[i]->voter && !r->peers[i]->short_of_space;
+    return n >= raft_quorum(r);
+}
+
+/* The voter that has most of the log; of two alike the one whose disk has room. with_room: only such. */
+struct raft_peer *raft_best_voter(const struct raft *r, bool with_room)
 {
     struct raft_peer *best = NULL;
     for (uint32_t i = 0; i < r->n_peers; i++) {
         struct raft_peer *p = r->peers[i];
         if (p->voter && p->acked && !p->damaged && r->now_ms - p->ack_ms <= 2 * (int64_t)r->cfg.election_min_ms &&
-            (!best || p->match > best->match))
+            !(with_room && p->short_of_space) &&
+            (!best || p->match > best->match ||
+             (p->match == best->match && best->short_of_space && !p->short_of_space)))
             best = p;
     }
     return best;
@@ -116,7 +128,7 @@ void raft_on_transfer(struct raft *r, uint64_t to, uint64_t cookie)
         transfer_result(r, cookie, r->role != RAFT_LEADER ? -E_NOT_LEADER : -E_BUSY);
         return;
     }
-    struct raft_peer *p = to ? raft_peer_find(r, to) : raft_best_voter(r);
+    struct raft_peer *p = to ? raft_peer_find(r, to) : raft_best_voter(r, false);
     if (!p || !p->voter) {
         transfer_result(r, cookie, to ? -E_INVALID : -E_UNAVAILABLE);
         return;

@@ -5,6 +5,8 @@
  * older membership of the same node are dropped (consensus.md 1.2 no. 1, 13, 15, 18). */
 #include "internal.h"
 
+enum { SPACE_RETRY_MS = 5000 };
+
 static int64_t retry_ms(const struct raft *r)
 {
     return 2 * (int64_t)r->cfg.heartbeat_ms;
@@ -230,7 +232,7 @@ void raft_leader_tick(struct raft *r)
         return;
     }
     if (r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms) {
-        struct raft_peer *best = raft_best_voter(r); /* a leader with a hung disk is no leader */
+        struct raft_peer *best = raft_best_voter(r, false); /* a leader with a hung disk is no leader */
         if (best) {
             raft_send_timeout_now(r, best->id);
             raft_become_follower(r, r->term, 0);
@@ -239,6 +241,10 @@ void raft_leader_tick(struct raft *r)
     }
     if (r->transfer_ms && r->now_ms >= r->transfer_ms)
         raft_transfer_end(r, -E_TIMEOUT);
+    if (r->short_of_space && !r->transfer_ms && r->now_ms >= r->space_ms && raft_best_voter(r, true)) {
+        r->space_ms = r->now_ms + SPACE_RETRY_MS;
+        raft_on_transfer(r, raft_best_voter(r, true)->id, 0); /* others can go on writing */
+    }
     drop_left_peers(r);
     raft_reads_start(r);
     for (uint32_t i = 0; i < r->n_peers; i++) {
@@ -281,7 +287,7 @@ void raft_maybe_commit(struct raft *r)
     raft_reads_start(r);
     if (!raft_is_voter(r) && raft_config_index(r) <= r->commit) {
         raft_heartbeat_all(r); /* the last word: what is committed */
-        struct raft_peer *best = raft_best_voter(r);
+        struct raft_peer *best = raft_best_voter(r, false);
         if (best)
             raft_send_timeout_now(r, best->id);
         raft_become_follower(r, r->term, 0);
@@ -303,6 +309,8 @@ struct raft_peer *raft_peer_of(struct raft *r, uint64_t from, const struct raft_
         return NULL;
     p->ack_ms = r->now_ms;
     p->acked = true;
+    if (m->type != RAFT_MSG_SNAPSHOT_REPLY)
+        p->short_of_space = m->flags & RAFT_FLAG_SHORT;
     return raft_repair_heard(r, p, m) ? p : NULL;
 }
 
@@ -390,6 +398,7 @@ static struct raft_message *reply_to(struct raft *r, uint64_t from, const struct
     reply->session = m->session;
     reply->request = m->request;
     raft_repair_reply(r, reply);
+    reply->flags |= r->short_of_space ? RAFT_FLAG_SHORT : 0;
     return reply;
 }
 

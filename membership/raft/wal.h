@@ -146,7 +146,8 @@ struct raft_disk;
  * the log is cut before it, damaged files are put aside as rot.*, and the boot says `damaged`.
  * -E_CORRUPT: that cannot be (see text), -E_DENIED, -E_BUSY, -E_IO. */
 int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_keys *keys,
-                   uint32_t segment_bytes, struct raft_boot *ret_boot, struct err *e) must_check;
+                   uint32_t segment_bytes, uint32_t reserve_bytes, struct raft_boot *ret_boot,
+                   struct err *e) must_check;
 void raft_disk_close(struct raft_disk *d);
 void raft_disk_set_id(struct raft_disk *d, uint64_t id); /* before the first write of a new node */
 /* Blocks: one batch, one fdatasync; before it the copy of term and vote when they change. -E_BUSY: no space left,
@@ -163,8 +164,12 @@ uint32_t raft_disk_trim(struct raft_disk *d);
  * no snapshot is being saved and, with a key, no old one is left. -E_BUSY: no space for the segment now; the next
  * write makes it. */
 int raft_disk_rekey(struct raft_disk *d, const uint8_t *key, struct err *e) must_check;
-/* Makes the next segment's file ahead of its use. May run beside raft_disk_write. */
+/* Makes the next segment's file ahead of its use, and the ballast: a file of reserve_bytes (at most 1/32 of the disk)
+ * that is given up when the disk is full. May run beside raft_disk_write. */
 void raft_disk_prepare(struct raft_disk *d);
+/* The ballast is gone or hardly anything is left beside it. On any thread. */
+bool raft_disk_is_short(const struct raft_disk *d);
+uint64_t raft_disk_segment(const struct raft_disk *d); /* number of the one being written */
 uint64_t raft_disk_syncs(const struct raft_disk *d); /* fdatasyncs of batches so far */
 
 #endif

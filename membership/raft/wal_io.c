@@ -17,11 +17,13 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 LOG_MODULE("raft");
 
 #define SPARE "wal.spare"
+#define BALLAST "ballast"
 #define ROT "rot."
 
 enum { HARD_SLOT_BYTES = 4096, ROT_FILES_MAX = 8, READ_BLOCK_BYTES = 4096 };
@@ -39,6 +41,7 @@ struct raft_disk {
     bool sealed, has_old_key, must_roll;
     struct wal_hard hard; /* as last written */
     uint32_t segment_bytes;
+    uint64_t reserve_bytes;
     uint64_t file_bytes; /* of the active segment */
     uint64_t node_id, term, vote, commit, last_index, syncs;
     uint64_t number, end; /* last segment, and where it ends when it is not active */
@@ -101,10 +104,48 @@ static int fill_zeros(int fd, uint64_t from, uint64_t to)
     return rc;
 }
 
+/* ---- space ---- */
+
+static uint64_t free_bytes(const struct raft_disk *d)
+{
+    struct statvfs v;
+    return fstatvfs(d->dir_fd, &v) == 0 ? (uint64_t)v.f_bavail * v.f_frsize : UINT64_MAX;
+}
+
+/* False: it was given up before. */
+static bool release_ballast(const struct raft_disk *d)
+{
+    if (unlinkat(d->dir_fd, BALLAST, 0) != 0)
+        return false;
+    log_warn("the disk of %s is full; its reserve of %" PRIu64 " bytes is used now: make room", d->dir,
+             d->reserve_bytes);
+    return true;
+}
+
+static void make_ballast(const struct raft_disk *d)
+{
+    if (faccessat(d->dir_fd, BALLAST, F_OK, 0) == 0 || free_bytes(d) < 2 * d->reserve_bytes)
+        return;
+    AUTO_CLOSE int fd = openat(d->dir_fd, BALLAST ".tmp", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return;
+    if (posix_fallocate(fd, 0, (off_t)d->reserve_bytes) != 0 ||
+        renameat(d->dir_fd, BALLAST ".tmp", d->dir_fd, BALLAST) != 0)
+        unlinkat(d->dir_fd, BALLAST ".tmp", 0);
+}
+
+bool raft_disk_is_short(const struct raft_disk *d)
+{
+    uint64_t left = free_bytes(d);
+    return left < d->reserve_bytes / 4 ||
+           (left < 2 * d->reserve_bytes && faccessat(d->dir_fd, BALLAST, F_OK, 0) != 0);
+}
+
 /* ---- segments ---- */
 
 void raft_disk_prepare(struct raft_disk *d)
 {
+    make_ballast(d);
     if (faccessat(d->dir_fd, SPARE, F_OK, 0) == 0)
         return;
     AUTO_CLOSE int fd = openat(d->dir_fd, SPARE ".tmp", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -163,6 +204,8 @@ static int roll(struct raft_disk *d, uint64_t bytes, struct err *e)
     snprintf(tmp, sizeof(tmp), "%s.tmp", name);
     uint64_t size = MAX(d->segment_bytes, WAL_SEGMENT_HEADER_BYTES + bytes + WAL_MARK_BYTES);
     int fd = -1, rc = segment_file(d, tmp, size, &fd);
+    if ((rc == ENOSPC || rc == EDQUOT) && release_ballast(d))
+        rc = segment_file(d, tmp, size, &fd);
     if (rc == ENOSPC || rc == EDQUOT)
         return err_set(e, E_BUSY, "raft log: no space left in %s for the next segment; free %" PRIu64
                        " bytes", d->dir, size);
@@ -337,6 +380,11 @@ void raft_disk_set_id(struct raft_disk *d, uint64_t id)
     d->node_id = id;
 }
 
+uint64_t raft_disk_segment(const struct raft_disk *d)
+{
+    return d->number;
+}
+
 uint64_t raft_disk_syncs(const struct raft_disk *d)
 {
     return d->syncs;
@@ -344,7 +392,7 @@ uint64_t raft_disk_syncs(const struct raft_disk *d)
 
 /* ---- snapshots ---- */
 
-int raft_disk_save_snapshot(struct raft_disk *d, struct raft_buf *image, struct err *e)
+static int save_snapshot(struct raft_disk *d, struct raft_buf *image, struct err *e)
 {
     struct raft_image head;
     if (raft_image_decode(&head, image->data, image->size, true) != 0)
@@ -385,6 +433,12 @@ int raft_disk_save_snapshot(struct raft_disk *d, struct raft_buf *image, struct 
     if (renameat(d->dir_fd, tmp, d->dir_fd, name) != 0 || fsync(d->dir_fd) != 0)
         die(d, "renaming a snapshot", errno);
     return 0;
+}
+
+int raft_disk_save_snapshot(struct raft_disk *d, struct raft_buf *image, struct err *e)
+{
+    int rc = save_snapshot(d, image, e);
+    return rc == -E_BUSY && release_ballast(d) ? save_snapshot(d, image, e) : rc;
 }
 
 struct listing {
@@ -735,7 +789,7 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
 }
 
 int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_keys *keys,
-                   uint32_t segment_bytes, struct raft_boot *ret_boot, struct err *e)
+                   uint32_t segment_bytes, uint32_t reserve_bytes, struct raft_boot *ret_boot, struct err *e)
 {
     struct err local;
     e = e ? e : &local;
@@ -756,6 +810,11 @@ int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_ke
         rc = err_errno(e, errno, "raft log: cannot open %s/lock", dir);
     if (!rc && flock(d->lock_fd, LOCK_EX | LOCK_NB) != 0)
         rc = err_set(e, E_BUSY, "raft log: %s is in use by another process; stop it first", dir);
+    struct statvfs v;
+    if (!rc)
+        d->reserve_bytes = fstatvfs(d->dir_fd, &v) == 0
+                               ? MIN((uint64_t)reserve_bytes, (uint64_t)v.f_blocks * v.f_frsize / 32)
+                               : reserve_bytes;
     struct raft_boot boot = {0};
     if (!rc)
         rc = load(d, &boot, e);

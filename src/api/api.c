@@ -323,7 +323,7 @@ static const char *without_version(const char *path)
 
 /* A cluster request that finds no leader (or one that was just lost) waits for the next: an election is over in a
  * second or two, and a client should not have to know of it. A write that was already begun is never begun again. */
-enum { LEADER_WAIT_MS = 10000, LEADER_LOOK_MS = 50 };
+enum { LEADER_WAIT_MS = 10000, LEADER_LOOK_MS = 10 };
 struct leader_wait { struct call *c; const struct route *route; struct loop_timer *timer; int left_ms; };
 
 static void dispatch(struct call *c, const struct route *r);

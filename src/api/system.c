@@ -68,6 +68,39 @@ static struct val *remote_managers(struct call *c, struct val_doc *d)
     return list;
 }
 
+/* What is wrong with this manager's log, for a person; false: nothing. */
+static bool raft_trouble(const struct raft_status *s, struct sb *b)
+{
+    if (s->damaged)
+        sb_printf(b, "the log of this manager lost something; it has no vote until it has everything up to index %llu from "
+                  "the leader (it holds %llu)%s", (unsigned long long)s->repair_to, (unsigned long long)s->durable,
+                  s->repair_to ? "" : ", and no leader has told it yet how far that is");
+    else if (s->space_short || s->disk_full)
+        sb_str(b, "the disk under this manager's log is nearly full; free some there");
+    else if (s->quorum_short)
+        sb_str(b, "the disks of most managers are nearly full; free some there");
+    return b->len > 0;
+}
+
+static struct val *raft_info(struct val_doc *d, const struct raft_status *s)
+{
+    struct val *v = val_map(d);
+    const struct { const char *name; uint64_t n; } numbers[] = {
+        { "Term", s->term }, { "Index", s->last }, { "Committed", s->commit }, { "Applied", s->applied },
+        { "Durable", s->durable }, { "Snapshot", s->snapshot }, { "Voters", s->n_voters },
+        { "ProposalsPending", s->proposals_pending }, { "ProposalsMax", RAFT_PROPOSALS_MAX },
+        { "UncommittedBytes", s->uncommitted_bytes }, { "WritesQueued", s->writes_queued },
+        { "MessagesHeld", s->sends_held }, { "ReadsPending", s->reads_pending }, { "RepairTo", s->repair_to },
+    };
+    val_set(d, v, "Role", val_str(d, raft_role_text(s->role)));
+    val_set(d, v, "Voter", val_bool(d, s->voter && !s->damaged));
+    val_set(d, v, "Damaged", val_bool(d, s->damaged));
+    val_set(d, v, "SpaceShort", val_bool(d, s->space_short || s->disk_full));
+    for (unsigned i = 0; i < ARRAY_N(numbers); i++)
+        val_set(d, v, numbers[i].name, val_int(d, (int64_t)numbers[i].n));
+    return v;
+}
+
 static struct val *swarm_info(struct call *c, struct val_doc *d)
 {
     struct val *v = val_map(d);
@@ -78,18 +111,25 @@ static struct val *swarm_info(struct call *c, struct val_doc *d)
     val_set(d, v, "NodeAddr", val_str(d, id && addr ? addr : ""));
     val_set(d, v, "LocalNodeState", val_str(d, id ? "active" : "inactive"));
     val_set(d, v, "ControlAvailable", val_bool(d, m != NULL));
-    val_set(d, v, "Error", val_str(d, ""));
+    struct raft_status s = { 0 };
+    AUTO_SB struct sb trouble;
+    sb_init(&trouble, 0);
+    if (m)
+        manager_raft_status(m, &s);
+    val_set(d, v, "Error", val_str(d, m && raft_trouble(&s, &trouble) ? trouble.s : ""));
+    if (m)
+        val_set(d, v, "Raft", raft_info(d, &s));
     val_set(d, v, "RemoteManagers", id ? remote_managers(c, d) : val_null(d));
     if (!m)
         return v;
-    const struct store *s = manager_store(m);
+    const struct store *st = manager_store(m);
     int64_t n_managers = 0;
-    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
+    for (const struct node *n = NULL; (n = store_next(st, TABLE_NODE, n));)
         n_managers += n->spec.role == ROLE_MANAGER;
-    val_set(d, v, "Nodes", val_int(d, store_count(s, TABLE_NODE)));
+    val_set(d, v, "Nodes", val_int(d, store_count(st, TABLE_NODE)));
     val_set(d, v, "Managers", val_int(d, n_managers));
-    if (store_cluster(s)) {
-        struct val *cl = rec_to_val(&cluster_rec, store_cluster(s), d);
+    if (store_cluster(st)) {
+        struct val *cl = rec_to_val(&cluster_rec, store_cluster(st), d);
         val_unset(cl, "JoinTokens");
         val_set(d, v, "Cluster", cl);
     }

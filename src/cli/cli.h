@@ -47,7 +47,8 @@ struct cli_command {
 extern const struct cli_command *const cli_groups[]; /* NULL-terminated; every command, in order of help */
 extern const struct cli_command swarm_commands[], node_commands[], service_commands[], stack_commands[],
     service_change_commands[];
-extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[], container_commands[], system_commands[];
+extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[], container_commands[], system_commands[],
+    debug_commands[];
 extern const struct cli_flag cli_global_flags[];
 
 struct cli_value {
@@ -93,6 +94,8 @@ int cmd_completion(struct cli *c, struct err *e);
 void complete_line(struct cli *c, int argc, char **argv);
 /* ---- man.c ---- */
 int cmd_man(struct cli *c, struct err *e);
+/* Keys of the log below a node's root, newest first; how many, or -E_. main.c sets it. */
+extern int (*cli_log_keys)(const char *root, uint8_t keys[2][32], struct err *e);
 extern const char *cli_daemon_usage; /* what `shoal daemon --help` prints; main.c sets it */
 /* Each "--flag VALUE  text" line of a usage text; value is empty when there is none. */
 typedef void usage_flag_fn(void *arg, const char *flag, const char *value, const char *text);

@@ -25,6 +25,12 @@ static void print_swarm(FILE *f, const struct val *swarm)
     }
     if (manager) {
         line(f, " ClusterID", str_at(swarm, "Cluster.ID"));
+        const struct val *raft = val_get(swarm, "Raft");
+        if (raft)
+            fprintf(f, " Raft: %s, term %lld, index %lld (%lld committed), %lld of at most %lld changes under way\n",
+                    str_at(raft, "Role"), (long long)int_at(raft, "Term", 0), (long long)int_at(raft, "Index", 0),
+                    (long long)int_at(raft, "Committed", 0), (long long)int_at(raft, "ProposalsPending", 0),
+                    (long long)int_at(raft, "ProposalsMax", 0));
         fprintf(f, " Managers: %lld\n Nodes: %lld\n", (long long)int_at(swarm, "Managers", 0),
                 (long long)int_at(swarm, "Nodes", 0));
         line(f, " Manager Policy", *str_at(swarm, "Cluster.Managers") ? str_at(swarm, "Cluster.Managers") : "manual");

@@ -4,6 +4,7 @@ libcli_a_SOURCES = \
 	src/cli/client_io.c \
 	src/cli/cmd_backup.c \
 	src/cli/cmd_container.c \
+	src/cli/cmd_debug.c \
 	src/cli/cmd_image.c \
 	src/cli/cmd_managers.c \
 	src/cli/cmd_node.c \

@@ -7,6 +7,7 @@ int main(int argc, char **argv)
 {
     const char *program = argc > 1 ? argv[1] : "";
     cli_daemon_usage = daemon_usage;
+    cli_log_keys = node_log_keys;
     if (!strcmp(program, "daemon"))
         return daemon_main(argc - 1, argv + 1);
     if (!strcmp(program, "tunnel"))

@@ -79,6 +79,15 @@ static void tell_leader(struct manager *m)
         manager_send_leader(m, n->id, false);
 }
 
+static void maybe_left(struct manager *m);
+
+static void left_later(void *arg)
+{
+    struct manager *m = arg;
+    if (!m->closing)
+        maybe_left(m);
+}
+
 static void on_changed(void *arg, const struct raft_status *s)
 {
     struct manager *m = arg;
@@ -90,6 +99,8 @@ static void on_changed(void *arg, const struct raft_status *s)
         return;
     str_set(&m->leader_id, leader);
     m->leads = leads;
+    if (m->left)
+        loop_defer(m->loop, left_later, m);
     if (leads_new) {
         log_info("%s term=%llu", leads ? "leads" : "leads no more", (unsigned long long)s->term);
         m->pass_running = m->change_running = m->govern_running = m->restore_judging = false;
@@ -218,6 +229,7 @@ void manager_close(struct manager *m)
     loop_timer_free(m->change_timer);
     loop_timer_free(m->govern_timer);
     loop_timer_free(m->restore_timer);
+    loop_timer_free(m->left_timer);
     store_free(m->store);
     free(m->leader_id);
     free(m->node_id);
@@ -305,7 +317,52 @@ const struct store *manager_store(const struct manager *m)
 
 bool manager_leads(const struct manager *m)
 {
-    return m->leads;
+    struct raft_status s;
+    raft_node_status(m->raft, &s);
+    return m->leads && !m->leaving && !s.transferring; /* requests go to the next leader already */
+}
+
+/* ---- the end of a leader's process ---- */
+enum { HAND_OVER_MS = 2000 };
+
+static void leave_now(void *arg)
+{
+    struct manager *m = arg;
+    loop_fn *left = TAKE(m->left);
+    if (left)
+        left(m->left_arg);
+}
+
+/* The next one may need this node's vote, so its election is waited for. */
+static void maybe_left(struct manager *m)
+{
+    if (m->left && m->leader_id && !str_equal(m->leader_id, m->node_id))
+        leave_now(m);
+}
+
+static void transferred(void *arg, int result, uint64_t index)
+{
+    struct manager *m = arg;
+    (void)index;
+    if (result < 0)
+        leave_now(m); /* nobody to take over */
+}
+
+void manager_hand_over(struct manager *m, loop_fn *done, void *arg)
+{
+    struct raft_status s;
+    raft_node_status(m->raft, &s);
+    m->left = done;
+    m->left_arg = arg;
+    if (s.role != RAFT_LEADER || m->leaving) {
+        leave_now(m);
+        return;
+    }
+    m->leaving = true;
+    m->left_timer = loop_timer_new(m->loop, leave_now, m);
+    loop_timer_set(m->left_timer, HAND_OVER_MS);
+    log_info("hands leadership over before it ends");
+    raft_node_transfer(m->raft, 0, transferred, m);
 }
 
 const char *manager_leader_id(const struct manager *m)
@@ -316,6 +373,25 @@ const char *manager_leader_id(const struct manager *m)
 void manager_raft_status(const struct manager *m, struct raft_status *ret)
 {
     raft_node_status(m->raft, ret);
+}
+
+/* Certainly not in the log; why, and what helps. */
+static void explain_busy(const struct manager *m, struct err *e)
+{
+    struct raft_status s;
+    raft_node_status(m->raft, &s);
+    if (s.space_short || s.disk_full)
+        err_set(e, E_UNAVAILABLE, "the disk under the log of manager %s is full; free some there, or remove what is not "
+                "needed (removals are taken)", m->node_id);
+    else if (s.quorum_short)
+        err_set(e, E_UNAVAILABLE, "the disks of most managers are full; free some there, or remove what is not needed "
+                "(removals are taken)");
+    else if (s.transferring)
+        err_set(e, E_UNAVAILABLE, "leadership is being handed over; nothing was changed, try again");
+    else
+        err_set(e, E_UNAVAILABLE, "%u changes (%llu bytes) wait to be stored by a majority of the managers, no more are "
+                "taken until some are; nothing was changed, try again in a moment", s.proposals_pending,
+                (unsigned long long)s.uncommitted_bytes);
 }
 
 static void proposal_done(void *arg, int result, uint64_t index)
@@ -330,6 +406,9 @@ static void proposal_done(void *arg, int result, uint64_t index)
     } else if (result == -E_UNAVAILABLE) {
         err_set(&e, E_UNAVAILABLE, "the managers lost their quorum or leader meanwhile; whether the "
                 "change was made is not known: look before you try again");
+    } else if (result == -E_BUSY) {
+        explain_busy(m, &e);
+        result = -e.code;
     } else if (result < 0) {
         err_set(&e, -result, "%s", err_text(result));
     }
@@ -344,8 +423,9 @@ void manager_propose(struct manager *m, struct store_tx *tx, manager_done_fn *do
     struct sb b;
     sb_init(&b, 0);
     store_tx_encode(tx, &b);
+    bool upkeep = store_tx_is_upkeep(tx);
     store_tx_free(tx);
-    raft_node_propose(m->raft, b.s, b.len, proposal_done, p);
+    (upkeep ? raft_node_propose_urgent : raft_node_propose)(m->raft, b.s, b.len, proposal_done, p);
     sb_done(&b);
 }
 
@@ -444,6 +524,7 @@ bool manager_node_status(const struct manager *m, const char *node_id, struct ma
         .voter = voter,
         .behind = voter || !m->leads || !member ? 0 : s.last - MIN(member->match, s.last),
         .reachability = liveness_is_suspect(m->liveness, node_id) || n->status.state == NODE_DOWN ? REACH_UNREACHABLE
+                        : member && member->damaged ? REACH_REPAIRING
                         : voter ? REACH_REACHABLE : REACH_UNKNOWN, /* it does not count yet */
     };
     ret->addr = xasprintf("%s:%u", n->status.addr ? n->status.addr : "", (unsigned)n->control_port);

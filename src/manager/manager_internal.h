@@ -36,6 +36,10 @@ struct manager {
     bool closing;             /* no pass begins any more; freed when the calls already deferred are over */
     struct loop_timer *pass_timer, *change_timer, *govern_timer, *restore_timer;
     char *leader_id;
+    bool leaving;             /* hands over, and ends */
+    loop_fn *left;            /* to be called when another manager leads; NULL: nobody waits */
+    void *left_arg;
+    struct loop_timer *left_timer;
     struct refusal {          /* why applied transactions were refused, for their proposers */
         uint64_t index;
         struct err err;

@@ -17,7 +17,7 @@ const char *const task_state_names[] = { "new", "pending", "assigned", "accepted
 const char *const node_role_names[] = { "worker", "manager", NULL };
 const char *const node_availability_names[] = { "active", "pause", "drain", NULL };
 const char *const node_state_names[] = { "unknown", "down", "ready", "disconnected", NULL };
-const char *const reachability_names[] = { "unknown", "unreachable", "reachable", NULL };
+const char *const reachability_names[] = { "unknown", "unreachable", "reachable", "repairing", NULL };
 
 const char *check_managers(const char *s)
 {

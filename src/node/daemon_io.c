@@ -145,6 +145,24 @@ static void on_spawner_gone(void *arg, unsigned events)
     loop_stop(d->loop);
 }
 
+static void end_loop(void *arg)
+{
+    loop_stop(((struct daemon *)arg)->loop);
+}
+
+/* A second signal ends it at once. */
+static void on_term(void *arg)
+{
+    struct daemon *d = arg;
+    if (d->manager && !d->ending) {
+        d->ending = true;
+        notify_service_manager("STOPPING=1");
+        manager_hand_over(d->manager, end_loop, d);
+    } else {
+        loop_stop(d->loop);
+    }
+}
+
 /* One daemon a root: two would fight over its containers. */
 static int lock_root(const char *root, struct err *e)
 {
@@ -294,8 +312,8 @@ static int run(struct daemon *d, const char *api_path, bool only_clean, struct e
     if (r == 0 && !only_clean)
         r = stream_listen_unix(d->loop, api_path, 0600, on_client, d, &listener, e);
     if (r == 0 && !only_clean) {
-        struct loop_signal *term = loop_signal_add(d->loop, SIGTERM, (loop_fn *)loop_stop, d->loop);
-        struct loop_signal *intr = loop_signal_add(d->loop, SIGINT, (loop_fn *)loop_stop, d->loop);
+        struct loop_signal *term = loop_signal_add(d->loop, SIGTERM, on_term, d);
+        struct loop_signal *intr = loop_signal_add(d->loop, SIGINT, on_term, d);
         struct loop_fd *spawner = runtime_spawner_watch(d->loop, on_spawner_gone, d);
         log_info("shoal %s serves %s", SHOAL_VERSION, api_path);
         notify_service_manager("READY=1");

@@ -3,6 +3,7 @@
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/node.h>
 #include <unistd.h>
 
 LOG_MODULE("node");
@@ -65,6 +66,17 @@ int identity_load(const char *root, struct identity *ret, struct err *e)
     if (r == 0 && (ret->link_secret.n != 32 || ret->sign_secret.n != 64 || ret->tunnel_secret.n != 32 || ret->disk_key.n != 32))
         return err_set(e, E_CORRUPT, "%s lacks a key; if it cannot be restored, remove it and join as a new node", path);
     return r == -E_NOT_FOUND ? identity_renew(root, ret, e) : r;
+}
+
+int node_log_keys(const char *root, uint8_t keys[2][32], struct err *e)
+{
+    AUTO_FREE char *path = path_join(root, "identity.mp");
+    struct identity id = { 0 };
+    int n = 0, r = load(&identity_rec, path, IDENTITY_MAX_BYTES, &id, e);
+    if (r == 0 && id.disk_key.n == 32)
+        memcpy(keys[n++], id.disk_key.v, 32);
+    rec_clear(&identity_rec, &id);
+    return r < 0 && r != -E_NOT_FOUND ? r : n;
 }
 
 int membership_load(const char *root, struct membership *ret, struct err *e)

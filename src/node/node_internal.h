@@ -48,7 +48,7 @@ struct node_config {
 };
 struct peers;
 struct daemon {
-    bool spawner_gone;
+    bool spawner_gone, ending;
     struct loop *loop;
     struct node_config cfg;
     struct identity identity;

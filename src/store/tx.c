@@ -6,6 +6,7 @@
 struct store_tx {
     int64_t now_real_ns;
     uint32_t n;
+    bool of_users; /* creates or changes what is neither task nor node */
     struct sb changes; /* encoded elements */
     struct map touched;
 };
@@ -53,6 +54,7 @@ static void add(struct store_tx *tx, enum store_op op, enum store_table t, const
     mp_bin(&tx->changes, body.s, body.len);
     sb_done(&body);
     tx->n++;
+    tx->of_users |= op != STORE_DELETE && t != TABLE_TASK && t != TABLE_NODE;
 }
 
 void store_tx_create(struct store_tx *tx, enum store_table t, const void *obj)
@@ -75,6 +77,11 @@ bool store_tx_touches(const struct store_tx *tx, enum store_table t, const char 
     char key[64];
     touched_key(key, t, id);
     return map_find(&tx->touched, key) != NULL;
+}
+
+bool store_tx_is_upkeep(const struct store_tx *tx)
+{
+    return !tx->of_users;
 }
 
 uint32_t store_tx_count(const struct store_tx *tx)

@@ -95,7 +95,7 @@ static struct raft_disk *open_ok(const char *path, struct raft_boot *ret)
     struct raft_disk *d;
     struct err e = { 0 };
     memset(ret, 0, sizeof *ret);
-    if (raft_disk_open(&d, path, &keys, SEGMENT_BYTES, ret, &e) != 0)
+    if (raft_disk_open(&d, path, &keys, SEGMENT_BYTES, 1 << 20, ret, &e) != 0)
         fail_msg("%s", e.text);
     return d;
 }
@@ -365,7 +365,7 @@ static void test_hard(void **state)
     flip("hard", 4096 + 20);
     flip("wal-0000000000000001", WAL_SEGMENT_HEADER_BYTES + 60);
     memset(&boot, 0, sizeof boot);
-    assert_int_equal(raft_disk_open(&d, copy, &keys, SEGMENT_BYTES, &boot, &e), -E_CORRUPT);
+    assert_int_equal(raft_disk_open(&d, copy, &keys, SEGMENT_BYTES, 1 << 20, &boot, &e), -E_CORRUPT);
     assert_non_null(strstr(e.text, "wal-0000000000000001 is damaged at offset"));
     assert_non_null(strstr(e.text, "replace this node under a new id"));
     /* Everything gone but the copy: the node knows who it is and what it promised. */
@@ -396,7 +396,7 @@ static void test_single(void **state)
     flip("wal-0000000000000001", WAL_SEGMENT_HEADER_BYTES + 60);
     for (unsigned twice = 0; twice < 2; twice++) { /* nothing is put aside, so that it can be looked at and copied */
         memset(&boot, 0, sizeof boot);
-        assert_int_equal(raft_disk_open(&d, copy, &keys, SEGMENT_BYTES, &boot, &e), -E_CORRUPT);
+        assert_int_equal(raft_disk_open(&d, copy, &keys, SEGMENT_BYTES, 1 << 20, &boot, &e), -E_CORRUPT);
         assert_non_null(strstr(e.text, "shoal restore"));
     }
     remove_all();
@@ -419,9 +419,9 @@ static void test_rekey(void **state)
     raft_disk_close(d);
     const struct raft_keys both = { .now = next_key, .before = key }, old = { .now = key }, new = { .now = next_key };
     memset(&boot, 0, sizeof boot);
-    assert_int_equal(raft_disk_open(&d, dir, &old, SEGMENT_BYTES, &boot, &e), -E_DENIED);
-    assert_int_equal(raft_disk_open(&d, dir, &new, SEGMENT_BYTES, &boot, &e), -E_DENIED);
-    assert_int_equal(raft_disk_open(&d, dir, &both, SEGMENT_BYTES, &boot, &e), 0);
+    assert_int_equal(raft_disk_open(&d, dir, &old, SEGMENT_BYTES, 1 << 20, &boot, &e), -E_DENIED);
+    assert_int_equal(raft_disk_open(&d, dir, &new, SEGMENT_BYTES, 1 << 20, &boot, &e), -E_DENIED);
+    assert_int_equal(raft_disk_open(&d, dir, &both, SEGMENT_BYTES, 1 << 20, &boot, &e), 0);
     assert_true(is_state(&s, &boot, 0));
     raft_boot_done(&boot);
     assert_int_equal(raft_disk_rekey(d, NULL, &e), 0);
@@ -431,7 +431,7 @@ static void test_rekey(void **state)
     assert_int_equal(raft_disk_trim(d), 0);
     append(d, 2, &s);
     raft_disk_close(d);
-    assert_int_equal(raft_disk_open(&d, dir, &new, SEGMENT_BYTES, &boot, &e), 0);
+    assert_int_equal(raft_disk_open(&d, dir, &new, SEGMENT_BYTES, 1 << 20, &boot, &e), 0);
     assert_true(boot.snapshot_index == s.last - 2 && boot.n_entries == 2);
     raft_boot_done(&boot);
     raft_disk_close(d);

@@ -10,7 +10,7 @@ extern const char *const node_role_names[], *const node_availability_names[], *c
 enum node_role { ROLE_WORKER, ROLE_MANAGER };
 enum node_availability { AVAIL_ACTIVE, AVAIL_PAUSE, AVAIL_DRAIN };
 enum node_state { NODE_UNKNOWN, NODE_DOWN, NODE_READY, NODE_DISCONNECTED };
-enum reachability { REACH_UNKNOWN, REACH_UNREACHABLE, REACH_REACHABLE };
+enum reachability { REACH_UNKNOWN, REACH_UNREACHABLE, REACH_REACHABLE, REACH_REPAIRING /* its log lost something */ };
 
 /* A label of Spec.Labels: "no": never a manager by the cluster's choice; "yes": also after a demotion by hand. */
 #define NODE_LABEL_MANAGER "shoal.manager"
