@@ -13,8 +13,10 @@ libraft_a_SOURCES = \
 	membership/raft/replicate.c \
 	membership/raft/snapfile.c \
 	membership/raft/snapshot.c \
+	membership/raft/upkeep_io.c \
 	membership/raft/wal.c \
 	membership/raft/wal_io.c \
 	membership/raft/core.h \
 	membership/raft/internal.h \
+	membership/raft/node_io.h \
 	membership/raft/wal.h

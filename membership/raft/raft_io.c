@@ -2,146 +2,19 @@
  * back into the node at any time. Writes run in LANE_LOG; those that arrive while one is under way go
  * together with one fdatasync (group commit). A message waits in `held` until its token is durable.
  * Order within a step: writes are queued, free messages leave, entries are applied, callers told. */
-#include "core.h"
-#include "wal.h"
+#include "node_io.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <shoal/base/crypto.h>
-#include <shoal/base/list.h>
 #include <shoal/base/log.h>
 
 LOG_MODULE("raft");
 
-enum { BATCH_MAX_BYTES = 8 << 20, BATCH_MAX_WRITES = 4096, RETRY_MS = 500, SPACE_LOOK_MS = 5000 };
-
-struct caller { /* of a proposal, change, read or transfer */
-    struct list_node link;
-    uint64_t cookie, index, term; /* index 0: not yet placed */
-    raft_done_fn *done;
-    void *arg;
-};
-
-struct queued {
-    struct list_node link;
-    struct raft_input in;
-    struct raft_message message;
-    struct raft_buf *bytes;
-};
-
-struct held {
-    struct list_node link;
-    uint64_t token;
-    struct raft_message message;
-};
-
-struct queued_write {
-    struct list_node link;
-    struct raft_write write;
-};
-
-struct job { /* work on the worker thread; outlives the node if it must */
-    struct list_node link;
-    struct raft_node *node; /* NULL: closed meanwhile */
-    struct raft_disk *disk;
-    struct list_node writes;
-    struct raft_write **batch;
-    uint32_t n;
-    struct sb image;
-    struct raft_buf *image_buf;
-    uint64_t index, term;
-    uint8_t key[32];
-    bool has_key, rekeying, rolled, space_short;
-    int result;
-    struct err e;
-};
-
-struct raft_node {
-    struct loop *loop;
-    struct loop_timer *timer, *retry, *space;
-    struct raft_disk *disk;
-    struct raft *core;
-    struct raft_config cfg;
-    struct raft_hooks hooks;
-    struct rng rng;
-    uint64_t cookie;
-    struct list_node inputs, writes, held, proposals, reads, transfers, rekeys, jobs;
-    uint32_t n_writes, n_held, n_proposals, n_reads;
-    bool pumping, writing, saving, preparing, disk_full, space_short, was_leader, was_removed, was_damaged;
-    /* rotation of the key: roll_wanted (a new segment first), then a snapshot that covers the old key's entries */
-    bool sealed, rekeying, roll_wanted, has_next_key, rekey_saved;
-    uint8_t next_key[32];
-    uint64_t rekey_index; /* last entry under the old key */
-    int64_t snapshot_ms;  /* when the last one was taken */
-    uint64_t done_token, applied, snapshot, applied_bytes, applied_entries;
-    uint64_t n_sent, n_received, n_dropped, n_syncs;
-    pthread_mutex_t lock; /* guards n_running only */
-    pthread_cond_t idle;
-    uint32_t n_running;
-};
-
-static void pump(struct raft_node *n);
-static void start_write(struct raft_node *n);
-static void maybe_roll(struct raft_node *n);
-static void take_space(struct raft_node *n, bool is_short);
-static void fail_all(struct raft_node *n, struct list_node *list, uint32_t *count, int result);
-
-/* ---- jobs ---- */
-
-static struct job *job_new(struct raft_node *n)
-{
-    struct job *j = xnew(struct job);
-    j->node = n;
-    j->disk = n->disk;
-    list_init(&j->writes);
-    list_push_back(&n->jobs, &j->link);
-    pthread_mutex_lock(&n->lock);
-    n->n_running++;
-    pthread_mutex_unlock(&n->lock);
-    return j;
-}
-
-/* On the worker, as the last act on anything shared. */
-static void job_idle(struct raft_node *n)
-{
-    pthread_mutex_lock(&n->lock);
-    n->n_running--;
-    pthread_cond_broadcast(&n->idle);
-    pthread_mutex_unlock(&n->lock);
-}
-
-static void writes_free(struct list_node *l)
-{
-    struct queued_write *w;
-    list_for(w, l, link) {
-        list_remove(&w->link);
-        raft_write_done(&w->write);
-        free(w);
-    }
-}
-
-static void job_free(struct job *j)
-{
-    list_remove(&j->link);
-    writes_free(&j->writes);
-    raft_buf_unref(j->image_buf);
-    sb_done(&j->image);
-    free(j->batch);
-    free(j);
-}
-
-static bool job_start(struct job *j, enum loop_lane lane, loop_fn *work, loop_fn *done)
-{
-    if (loop_work(j->node->loop, lane, work, done, j) == 0)
-        return true;
-    job_idle(j->node);
-    return false;
-}
+enum { BATCH_MAX_BYTES = 8 << 20, BATCH_MAX_WRITES = 4096 };
 
 /* ---- callers ---- */
 
-static struct caller *caller_new(struct raft_node *n, struct list_node *list, raft_done_fn *done,
+struct caller *node_caller_new(struct raft_node *n, struct list_node *list, raft_done_fn *done,
                                  void *arg)
 {
     struct caller *c = xnew(struct caller);
@@ -246,210 +119,6 @@ static void install(struct raft_node *n, const struct raft_output *o)
     finish_reads(n);
 }
 
-/* ---- snapshots of our own ---- */
-
-static void save_work(void *arg)
-{
-    struct job *j = arg;
-    raft_image_finish(&j->image);
-    j->image_buf = j->image.overflow ? NULL : raft_buf_new(j->image.s, j->image.len);
-    if (!j->image_buf)
-        j->result = err_set(&j->e, E_NO_MEMORY, "raft: no memory for a snapshot of %zu bytes",
-                            j->image.len);
-    else
-        j->result = raft_disk_save_snapshot(j->disk, j->image_buf, &j->e);
-    job_idle(j->node);
-}
-
-static void trim_work(void *arg)
-{
-    struct job *j = arg;
-    j->index = raft_disk_trim(j->disk);
-    job_idle(j->node);
-}
-
-static void trim_done(void *arg)
-{
-    struct job *j = arg;
-    struct raft_node *n = j->node;
-    bool over = n && n->rekeying && !n->roll_wanted && j->rekeying && !j->index;
-    job_free(j);
-    if (!over)
-        return;
-    n->rekeying = false;
-    log_info("log and snapshots are sealed with the new key only");
-    fail_all(n, &n->rekeys, NULL, 0);
-}
-
-static void prepare_work(void *arg)
-{
-    struct job *j = arg;
-    raft_disk_prepare(j->disk);
-    j->space_short = raft_disk_is_short(j->disk);
-    job_idle(j->node);
-}
-
-static void prepare_done(void *arg)
-{
-    struct job *j = arg;
-    struct raft_node *n = j->node;
-    if (n) {
-        n->preparing = false;
-        take_space(n, j->space_short);
-    }
-    job_free(j);
-}
-
-/* The next segment and the ballast, and a look at what room there is. */
-static void prepare(struct raft_node *n)
-{
-    loop_timer_set(n->space, SPACE_LOOK_MS);
-    if (n->preparing)
-        return;
-    struct job *j = job_new(n);
-    n->preparing = job_start(j, LANE_BULK, prepare_work, prepare_done);
-    if (!n->preparing)
-        job_free(j);
-}
-
-static void space_fired(void *arg)
-{
-    prepare(arg);
-}
-
-static void run_plain(struct raft_node *n, enum loop_lane lane, loop_fn *work, loop_fn *done)
-{
-    struct job *j = job_new(n);
-    j->rekeying = n->rekeying;
-    if (!job_start(j, lane, work, done))
-        job_free(j);
-}
-
-static void save_done(void *arg)
-{
-    struct job *j = arg;
-    struct raft_node *n = j->node;
-    if (n && j->result) {
-        n->saving = false;
-        log_warn("snapshot at index %" PRIu64 " failed, tried again after more entries: %s", j->index,
-                 j->e.text);
-    } else if (n) {
-        n->saving = false;
-        n->snapshot = MAX(n->snapshot, j->index);
-        n->rekey_saved |= j->rekeying && j->index >= n->rekey_index;
-        struct queued *q = xnew(struct queued);
-        q->in.type = RAFT_SNAPSHOT_TAKEN;
-        q->in.index = j->index;
-        q->in.term = j->term;
-        q->in.image = q->bytes = raft_buf_ref(j->image_buf);
-        list_push_back(&n->inputs, &q->link);
-        run_plain(n, LANE_LOG, trim_work, trim_done);
-        prepare(n);
-        pump(n);
-    }
-    job_free(j);
-    if (n)
-        maybe_roll(n);
-}
-
-static int save_snapshot(struct raft_node *n, bool again)
-{
-    struct raft_status s;
-    raft_get_status(n->core, &s);
-    if (n->saving || s.applied != n->applied)
-        return -E_BUSY;
-    if (n->applied <= s.snapshot && !again)
-        return 0; /* nothing new */
-    struct job *j = job_new(n);
-    j->rekeying = n->rekeying;
-    sb_init(&j->image, n->cfg.snapshot_max_bytes);
-    raft_image_begin(n->core, &j->image, &j->index, &j->term);
-    n->hooks.snapshot_save(n->hooks.arg, &j->image);
-    n->applied_bytes = n->applied_entries = 0;
-    n->snapshot_ms = loop_now_ms(n->loop);
-    if (!job_start(j, LANE_BULK, save_work, save_done)) {
-        job_free(j);
-        return -E_BUSY;
-    }
-    n->saving = true;
-    return 0;
-}
-
-int raft_node_snapshot(struct raft_node *n)
-{
-    return save_snapshot(n, false);
-}
-
-static void maybe_snapshot(struct raft_node *n)
-{
-    bool rekey = n->rekeying && !n->roll_wanted && !n->rekey_saved && n->applied && n->applied >= n->rekey_index;
-    bool old = n->applied_entries && loop_now_ms(n->loop) - n->snapshot_ms >= (int64_t)n->cfg.snapshot_after_ms;
-    if (n->saving || (n->applied_bytes < n->cfg.snapshot_after_bytes && !rekey && !old &&
-                      n->applied_entries < n->cfg.snapshot_after_entries))
-        return;
-    if (save_snapshot(n, rekey) == -E_BUSY)
-        log_debug("a snapshot is due but must wait");
-}
-
-/* ---- another key ---- */
-
-static void roll_work(void *arg)
-{
-    struct job *j = arg;
-    j->result = raft_disk_rekey(j->disk, j->has_key ? j->key : NULL, &j->e);
-    crypto_wipe(j->key, sizeof(j->key));
-    job_idle(j->node);
-}
-
-static void roll_done(void *arg)
-{
-    struct job *j = arg;
-    struct raft_node *n = j->node;
-    if (n) {
-        struct raft_status s;
-        raft_get_status(n->core, &s);
-        n->writing = n->saving = n->roll_wanted = n->rekey_saved = false;
-        n->rekey_index = s.last;
-        if (j->result)
-            log_warn("%s; the key changes with the next write", j->e.text);
-        run_plain(n, LANE_LOG, trim_work, trim_done);
-        start_write(n);
-        maybe_snapshot(n);
-    }
-    job_free(j);
-}
-
-/* The key is changed while neither a write nor a snapshot is under way. */
-static void maybe_roll(struct raft_node *n)
-{
-    if (!n->roll_wanted || n->writing || n->saving)
-        return;
-    struct job *j = job_new(n);
-    j->has_key = n->has_next_key;
-    memcpy(j->key, n->next_key, sizeof(j->key));
-    if (!job_start(j, LANE_LOG, roll_work, roll_done)) {
-        crypto_wipe(j->key, sizeof(j->key));
-        job_free(j);
-        loop_timer_set(n->retry, RETRY_MS);
-        return;
-    }
-    crypto_wipe(n->next_key, sizeof(n->next_key));
-    n->has_next_key = false;
-    n->writing = n->saving = true;
-}
-
-void raft_node_set_key(struct raft_node *n, const uint8_t key[32], raft_done_fn *done, void *arg)
-{
-    if (!n->sealed || n->rekeying) {
-        done(arg, n->rekeying ? -E_BUSY : -E_INVALID, 0);
-        return;
-    }
-    memcpy(n->next_key, key, sizeof(n->next_key));
-    n->rekeying = n->roll_wanted = n->has_next_key = true;
-    caller_new(n, &n->rekeys, done, arg);
-    maybe_roll(n);
-}
-
 /* ---- messages out ---- */
 
 static void send_message(struct raft_node *n, const struct raft_message *m)
@@ -502,7 +171,7 @@ static void write_work(void *arg)
     j->result = raft_disk_write(j->disk, j->batch, j->n, &j->e);
     j->rolled = raft_disk_segment(j->disk) != segment;
     j->space_short = j->result || raft_disk_is_short(j->disk);
-    job_idle(j->node);
+    node_job_idle(j->node);
 }
 
 static void write_done(void *arg)
@@ -510,13 +179,13 @@ static void write_done(void *arg)
     struct job *j = arg;
     struct raft_node *n = j->node;
     if (!n) {
-        job_free(j);
+        node_job_free(j);
         return;
     }
     n->writing = false;
-    take_space(n, j->space_short);
+    node_take_space(n, j->space_short);
     if (j->rolled)
-        prepare(n);
+        node_prepare(n);
     if (j->result) { /* no space: put the writes back in front and try again */
         if (!n->disk_full) /* once, not at every try */
             log_error("%s; nothing is written until then", j->e.text);
@@ -528,7 +197,7 @@ static void write_done(void *arg)
             n->n_writes++;
         }
         loop_timer_set(n->retry, RETRY_MS);
-        job_free(j);
+        node_job_free(j);
         return;
     }
     if (n->disk_full)
@@ -536,24 +205,24 @@ static void write_done(void *arg)
     n->disk_full = false;
     n->n_syncs++;
     n->done_token = j->batch[j->n - 1]->token;
-    job_free(j);
+    node_job_free(j);
     if (n->rekeying && n->rekey_saved) /* it may have made the new segment */
-        run_plain(n, LANE_LOG, trim_work, trim_done);
-    maybe_roll(n);
+        node_trim(n);
+    node_maybe_roll(n);
     struct queued *q = xnew(struct queued);
     q->in.type = RAFT_DISK_DONE;
     q->in.token = n->done_token;
     list_push_back(&n->inputs, &q->link);
-    start_write(n);
+    node_start_write(n);
     release_held(n);
-    pump(n);
+    node_pump(n);
 }
 
-static void start_write(struct raft_node *n)
+void node_start_write(struct raft_node *n)
 {
     if (n->writing || list_is_empty(&n->writes))
         return;
-    struct job *j = job_new(n);
+    struct job *j = node_job_new(n);
     j->batch = xcalloc(MIN(n->n_writes, (uint32_t)BATCH_MAX_WRITES), sizeof(*j->batch));
     size_t bytes = 0;
     struct queued_write *w;
@@ -568,7 +237,7 @@ static void start_write(struct raft_node *n)
         j->batch[j->n++] = one;
     }
     n->writing = true;
-    if (!job_start(j, LANE_LOG, write_work, write_done)) {
+    if (!node_job_start(j, LANE_LOG, write_work, write_done)) {
         j->result = err_set(&j->e, E_BUSY, "raft: the worker's queue is full; tried again soon");
         write_done(j);
     }
@@ -576,13 +245,13 @@ static void start_write(struct raft_node *n)
 
 static void retry_fired(void *arg)
 {
-    maybe_roll(arg);
-    start_write(arg);
+    node_maybe_roll(arg);
+    node_start_write(arg);
 }
 
 /* ---- the step ---- */
 
-static void fail_all(struct raft_node *n, struct list_node *list, uint32_t *count, int result)
+void node_fail_all(struct raft_node *n, struct list_node *list, uint32_t *count, int result)
 {
     while (!list_is_empty(list)) {
         if (count)
@@ -638,7 +307,7 @@ static void tell_changes(struct raft_node *n, const struct raft_output *o)
             list_remove(&c->link);
             list_push_back(&lost, &c->link);
         }
-        fail_all(n, &lost, &n->n_proposals, -E_UNAVAILABLE);
+        node_fail_all(n, &lost, &n->n_proposals, -E_UNAVAILABLE);
     }
     bool changed = o->changed || o->removed != n->was_removed;
     n->was_leader = leads;
@@ -662,7 +331,7 @@ static void handle(struct raft_node *n, struct raft_output *o)
         memset(&o->write, 0, sizeof(o->write));
         list_push_back(&n->writes, &w->link);
         n->n_writes++;
-        start_write(n);
+        node_start_write(n);
     }
     take_sends(n, o);
     if (o->install)
@@ -670,7 +339,7 @@ static void handle(struct raft_node *n, struct raft_output *o)
     take_results(n, o);
     apply_entries(n, o);
     tell_changes(n, o);
-    maybe_snapshot(n);
+    node_maybe_snapshot(n);
 }
 
 static void queued_free(struct queued *q)
@@ -681,7 +350,7 @@ static void queued_free(struct queued *q)
     free(q);
 }
 
-static void pump(struct raft_node *n)
+void node_pump(struct raft_node *n)
 {
     if (n->pumping)
         return;
@@ -708,7 +377,7 @@ static void pump(struct raft_node *n)
         loop_timer_set(n->timer, MAX(0, deadline - loop_now_ms(n->loop)));
 }
 
-static void submit(struct raft_node *n, const struct raft_input *in, struct raft_buf *bytes)
+void node_submit(struct raft_node *n, const struct raft_input *in, struct raft_buf *bytes)
 {
     struct queued *q = xnew(struct queued);
     q->in = *in;
@@ -718,26 +387,13 @@ static void submit(struct raft_node *n, const struct raft_input *in, struct raft
         q->in.size = bytes->size;
     }
     list_push_back(&n->inputs, &q->link);
-    pump(n);
-}
-
-static void take_space(struct raft_node *n, bool is_short)
-{
-    if (is_short == n->space_short)
-        return;
-    n->space_short = is_short;
-    if (is_short)
-        log_warn("room for the log is short: what does not free any is refused until there is more");
-    else
-        log_info("there is room for the log again");
-    struct raft_input in = {.type = RAFT_SPACE, .urgent = is_short};
-    submit(n, &in, NULL);
+    node_pump(n);
 }
 
 static void timer_fired(void *arg)
 {
     struct raft_input in = {.type = RAFT_TICK};
-    submit(arg, &in, NULL);
+    node_submit(arg, &in, NULL);
 }
 
 /* ---- door ---- */
@@ -763,13 +419,13 @@ void raft_node_receive(struct raft_node *n, uint64_t from, const void *bytes, si
     q->message = m;
     q->in.message = &q->message;
     list_push_back(&n->inputs, &q->link);
-    pump(n);
+    node_pump(n);
 }
 
 void raft_node_peer_gone(struct raft_node *n, uint64_t id)
 {
     struct raft_input in = {.type = RAFT_PEER_GONE, .id = id};
-    submit(n, &in, NULL);
+    node_submit(n, &in, NULL);
 }
 
 static void propose(struct raft_node *n, const void *bytes, size_t size, bool urgent, raft_done_fn *done, void *arg)
@@ -783,10 +439,10 @@ static void propose(struct raft_node *n, const void *bytes, size_t size, bool ur
         done(arg, -E_NO_MEMORY, 0);
         return;
     }
-    struct caller *c = caller_new(n, &n->proposals, done, arg);
+    struct caller *c = node_caller_new(n, &n->proposals, done, arg);
     n->n_proposals++;
     struct raft_input in = {.type = RAFT_PROPOSE, .cookie = c->cookie, .urgent = urgent};
-    submit(n, &in, b);
+    node_submit(n, &in, b);
 }
 
 void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done, void *arg)
@@ -801,10 +457,10 @@ void raft_node_propose_urgent(struct raft_node *n, const void *bytes, size_t siz
 
 void raft_node_read(struct raft_node *n, raft_done_fn *done, void *arg)
 {
-    struct caller *c = caller_new(n, &n->reads, done, arg);
+    struct caller *c = node_caller_new(n, &n->reads, done, arg);
     n->n_reads++;
     struct raft_input in = {.type = RAFT_READ, .cookie = c->cookie};
-    submit(n, &in, NULL);
+    node_submit(n, &in, NULL);
 }
 
 static void change(struct raft_node *n, enum raft_change what, uint64_t id, const void *context,
@@ -814,12 +470,12 @@ static void change(struct raft_node *n, enum raft_change what, uint64_t id, cons
         done(arg, -E_INVALID, 0);
         return;
     }
-    struct caller *c = caller_new(n, &n->proposals, done, arg);
+    struct caller *c = node_caller_new(n, &n->proposals, done, arg);
     n->n_proposals++;
     struct raft_buf *b = raft_buf_new(context, size);
     ASSERT(b);
     struct raft_input in = {.type = RAFT_CHANGE, .change = what, .id = id, .cookie = c->cookie};
-    submit(n, &in, b);
+    node_submit(n, &in, b);
 }
 
 void raft_node_add(struct raft_node *n, uint64_t id, const void *context, size_t size,
@@ -846,17 +502,17 @@ void raft_node_remove(struct raft_node *n, uint64_t id, raft_done_fn *done, void
 
 void raft_node_recover(struct raft_node *n, raft_done_fn *done, void *arg)
 {
-    struct caller *c = caller_new(n, &n->proposals, done, arg);
+    struct caller *c = node_caller_new(n, &n->proposals, done, arg);
     n->n_proposals++;
     struct raft_input in = {.type = RAFT_RECOVER, .cookie = c->cookie};
-    submit(n, &in, NULL);
+    node_submit(n, &in, NULL);
 }
 
 void raft_node_transfer(struct raft_node *n, uint64_t to, raft_done_fn *done, void *arg)
 {
-    struct caller *c = caller_new(n, &n->transfers, done, arg);
+    struct caller *c = node_caller_new(n, &n->transfers, done, arg);
     struct raft_input in = {.type = RAFT_TRANSFER, .id = to, .cookie = c->cookie};
-    submit(n, &in, NULL);
+    node_submit(n, &in, NULL);
 }
 
 void raft_node_status(const struct raft_node *n, struct raft_status *ret)
@@ -895,17 +551,6 @@ static int start_core(struct raft_node *n, const struct raft_boot *boot, struct 
     return 0;
 }
 
-/* A rotation that had not ended goes on. */
-static void resume_rekey(struct raft_node *n, const struct raft_boot *boot)
-{
-    n->rekeying = raft_disk_trim(n->disk) != 0;
-    if (!n->rekeying)
-        return;
-    n->roll_wanted = true;
-    n->rekey_index = boot->snapshot_index + boot->n_entries;
-    maybe_roll(n);
-}
-
 int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, const struct raft_keys *keys,
                    const struct raft_config *cfg, const struct raft_hooks *hooks, uint64_t seed,
                    struct err *e)
@@ -926,7 +571,7 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     pthread_cond_init(&n->idle, NULL);
     n->timer = loop_timer_new(l, timer_fired, n);
     n->retry = loop_timer_new(l, retry_fired, n);
-    n->space = loop_timer_new(l, space_fired, n);
+    n->space = loop_timer_new(l, node_space_fired, n);
     n->sealed = keys != NULL;
     n->snapshot_ms = loop_now_ms(l);
     int rc = raft_disk_open(&n->disk, dir, keys, n->cfg.segment_bytes, n->cfg.reserve_bytes, &boot, e);
@@ -942,14 +587,14 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     if (!rc)
         rc = start_core(n, &boot, e);
     if (!rc && keys && keys->before)
-        resume_rekey(n, &boot);
+        node_resume_rekey(n, &boot);
     n->was_damaged = boot.damaged;
     raft_boot_done(&boot);
     if (rc) {
         raft_node_close(n);
         return rc;
     }
-    prepare(n);
+    node_prepare(n);
     timer_fired(n);
     *ret = n;
     return 0;
@@ -1018,15 +663,15 @@ void raft_node_close(struct raft_node *n)
         list_remove(&j->link);
         j->node = NULL;
     }
-    fail_all(n, &n->proposals, NULL, -E_UNAVAILABLE);
-    fail_all(n, &n->reads, NULL, -E_UNAVAILABLE);
-    fail_all(n, &n->transfers, NULL, -E_UNAVAILABLE);
-    fail_all(n, &n->rekeys, NULL, -E_UNAVAILABLE);
+    node_fail_all(n, &n->proposals, NULL, -E_UNAVAILABLE);
+    node_fail_all(n, &n->reads, NULL, -E_UNAVAILABLE);
+    node_fail_all(n, &n->transfers, NULL, -E_UNAVAILABLE);
+    node_fail_all(n, &n->rekeys, NULL, -E_UNAVAILABLE);
     crypto_wipe(n->next_key, sizeof(n->next_key));
     struct queued *q;
     list_for(q, &n->inputs, link)
         queued_free(q);
-    writes_free(&n->writes);
+    node_writes_free(&n->writes);
     struct held *h;
     list_for(h, &n->held, link) {
         list_remove(&h->link);
