@@ -49,6 +49,8 @@ void api_serve(struct api *a, struct stream *s);
 void api_serve_peer(struct api *a, struct stream *s, bool from_manager);
 /* A node of the cluster changed (now NULL: was removed): becomes an event on managers. */
 void api_node_event(struct api *a, const struct node *old, const struct node *now);
+/* Requests that wait for a leader look again. */
+void api_leader_changed(struct api *a);
 /* A container's status changed: becomes an event of GET /events. */
 void api_container_event(struct api *a, const struct container *c);
 

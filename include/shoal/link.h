@@ -42,6 +42,7 @@ struct link *link_accept(struct loop *loop, struct stream *s /* taken */, const 
 void link_set_events(struct link *l, const struct link_events *ev, void *arg);
 void link_free(struct link *l); /* takes NULL; channels get an error */
 bool link_is_up(const struct link *l);
+int64_t link_heard_ms(const struct link *l); /* monotonic time of the last bytes from the peer */
 const uint8_t *link_peer_key(const struct link *l); /* 32 bytes, valid once verify was called */
 /* -E_CLOSED, -E_BUSY (more than 64 MiB queued), -E_TOO_BIG. type >= 1. */
 int link_send(struct link *l, uint8_t type, const void *p, size_t size);

@@ -22,7 +22,8 @@ enum {
 
 /* A value of 0 in any field means its default. */
 struct raft_config {
-    uint32_t election_min_ms;       /* 150; a timeout is drawn from [min, 2*min] */
+    uint32_t election_min_ms;       /* 150; a leader may be silent for this long at least; see patience.c */
+    uint32_t patience_max_ms;       /* 4 * election_min_ms: and this long at most, when stalls are seen */
     uint32_t heartbeat_ms;          /* 50; at most election_min_ms / 2 */
     uint32_t message_bytes;         /* 512 KiB: entry bytes of one AppendEntries (one entry always fits) */
     uint32_t inflight;              /* 64 AppendEntries under way to one peer */
@@ -62,6 +63,7 @@ struct raft_status {
     uint32_t n_voters, n_learners;
     bool voter, removed;            /* self in the configuration; removed by a committed change */
     bool ready;                     /* leader that has applied an entry of its term: all that was agreed before is here */
+    uint32_t patience_ms;           /* how long a leader may be silent now; timeouts are 1 to 2 times that */
     bool disk_full;                 /* the last write met ENOSPC and is being retried */
     bool space_short;               /* little room is left on the disk: ordinary proposals are refused */
     bool quorum_short;              /* leader: so many voters are short of room that a quorum cannot store more */

@@ -5,7 +5,8 @@
 
 void raft_election_reset(struct raft *r)
 {
-    uint64_t min = r->cfg.election_min_ms;
+    uint64_t min = raft_patience(r);
+    r->excused = false;
     r->election_ms = r->now_ms + (int64_t)rng_range(&r->rng, min, 2 * min);
     if (r->short_of_space) /* rather one that can store more */
         r->election_ms += 2 * (int64_t)min;
@@ -15,7 +16,7 @@ bool raft_has_leader_contact(const struct raft *r)
 {
     if (r->role == RAFT_LEADER)
         return true; /* check-quorum deposes a leader without one */
-    return r->leader && r->contact_ms && r->now_ms - r->contact_ms < (int64_t)r->cfg.election_min_ms;
+    return r->leader && r->contact_ms && r->now_ms - r->contact_ms < (int64_t)raft_patience(r);
 }
 
 void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
@@ -26,6 +27,7 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
         r->term = term;
         r->vote = 0;
         r->leader_of_term = 0;
+        r->contact_ms = 0; /* was with another leader */
     }
     r->role = RAFT_FOLLOWER;
     r->leader = leader;
@@ -159,6 +161,11 @@ void raft_role_tick(struct raft *r)
     }
     if (r->now_ms < r->election_ms)
         return;
+    if (r->leader && !r->excused && r->now_ms - r->election_ms > (int64_t)r->cfg.heartbeat_ms) {
+        r->excused = true; /* this process stood still: what the leader sent may lie in a socket */
+        r->election_ms = r->now_ms + r->cfg.heartbeat_ms;
+        return;
+    }
     if (r->installing || r->damaged || !raft_may_campaign(r)) {
         raft_election_reset(r);
         if (!raft_has_leader_contact(r))
@@ -175,7 +182,9 @@ void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m
     reply->request = m->request;
     if (grant)
         reply->term = m->term;
-    else
+    if (grant && r->role == RAFT_FOLLOWER) /* it goes first; its vote takes a write before this node hears of it */
+        r->election_ms = MAX(r->election_ms, r->now_ms + (int64_t)raft_patience(r) / 3);
+    if (!grant)
         reply->flags = RAFT_FLAG_REJECT;
     if (!reply->term) /* a newborn in term 0: messages carry a term */
         reply->term = 1;

@@ -96,6 +96,8 @@ struct raft {
     uint32_t n_pending, cap_pending;
     /* time */
     int64_t now_ms, election_ms, contact_ms, heartbeat_ms;
+    int64_t slow_ms, slow_before_ms, slow_since_ms; /* longest stall seen in this window and the one before */
+    bool excused; /* this timeout came late and was put off once */
     /* campaign */
     uint64_t campaign;
     bool self_vote_waits;
@@ -143,6 +145,11 @@ void raft_set_commit(struct raft *r, uint64_t index);
 void raft_result_add(struct raft_result **a, uint32_t *n, uint32_t *cap, uint64_t cookie, int result,
                      uint64_t index, uint64_t term);
 struct raft_buf *raft_buf_alloc(size_t size); /* NULL: out of memory; contents unset */
+
+/* patience.c */
+void raft_patience_start(struct raft *r);
+void raft_patience_note(struct raft *r, int64_t stall_ms);
+uint32_t raft_patience(const struct raft *r);
 
 /* election.c */
 void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader);

@@ -5,6 +5,7 @@ libraft_a_SOURCES = \
 	membership/raft/election.c \
 	membership/raft/log.c \
 	membership/raft/message.c \
+	membership/raft/patience.c \
 	membership/raft/raft.c \
 	membership/raft/raft_io.c \
 	membership/raft/read.c \

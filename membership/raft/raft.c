@@ -31,6 +31,7 @@ void raft_config_defaults(struct raft_config *c)
         *t[i].v = MIN(MAX(*t[i].v, t[i].min), t[i].max);
     }
     c->heartbeat_ms = MAX(1, MIN(c->heartbeat_ms, c->election_min_ms / 2));
+    c->patience_max_ms = MAX(c->patience_max_ms ? c->patience_max_ms : 4 * c->election_min_ms, c->election_min_ms);
 }
 
 const char *raft_role_text(enum raft_role role)
@@ -219,6 +220,7 @@ int raft_new(struct raft **ret, const struct raft_config *cfg, const struct raft
     r->applied = r->snapshot_index;
     r->commit = MAX(boot->commit, r->snapshot_index);
     raft_repair_boot(r, boot->damaged);
+    raft_patience_start(r);
     raft_election_reset(r);
     const struct raft_configuration *c = raft_config_now(r);
     if (c && c->n_voters == 1 && raft_is_voter(r))
@@ -289,6 +291,8 @@ static bool follow(struct raft *r, uint64_t from)
     }
     if (r->role != RAFT_FOLLOWER)
         raft_become_follower(r, r->term, from);
+    else if (r->leader == from && r->contact_ms)
+        raft_patience_note(r, r->now_ms - r->contact_ms);
     r->leader = r->leader_of_term = from;
     r->contact_ms = r->now_ms;
     raft_election_reset(r);
@@ -338,6 +342,7 @@ static void on_disk_done(struct raft *r, uint64_t token)
     r->done_token = token;
     uint32_t done = 0;
     for (; done < r->n_pending && r->pending[done].token <= token; done++) {
+        raft_patience_note(r, r->now_ms - r->pending[done].at_ms);
         r->durable = MAX(r->durable, r->pending[done].last);
         if (r->pending[done].install) {
             r->out->install = raft_buf_ref(r->install);
@@ -490,6 +495,7 @@ void raft_get_status(const struct raft *r, struct raft_status *ret)
         .repair_to = r->damaged && r->repair_term == r->term ? r->repair_to : 0,
         .ready = r->role == RAFT_LEADER && r->applied >= r->term_start,
         .reads_pending = r->n_reads,
+        .patience_ms = raft_patience(r),
     };
 }
 

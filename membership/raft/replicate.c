@@ -201,7 +201,7 @@ static bool has_quorum_contact(const struct raft *r)
     uint32_t n = raft_is_voter(r);
     for (uint32_t i = 0; i < r->n_peers; i++)
         n += r->peers[i]->voter &&
-             r->now_ms - r->peers[i]->ack_ms <= 2 * (int64_t)r->cfg.election_min_ms;
+             r->now_ms - r->peers[i]->ack_ms <= 2 * (int64_t)raft_patience(r);
     return n >= raft_quorum(r);
 }
 
@@ -226,6 +226,11 @@ void raft_leader_tick(struct raft *r)
 {
     if (r->now_ms < r->heartbeat_ms)
         return;
+    int64_t late = r->now_ms - r->heartbeat_ms;
+    raft_patience_note(r, r->cfg.heartbeat_ms + late);
+    if (late > (int64_t)r->cfg.heartbeat_ms) /* it was not they that were silent while this process stood still */
+        for (uint32_t i = 0; i < r->n_peers; i++)
+            r->peers[i]->ack_ms = MIN(r->peers[i]->ack_ms + late, r->now_ms);
     r->heartbeat_ms = r->now_ms + r->cfg.heartbeat_ms;
     if (!has_quorum_contact(r)) {
         raft_become_follower(r, r->term, 0);
@@ -251,7 +256,7 @@ void raft_leader_tick(struct raft *r)
         struct raft_peer *p = r->peers[i];
         raft_heartbeat(r, p);
         if (p->state == RAFT_PEER_REPLICATE && p->n_flights &&
-            r->now_ms - p->flights[p->flight_head].at_ms > (int64_t)r->cfg.election_min_ms)
+            r->now_ms - p->flights[p->flight_head].at_ms > 2 * (int64_t)r->cfg.election_min_ms)
             to_probe(p, p->match + 1);
         raft_peer_send(r, p);
     }

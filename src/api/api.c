@@ -323,8 +323,8 @@ static const char *without_version(const char *path)
 
 /* A cluster request that finds no leader (or one that was just lost) waits for the next: an election is over in a
  * second or two, and a client should not have to know of it. A write that was already begun is never begun again. */
-enum { LEADER_WAIT_MS = 10000, LEADER_LOOK_MS = 10 };
-struct leader_wait { struct call *c; const struct route *route; struct loop_timer *timer; int left_ms; };
+enum { LEADER_WAIT_MS = 10000, LEADER_LOOK_MS = 50 };
+struct leader_wait { struct list_node node; struct call *c; const struct route *route; struct loop_timer *timer; int left_ms; };
 
 static void dispatch(struct call *c, const struct route *r);
 
@@ -333,6 +333,7 @@ static void wait_free(struct call *c)
     struct leader_wait *w = c->state;
     if (!w)
         return;
+    list_remove(&w->node);
     loop_timer_free(w->timer);
     free(w);
     c->state = NULL;
@@ -357,7 +358,8 @@ static bool wait_for_leader(struct call *c, const struct route *r)
     struct leader_wait *w = c->state;
     if (!w) {
         w = xnew(struct leader_wait);
-        *w = (struct leader_wait){ c, r, NULL, LEADER_WAIT_MS };
+        *w = (struct leader_wait){ .c = c, .route = r, .left_ms = LEADER_WAIT_MS };
+        list_push_back(&c->api->leader_waits, &w->node);
         w->timer = loop_timer_new(c->api->b.loop, wait_over, w);
         c->state = w;
     }
@@ -520,6 +522,7 @@ struct api *api_new(const struct api_backend *b)
 {
     struct api *a = xnew(struct api);
     a->b = *b;
+    list_init(&a->leader_waits);
     map_init(&a->execs);
     map_init(&a->watchers);
     map_init(&a->waits);
@@ -554,6 +557,13 @@ void api_serve_peer(struct api *a, struct stream *s, bool from_manager)
         http_server_take(a->peer, s);
     else
         stream_free(s);
+}
+
+void api_leader_changed(struct api *a)
+{
+    struct leader_wait *w;
+    list_for(w, &a->leader_waits, node)
+        loop_timer_set(w->timer, 0);
 }
 
 void api_container_event(struct api *a, const struct container *c)

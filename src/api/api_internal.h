@@ -4,6 +4,7 @@
 #define API_INTERNAL_H
 
 #include <shoal/api.h>
+#include <shoal/base/list.h>
 #include <shoal/base/log.h>
 #include <shoal/base/version.h>
 
@@ -39,6 +40,7 @@ struct api {
     struct api_backend b;
     struct http_server *local, *peer;
     struct map execs;    /* id -> struct exec_box */
+    struct list_node leader_waits;
     struct map watchers, waits; /* pointer text -> struct call: GET /events; /containers/x/wait */
     void *doors[2];
 };

@@ -102,7 +102,7 @@ static void on_changed(void *arg, const struct raft_status *s)
     if (m->left)
         loop_defer(m->loop, left_later, m);
     if (leads_new) {
-        log_info("%s term=%llu", leads ? "leads" : "leads no more", (unsigned long long)s->term);
+        log_info("%s term=%llu patience_ms=%u", leads ? "leads" : "leads no more", (unsigned long long)s->term, s->patience_ms);
         m->pass_running = m->change_running = m->govern_running = m->restore_judging = false;
         if (!leads)
             dispatcher_forget_all(m->dispatcher);

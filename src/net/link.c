@@ -589,6 +589,11 @@ bool link_is_up(const struct link *l)
     return l->up;
 }
 
+int64_t link_heard_ms(const struct link *l)
+{
+    return l->heard_ms;
+}
+
 const uint8_t *link_peer_key(const struct link *l)
 {
     return l->peer_key;

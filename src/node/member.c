@@ -6,9 +6,9 @@
 
 LOG_MODULE("node");
 
-/* Twice Raft's own default: on a two-core machine with a load of 8 the loop was seen to wait 150 to 700 ms for a
- * processor, and elections came without a fault. A lost leader is still replaced in about half a second. */
-enum { ELECTION_MIN_MS = 300, HEARTBEAT_MS = 75 };
+/* Within these Raft measures how long a leader may be silent (patience.c): on a two-core machine with a load of 8 the
+ * loop was seen to wait 150 to 700 ms for a processor. */
+enum { ELECTION_MIN_MS = 150, PATIENCE_MAX_MS = 600, HEARTBEAT_MS = 50 };
 
 const char *daemon_node_id(const struct daemon *d)
 {
@@ -35,8 +35,11 @@ static void manager_send_raft(void *arg, uint64_t raft_id, const char *node_id, 
 
 static void leader_changed(void *arg, const char *leader)
 {
-    (void)arg;
+    struct daemon *d = arg;
     log_info("leader is %s", leader ? leader : "unknown");
+    peers_leader_changed(d->peers, leader);
+    if (d->api)
+        api_leader_changed(d->api);
 }
 
 static void gossip_members(struct daemon *d)
@@ -220,7 +223,8 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
         return file_remove_tree(dir, e); /* of an earlier term of office */
     struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v, .node_id = c->node_id,
                                   .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms,
-                                  .raft = { .election_min_ms = ELECTION_MIN_MS, .heartbeat_ms = HEARTBEAT_MS } };
+                                  .raft = { .election_min_ms = ELECTION_MIN_MS, .patience_max_ms = PATIENCE_MAX_MS,
+                                            .heartbeat_ms = HEARTBEAT_MS } };
     struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
                                    .leader_changed = leader_changed, .nodes_changed = nodes_changed,
                                    .node_event = node_event };

@@ -95,6 +95,9 @@ void peers_close(struct peers *p); /* takes NULL */
 void peers_update(struct peers *p);
 /* anew: all links are made again with it (another role or epoch); a renewal leaves those that are up alone. */
 void peers_certificate_changed(struct peers *p, bool anew);
+/* leader NULL: unknown. Links to the one before are cut if it is silent: its machine may be gone without a word, and
+ * what it was asked on behalf of clients must not hang until the link is given up. */
+void peers_leader_changed(struct peers *p, const char *leader);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
 enum { CHANNEL_API = 1 };

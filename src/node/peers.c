@@ -9,7 +9,7 @@
 
 LOG_MODULE("peers");
 
-enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000 };
+enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, LEADER_SILENT_MS = 100 };
 
 struct end { /* one link */
     struct list_node node;
@@ -35,6 +35,7 @@ struct peers {
     struct map peers; /* node id -> struct peer */
     struct list_node ends;
     unsigned n_joiners;
+    char *leader; /* the last one known */
     struct stream_listener *listener;
     bool closing;
 };
@@ -351,6 +352,27 @@ void peers_send(struct peers *ps, const char *node_id, uint8_t type, const void 
         call(p); /* this one is lost; there will be others */
 }
 
+void peers_leader_changed(struct peers *ps, const char *leader)
+{
+    struct end *x;
+    int64_t heard = 0;
+    if (!ps || !leader || str_equal(leader, ps->leader))
+        return;
+    list_for(x, &ps->ends, node)
+        if (x->up && str_equal(x->cert.node_id, ps->leader))
+            heard = MAX(heard, link_heard_ms(x->l));
+    bool silent = heard && loop_now_ms(ps->d->loop) - heard >= LEADER_SILENT_MS;
+    list_for(x, &ps->ends, node) {
+        if (!silent || !x->up || !str_equal(x->cert.node_id, ps->leader))
+            continue;
+        struct peer *p = x->peer;
+        drop_end(x);
+        if (p)
+            call_again(p);
+    }
+    str_set(&ps->leader, leader);
+}
+
 struct stream *peers_open_channel(struct peers *ps, const char *node_id, struct err *e)
 {
     struct end *x = end_for(ps, node_id);
@@ -449,5 +471,6 @@ void peers_close(struct peers *ps)
         free(p);
     }
     map_done(&ps->peers);
+    free(ps->leader);
     loop_defer(ps->d->loop, free, ps); /* messages to self may be deferred */
 }

@@ -1132,6 +1132,7 @@ static void options(void)
     o->rot = !o->members && chance(500) ? (unsigned)pick(100, 700) : 0;
     o->cfg = (struct raft_config){
         .election_min_ms = 150,
+        .patience_max_ms = chance(500) ? 150 : (uint32_t)pick(150, 600),
         .heartbeat_ms = 50,
         .message_bytes = (uint32_t)pick(1, 600),
         .inflight = (uint32_t)pick(1, 8),
