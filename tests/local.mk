@@ -123,17 +123,27 @@ tests_sim_sim_govern_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
 tests_sim_sim_govern_LDADD = libmanager.a $(f3_libs)
 tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
 tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
+# Raft: the production files with their system calls led to a disk in memory, under the simulation.
+raft_sim = $(libraft_a_SOURCES:membership/raft/raft_io.c=tests/sim/raft_shell.c)
+check_LIBRARIES += libraft_sim.a libraft_sim_planted.a
+libraft_sim_a_SOURCES = $(raft_sim)
+libraft_sim_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft -DSIM_DISK -include $(srcdir)/tests/sim/disk.h
+tests_sim_sim_raft_SOURCES = tests/sim/disk.c tests/sim/disk.h tests/sim/raft_checks.c tests/sim/raft_clients.c \
+	tests/sim/raft_cluster.c tests/sim/raft_faults.c tests/sim/raft_network.c tests/sim/shrink.c tests/sim/shrink.h \
+	tests/sim/sim_raft.c tests/sim/sim_raft.h
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
-tests_sim_sim_raft_LDADD = libraft.a $(f1_libs)
+tests_sim_sim_raft_LDADD = libraft_sim.a $(f1_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
 planted = tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
 tests_sim_sim_gossip_planted_SOURCES = tests/sim/sim_gossip.c $(libgossip_a_SOURCES)
 tests_sim_sim_gossip_planted_CPPFLAGS = $(tests_sim_sim_gossip_CPPFLAGS) -DGOSSIP_PLANTED
 tests_sim_sim_gossip_planted_LDADD = $(f1_libs)
-tests_sim_sim_raft_planted_SOURCES = tests/sim/sim_raft.c $(libraft_a_SOURCES)
+libraft_sim_planted_a_SOURCES = $(raft_sim)
+libraft_sim_planted_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -DRAFT_PLANTED
+tests_sim_sim_raft_planted_SOURCES = $(tests_sim_sim_raft_SOURCES)
 tests_sim_sim_raft_planted_CPPFLAGS = $(tests_sim_sim_raft_CPPFLAGS) -DRAFT_PLANTED
-tests_sim_sim_raft_planted_LDADD = $(f1_libs)
+tests_sim_sim_raft_planted_LDADD = libraft_sim_planted.a $(f1_libs)
 
 # ---- fuzzers: LLVMFuzzerTestOneInput() and, here, a main that feeds it a bounded number of inputs ----
 check_LIBRARIES += libreplay.a

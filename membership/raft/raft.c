@@ -23,7 +23,7 @@ void raft_config_defaults(struct raft_config *c)
         {&c->snapshot_after_entries, 10000, 1, 1 << 30},
         {&c->snapshot_after_ms, 3600000, 100, 1U << 31},
         {&c->reserve_bytes, 64 << 20, 4096, 1U << 30},
-        {&c->segment_bytes, 16 << 20, 16 << 10, 1U << 30},
+        {&c->segment_bytes, 16 << 20, 4 << 10, 1U << 30},
     };
     for (size_t i = 0; i < ARRAY_N(t); i++) {
         if (!*t[i].v)

@@ -318,8 +318,12 @@ static void note_write(struct raft_disk *d, const struct raft_write *w)
         d->last_index = w->install_index;
     if (w->truncate_from) {
         d->last_index = w->truncate_from - 1;
-        for (uint32_t i = 0; i < d->n_segments; i++) /* what was cut off needs no snapshot */
+        for (uint32_t i = d->n_segments; i-- > 0;) { /* what was cut off needs no snapshot */
+            bool held = d->segments[i].max_index != 0;
             d->segments[i].max_index = MIN(d->segments[i].max_index, d->last_index);
+            if (held) /* it begins with what follows the segment before, which cannot go without it */
+                break;
+        }
     }
     if (w->n_entries)
         d->last_index = w->entries[w->n_entries - 1].index;
@@ -551,6 +555,8 @@ uint32_t raft_disk_trim(struct raft_disk *d)
     for (uint32_t i = 0; i < d->n_segments; i++)
         old += d->segments[i].old_key;
     listing_done(&l);
+    if (!old && d->has_old_key && fsync(d->dir_fd) != 0)
+        return 1; /* a power cut could bring the files back, and they need the key */
     if (!old) {
         d->has_old_key = false;
         crypto_wipe(d->old_key, sizeof(d->old_key));
@@ -788,6 +794,27 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
     return rc;
 }
 
+/* What a killed process wrote last may be in the page cache alone, and after a failed fsync the kernel calls such pages
+ * clean. It was read and counts as durable from here on, so it is written once more and synced; `hard` likewise. */
+static int rewrite_end(struct raft_disk *d, struct err *e)
+{
+    char name[64];
+    segment_name(name, d->number);
+    AUTO_CLOSE int fd = d->number ? openat(d->dir_fd, name, O_RDWR | O_CLOEXEC) : -1;
+    int rc = d->number && fd < 0 ? errno : 0;
+    AUTO_FREE uint8_t *bytes = xcalloc(1, 64 << 10);
+    for (uint64_t at = 0; !rc && at < d->end;) {
+        ssize_t n = pread(fd, bytes, MIN(d->end - at, UINT64_C(64) << 10), (off_t)at);
+        rc = n < 0 ? errno : n == 0 ? EIO : write_at(fd, bytes, (size_t)n, at);
+        at += (uint64_t)MAX(n, 0);
+    }
+    if (!rc && ((fd >= 0 && fdatasync(fd) != 0) || fsync(d->dir_fd) != 0))
+        rc = errno;
+    if (!rc && d->hard.seq)
+        rc = hard_write(d, &d->hard);
+    return rc ? err_errno(e, rc, "raft log: cannot make sure of the end of the log in %s", d->dir) : 0;
+}
+
 int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_keys *keys,
                    uint32_t segment_bytes, uint32_t reserve_bytes, struct raft_boot *ret_boot, struct err *e)
 {
@@ -818,6 +845,8 @@ int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_ke
     struct raft_boot boot = {0};
     if (!rc)
         rc = load(d, &boot, e);
+    if (!rc)
+        rc = rewrite_end(d, e);
     if (rc) {
         raft_boot_done(&boot);
         raft_disk_close(d);

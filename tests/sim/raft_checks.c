@@ -1,0 +1,273 @@
+/* What must hold (consensus.md 6.2), looked at after every step of every core, at the moment a message leaves, and when
+ * a node starts: at most one leader a term, log matching, leader completeness, one history of states, nothing
+ * acknowledged or committed that is not on disk, nothing on disk that goes back, one change of members at a time. */
+#include "sim_raft.h"
+
+uint64_t fnv(uint64_t h, const void *p, size_t n)
+{
+    for (const uint8_t *b = p; n--; b++)
+        h = (h ^ *b) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+/* ---- disk ---- */
+
+void shadow_write(struct shadow *s, const struct raft_write *w)
+{
+    if (w->install) {
+        s->snapshot = s->last = w->install_index;
+        s->term_at[s->last] = w->install_term;
+    }
+    if (w->truncate_from)
+        s->last = w->truncate_from - 1;
+    for (uint32_t i = 0; i < w->n_entries; i++) {
+        s->last = w->entries[i].index;
+        CHECK(s->last < INDEX_MAX, "log too long for the simulator");
+        s->term_at[s->last] = w->entries[i].term;
+    }
+    if (w->has_hard) {
+        CHECK(w->term >= s->term, "a term went back on disk");
+        CHECK(w->term > s->term || !s->vote || s->vote == w->vote, "a vote changed within a term");
+        s->term = w->term;
+        s->vote = w->vote;
+    }
+    s->commit = MAX(s->commit, w->commit);
+}
+
+bool is_durable_on(const struct node *n, uint64_t index, uint64_t term)
+{
+    return index <= n->shadow.snapshot || (index <= n->shadow.last && n->shadow.term_at[index] == term);
+}
+
+static bool is_as(const struct node *n, const struct raft_status *b, const struct shadow *s)
+{
+    if (b->term != s->term || b->vote != s->vote || b->last != s->last)
+        return false;
+    for (uint64_t i = b->snapshot + 1; i <= b->last; i++)
+        if (raft_peek(n->core, i)->term != s->term_at[i])
+            return false;
+    return true;
+}
+
+/* What was found at a start must be exactly what was durable. */
+void check_boot(struct node *n)
+{
+    struct raft_status b;
+    raft_get_status(n->core, &b);
+    struct shadow *s = &n->shadow;
+    if (n->maybe && is_as(n, &b, n->maybe)) {
+        n->maybe->commit = MAX(s->commit, MIN(b.commit, n->maybe->commit)); /* term and vote have a copy, this has not */
+        *s = *n->maybe;
+    }
+    free(TAKE(n->maybe));
+    n->wrote = false;
+    if (b.damaged && (b.last < s->last || b.commit < s->commit)) { /* what is left of it */
+        CHECK(n->scarred, "node %u calls its disk damaged, and it is not", SLOT(n));
+        say("node %u is damaged: it keeps %llu of %llu", SLOT(n), U(b.last), U(s->last));
+        g.n_damaged++;
+        s->last = b.last;
+        s->commit = b.commit;
+        for (uint64_t i = b.snapshot + 1; i <= b.last; i++) /* perhaps of a branch that was left later */
+            s->term_at[i] = raft_peek(n->core, i)->term;
+    }
+    CHECK(b.term >= s->term && b.commit >= s->commit && (b.term > s->term || b.vote == s->vote),
+          "node %u: term, vote or commit went back over a restart, from %llu, %llu, %llu to %llu, %llu, %llu", SLOT(n), U(s->term),
+          U(s->vote), U(s->commit), U(b.term), U(b.vote), U(b.commit));
+    CHECK(b.last >= s->last || b.snapshot > s->commit, "node %u lost durable entries: %llu < %llu", SLOT(n), U(b.last), U(s->last));
+    for (uint64_t i = b.snapshot + 1; i <= b.last; i++)
+        CHECK(i <= s->last && s->term_at[i] == raft_peek(n->core, i)->term, "node %u found an entry at %llu that was never durable",
+              SLOT(n), U(i));
+    s->term = b.term;
+    s->vote = b.vote;
+    s->last = b.last;
+    s->snapshot = b.snapshot;
+    n->term = b.term;
+    n->commit = b.commit;
+    n->last = b.last;
+    n->last_term = 0;
+}
+
+/* ---- messages: everything they promise must be on disk ---- */
+
+void check_promise(const struct node *n, const char *bytes, size_t size)
+{
+    const struct shadow *s = &n->shadow;
+    uint8_t type = (uint8_t)bytes[1];
+    if (type == RAFT_MSG_PREVOTE || type == RAFT_MSG_PREVOTE_REPLY || type == RAFT_MSG_APPEND || type == RAFT_MSG_SNAPSHOT)
+        return;
+    struct raft_message m;
+    CHECK(raft_message_decode(&m, bytes, size) == 0, "own message does not decode");
+    CHECK(s->term >= m.term, "node %u sent type %u of term %llu, only %llu is durable", SLOT(n), type, U(m.term), U(s->term));
+    bool reject = m.flags & RAFT_FLAG_REJECT;
+    if (type == RAFT_MSG_VOTE_REPLY && !reject && s->term == m.term)
+        CHECK(s->vote == m.to, "node %u granted a vote that is not durable", SLOT(n));
+    if (type == RAFT_MSG_VOTE && s->term == m.term)
+        CHECK(s->vote == n->id, "node %u campaigns before its own vote is durable", SLOT(n));
+    bool ack = (type == RAFT_MSG_APPEND_REPLY && !reject) || (type == RAFT_MSG_SNAPSHOT_REPLY && m.flags & RAFT_FLAG_DONE);
+    if (ack && s->term == m.term) {
+        CHECK(s->last >= m.index, "node %u acknowledged %llu, durable is %llu", SLOT(n), U(m.index), U(s->last));
+        const struct raft_entry *e = raft_peek(n->core, m.index);
+        if (e && n->term == m.term && m.index > s->snapshot)
+            CHECK(s->term_at[m.index] == e->term, "node %u acknowledged another entry at %llu", SLOT(n), U(m.index));
+    }
+    raft_message_done(&m);
+}
+
+/* ---- entries ---- */
+
+static uint64_t entry_hash(const struct raft_entry *e)
+{
+    uint64_t h = fnv(fnv(fnv(0, &e->index, 8), &e->term, 8), &e->type, 1);
+    return e->data ? fnv(h, e->data->data, MIN(e->data->size, 64)) + e->data->size : h;
+}
+
+static void check_entry(struct node *n, const struct raft_entry *e)
+{
+    CHECK(e->index < INDEX_MAX, "log too long for the simulator");
+    const struct raft_entry *p = raft_peek(n->core, e->index - 1);
+    uint64_t hash = entry_hash(e), prev = p ? p->term : 0;
+    struct known *k = g.known[e->index];
+    while (k && k->term != e->term)
+        k = k->next;
+    if (!k) {
+        k = xnew(struct known);
+        *k = (struct known){.term = e->term, .hash = hash, .prev_term = prev, .next = g.known[e->index]};
+        g.known[e->index] = k;
+    }
+    CHECK(k->hash == hash, "two entries at index %llu of term %llu", U(e->index), U(e->term));
+    CHECK(!prev || !k->prev_term || k->prev_term == prev, "log matching broken before index %llu of term %llu", U(e->index),
+          U(e->term));
+    if (prev)
+        k->prev_term = prev;
+    if (e->type != RAFT_ENTRY_CONFIGURATION)
+        return;
+    struct raft_configuration *c = raft_configuration_decode(e->data->data, e->data->size, e->index);
+    CHECK(c, "a configuration at index %llu does not decode", U(e->index));
+    for (uint32_t v = 0; v < c->n; v++) {
+        int slot = slot_of(c->members[v].id);
+        if (slot >= 0)
+            g.nodes[slot].was_voter |= c->members[v].voter;
+    }
+    raft_configuration_free(c);
+}
+
+void known_free(void)
+{
+    for (unsigned i = 0; i < INDEX_MAX; i++) {
+        while (g.known[i]) {
+            struct known *k = g.known[i];
+            g.known[i] = k->next;
+            free(k);
+        }
+    }
+}
+
+static void check_write(struct node *n, const struct raft_status *s, const struct raft_write *w)
+{
+    CHECK(!(n->role == RAFT_LEADER && w->truncate_from && s->term == n->term), "a leader truncated its own log");
+    CHECK(!w->truncate_from || w->truncate_from > n->commit, "a committed entry was truncated");
+    for (uint32_t i = 0; i < w->n_entries; i++)
+        check_entry(n, &w->entries[i]);
+}
+
+/* ---- leaders and commits ---- */
+
+static void check_leader(struct node *n, const struct raft_status *s)
+{
+    if (s->role != RAFT_LEADER)
+        return;
+    CHECK(s->term < TERMS_MAX, "terms explode");
+    CHECK(!g.leader_of[s->term] || g.leader_of[s->term] == n->id, "two leaders in term %llu", U(s->term));
+    if (g.leader_of[s->term])
+        return;
+    g.leader_of[s->term] = n->id;
+    g.n_leaders++;
+    say("node %u leads term %llu", SLOT(n), U(s->term));
+    uint64_t must = g.commit; /* what was committed in terms before its own */
+    while (must && g.committed_in[must] >= s->term)
+        must--;
+    CHECK(s->last >= must, "leader of term %llu lacks committed entries: %llu < %llu", U(s->term), U(s->last), U(must));
+    for (uint64_t i = must; i; i--) {
+        const struct raft_entry *e = raft_peek(n->core, i);
+        if (!e)
+            break;
+        CHECK(e->term == g.term_at[i], "leader of term %llu has another entry at %llu", U(s->term), U(i));
+    }
+}
+
+/* Or was, when it said so. */
+static bool was_durable_on(const struct node *n, uint64_t index, uint64_t term)
+{
+    const struct shadow *w = n->was;
+    return is_durable_on(n, index, term) || n->lost || (w && (index <= w->snapshot || (index <= w->last && w->term_at[index] == term)));
+}
+
+static void check_quorum(struct node *n, const struct raft_status *s)
+{
+    struct raft_member m[RAFT_MEMBERS_MAX];
+    uint32_t count = raft_get_members(n->core, m, RAFT_MEMBERS_MAX), voters = 0, have = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        int slot = slot_of(m[i].id);
+        voters += m[i].voter;
+        have += m[i].voter && (slot < 0 || was_durable_on(&g.nodes[slot], s->commit, g.term_at[s->commit]));
+    }
+    CHECK(have > voters / 2, "leader committed %llu with %u of %u durable copies", U(s->commit), have, voters);
+}
+
+/* New commits: the same entry everywhere, and on a quorum of disks before anyone calls it committed. */
+static void check_commit(struct node *n, const struct raft_status *s)
+{
+    CHECK(s->commit >= n->commit, "node %u: commit went back", SLOT(n));
+    for (uint64_t i = n->commit + 1; i <= s->commit; i++) {
+        const struct raft_entry *e = raft_peek(n->core, i);
+        if (i <= g.commit) {
+            CHECK(!e || e->term == g.term_at[i], "node %u committed another entry at %llu", SLOT(n), U(i));
+            continue;
+        }
+        CHECK(e && i == g.commit + 1, "node %u committed out of order", SLOT(n));
+        g.commit = i;
+        g.term_at[i] = e->term;
+        g.committed_in[i] = s->term;
+        if (e->type == RAFT_ENTRY_CONFIGURATION) {
+            raft_configuration_free(g.config);
+            g.config = raft_configuration_decode(e->data->data, e->data->size, i);
+        }
+    }
+    if (s->role == RAFT_LEADER && n->role == RAFT_LEADER && s->commit > n->commit)
+        check_quorum(n, s);
+    n->commit = s->commit;
+}
+
+static void check_configs(struct node *n, const struct raft_status *s)
+{
+    unsigned open = 0;
+    for (uint64_t i = MAX(g.commit, s->snapshot) + 1; i <= s->last; i++) {
+        const struct raft_entry *e = raft_peek(n->core, i);
+        open += e && e->type == RAFT_ENTRY_CONFIGURATION;
+    }
+    CHECK(open <= 1, "node %u holds %u uncommitted configurations", SLOT(n), open);
+}
+
+void check_step(struct node *n, const struct raft_input *in, const struct raft_output *o, int rc)
+{
+    struct raft_status s;
+    CHECK(rc == 0, "node %u found the protocol broken by node %d", SLOT(n), slot_of(in->from));
+    raft_get_status(n->core, &s);
+    CHECK(s.term >= n->term, "node %u: term went back", SLOT(n));
+    if (o->write.token)
+        check_write(n, &s, &o->write);
+    n->term = s.term;
+    check_leader(n, &s);
+    bool commits = s.commit > n->commit, leads = s.role == RAFT_LEADER && n->role != RAFT_LEADER;
+    check_commit(n, &s);
+    if (o->members_changed)
+        check_configs(n, &s);
+    for (uint32_t i = 0; i < o->n_apply; i++)
+        CHECK(is_durable_on(n, o->apply[i].index, o->apply[i].term), "node %u applies %llu before it is durable", SLOT(n),
+              U(o->apply[i].index));
+    n->role = s.role;
+    n->damaged = s.damaged;
+    mix(s.term * 31 + s.commit);
+    mix(s.last * 31 + SLOT(n));
+    maybe_strike(n, leads, commits);
+}

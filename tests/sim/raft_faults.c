@@ -1,0 +1,247 @@
+/* What goes wrong, and what operators do meanwhile. Disks may be lost for good, but never so that a committed entry
+ * has no quorum of copies left among the voters; who lost its disk comes back empty and under a new id. */
+#include "sim_raft.h"
+
+/* ---- membership ---- */
+
+static struct node *node_of(uint64_t id)
+{
+    int slot = slot_of(id);
+    return slot < 0 ? NULL : &g.nodes[slot];
+}
+
+/* An empty disk. A former voter takes a new id: under the old one it would lose committed entries in any Raft. */
+static void empty(struct node *x)
+{
+    crash(x, true);
+    disk_wipe(x->disk);
+    memset(&x->shadow, 0, sizeof(x->shadow));
+    free(TAKE(x->maybe));
+    free(TAKE(x->was));
+    x->scarred = x->damaged = x->has_old_key = false;
+    x->applied = x->chain = 0;
+    if (x->was_voter || x->lost || chance(S_FAULT, 200))
+        x->id = rng_u64(&g.rng[S_FAULT]) | 1;
+    x->was_voter = x->lost = false;
+    boot(x);
+}
+
+/* Would the voters without x still have a quorum of whole disks? What an operator must see to, and a manager does. */
+static bool may_remove(const struct node *x, const struct raft_member *m, uint32_t count)
+{
+    uint32_t voters = 0, whole = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct node *o = node_of(m[i].id);
+        if (!m[i].voter || o == x)
+            continue;
+        voters++;
+        whole += o && !o->lost && !o->damaged;
+    }
+    return whole > voters / 2;
+}
+
+/* Any change at this node, which believes to lead. */
+void propose_change(struct node *n)
+{
+    struct raft_member m[RAFT_MEMBERS_MAX];
+    uint32_t count = raft_node_members(n->raft, m, RAFT_MEMBERS_MAX);
+    struct node *x = &g.nodes[pick(S_FAULT, 0, g.o.n - 1)];
+    const struct raft_member *found = NULL;
+    uint64_t gone = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct node *o = node_of(m[i].id);
+        if (!o || o->lost)
+            gone = m[i].id;
+        if (m[i].id == x->id)
+            found = &m[i];
+    }
+    g.n_changes++;
+    g.self = n;
+    if (gone && chance(S_FAULT, 700)) {
+        say("node %u removes a lost member", SLOT(n));
+        raft_node_remove(n->raft, gone, NULL, NULL);
+    } else if (!found) {
+        if (!g.config || raft_configuration_find(g.config, x->id) || x == n)
+            return;
+        if (x->lost || (x->up && chance(S_FAULT, 800)))
+            empty(x);
+        say("node %u adds node %u", SLOT(n), SLOT(x));
+        g.self = n;
+        raft_node_add(n->raft, x->id, "x", 1, NULL, NULL);
+    } else if (!found->voter) {
+        say("node %u promotes or removes node %u", SLOT(n), SLOT(x));
+        if (chance(S_FAULT, 700) && !x->lost)
+            raft_node_promote(n->raft, x->id, NULL, NULL);
+        else
+            raft_node_remove(n->raft, x->id, NULL, NULL);
+    } else if (chance(S_FAULT, 900) && may_remove(x, m, count)) {
+        say("node %u removes node %u", SLOT(n), SLOT(x));
+        raft_node_remove(n->raft, x->id, NULL, NULL);
+    } else {
+        raft_node_update(n->raft, x->id, "context", 7, NULL, NULL);
+    }
+}
+
+/* ---- disks ---- */
+
+/* May this disk go for ever? Only if a quorum of the others holds all that is committed. */
+static bool may_lose(const struct node *x)
+{
+    if (!g.config || x->lost)
+        return false;
+    uint32_t have = 0;
+    for (unsigned i = 0; i < g.o.n; i++) {
+        const struct node *n = &g.nodes[i];
+        if (n->core && n->up) {
+            struct raft_status s;
+            raft_get_status(n->core, &s);
+            if (s.config_index > g.commit)
+                return false;
+        } else if (!n->lost && n->shadow.last > g.commit) {
+            return false; /* who knows what configuration it holds */
+        }
+        const struct raft_config_member *m = raft_configuration_find(g.config, n->id);
+        have += n != x && m && m->voter && !n->lost && !n->damaged && is_durable_on(n, g.commit, g.term_at[g.commit]);
+    }
+    return have > g.config->n_voters / 2;
+}
+
+static void lose(struct node *n, const char *how)
+{
+    say("node %u loses its disk: %s", SLOT(n), how);
+    crash(n, true);
+    n->lost = true;
+    g.n_lost++;
+}
+
+/* A byte changes on a disk at rest. Either it does no harm, or that is noticed, and others have what is lost. The last
+ * batch of a log is known as torn or rotten by its mark alone, so there is one. */
+static void rot(struct node *n)
+{
+    char name[64];
+    if (!n->wrote)
+        return;
+    crash(n, false);
+    if (n->maybe || !disk_rot(n->disk, &g.rng[S_FAULT], name)) {
+        push((struct event){.at_us = g.now_us + 1000, .type = EV_RESTART, .node = SLOT(n), .life = n->life});
+        return;
+    }
+    say("node %u: rot in %s", SLOT(n), name);
+    n->scarred = true;
+    g.n_rotten++;
+    free(n->was);
+    n->was = xmemdup(&n->shadow, sizeof(n->shadow));
+    boot(n);
+}
+
+static void rekeyed(void *arg, int result, uint64_t index)
+{
+    struct node *n = arg;
+    (void)index;
+    if (!result)
+        n->has_old_key = false;
+}
+
+/* The key of the disk changes, as the manager does it: stored first, forgotten when no file needs it. */
+static void rekey(struct node *n)
+{
+    struct raft_status s;
+    raft_node_status(n->raft, &s);
+    if (n->has_old_key) {
+        n->has_old_key = s.rekeying;
+        return;
+    }
+    if (!g.o.sealed || s.rekeying)
+        return;
+    say("node %u: a new key", SLOT(n));
+    memcpy(n->keys[1], n->keys[0], 32);
+    rng_bytes(&g.rng[S_FAULT], n->keys[0], 32);
+    n->has_old_key = true;
+    g.self = n;
+    raft_node_set_key(n->raft, n->keys[0], rekeyed, n);
+}
+
+static void harm_disk(struct node *n)
+{
+    if (strikes(S_FAULT, F_HANG))
+        n->hang_us = g.now_us + (int64_t)pick(S_FAULT, 50000, chance(S_FAULT, 300) ? 10000000 : 1500000);
+    if (strikes(S_FAULT, F_FULL)) {
+        say("node %u: disk full", SLOT(n));
+        disk_set_full(n->disk, true);
+        push((struct event){.at_us = g.now_us + (int64_t)pick(S_FAULT, 1000, 1500000), .type = EV_SPACE, .node = SLOT(n)});
+    }
+    if (strikes(S_FAULT, F_SYNC) && n->up) {
+        say("node %u: the next fsync fails", SLOT(n));
+        disk_fail_sync(n->disk, true);
+    }
+    if (strikes(S_FAULT, F_REKEY) && n->up && !n->paused)
+        rekey(n);
+    if (strikes(S_FAULT, F_WIPE) && may_lose(n))
+        lose(n, "wiped");
+    else if (strikes(S_FAULT, F_ROT) && n->up && may_lose(n))
+        rot(n);
+}
+
+/* ---- the rest ---- */
+
+static int64_t some_while(int64_t often, int64_t seldom)
+{
+    return (int64_t)pick(S_FAULT, 1000, (uint64_t)(chance(S_FAULT, 300) ? seldom : often));
+}
+
+void nemesis(void)
+{
+    struct node *n = &g.nodes[pick(S_FAULT, 0, g.o.n - 1)], *leader = some_leader();
+    if (leader && chance(S_FAULT, 400))
+        n = leader;
+    if (strikes(S_FAULT, F_BREAK) && n->up && !n->paused) { /* whether the other end lives or not */
+        struct raft_status s;
+        raft_get_status(n->core, &s);
+        g.self = n;
+        raft_node_peer_gone(n->raft, s.leader);
+    }
+    if (chance(S_FAULT, 400))
+        network_heal();
+    else if (chance(S_FAULT, g.o.rate[F_SPLIT]))
+        network_part();
+    if (strikes(S_FAULT, F_CLOG)) {
+        unsigned to = (unsigned)pick(S_FAULT, 0, g.o.n - 1);
+        g.clog_us[SLOT(n)][to] = (unsigned)pick(S_FAULT, 1000, 300000);
+    }
+    if (strikes(S_FAULT, F_CLOCK)) {
+        n->drift = (unsigned)pick(S_FAULT, 900, 1100);
+        if (chance(S_FAULT, 300)) /* the machine slept */
+            n->ahead_us += (int64_t)pick(S_FAULT, 1000, chance(S_FAULT, 200) ? 3600000000 : 500000);
+    }
+    harm_disk(n);
+    if (strikes(S_FAULT, F_POWER))
+        crash_for(n, some_while(300000, 2000000), true);
+    else if (strikes(S_FAULT, F_KILL))
+        crash_for(n, some_while(100000, 1000000), false);
+    else if (strikes(S_FAULT, F_PAUSE) && n->up && !n->paused) {
+        n->paused = true;
+        push((struct event){.at_us = g.now_us + some_while(1500000, 5000000), .type = EV_RESUME, .node = SLOT(n), .life = n->life});
+    }
+}
+
+/* With CHURN leaders die young, often at the very moment of a commit, and those who lead change the members. */
+void maybe_strike(struct node *n, bool leads, bool commits)
+{
+    if (g.calm || n->role != RAFT_LEADER || !g.o.on[F_CHURN])
+        return;
+    if (leads ? chance(S_FAULT, 500) : commits && chance(S_FAULT, 300))
+        push((struct event){.at_us = g.now_us + (int64_t)pick(S_FAULT, 0, leads ? 8 * g.o.delay_us : 1000), .type = EV_STRIKE,
+                            .node = SLOT(n), .life = n->life});
+}
+
+void strike(struct node *n)
+{
+    unsigned what = (unsigned)pick(S_FAULT, 0, 99);
+    if (what < 30 && g.o.on[F_MEMBERS]) {
+        propose_change(n);
+    } else if (what < 60 && (g.o.on[F_POWER] || g.o.on[F_KILL])) {
+        crash_for(n, some_while(200000, 1000000), g.o.on[F_POWER]);
+    } else {
+        network_part();
+    }
+}
