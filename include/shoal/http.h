@@ -80,6 +80,7 @@ void http_stream_start(struct http_request *r, int status, const char *content_t
 void http_stream_write(struct http_request *r, const void *p, size_t size);
 bool http_stream_is_full(const struct http_request *r);
 void http_stream_end(struct http_request *r);
+void http_stream_cut(struct http_request *r); /* ends without the mark of a whole body: the client sees that it is not */
 void http_reply_header(struct http_request *r, const char *name, const char *value); /* before the reply */
 /* The client went away before the reply was over; r is gone after this callback. on_drain may be NULL. */
 void http_on_gone(struct http_request *r, void (*gone)(void *arg, struct http_request *r),

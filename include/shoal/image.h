@@ -38,6 +38,8 @@ struct image {
     struct strs repo_digests;
     struct image_config config;
     struct strs layer_dirs; /* absolute paths of unpacked layers, topmost first (overlayfs lowerdir order) */
+    int64_t *layer_sizes;   /* of config.diff_ids, unpacked */
+    char *manifest;         /* digest of the manifest it came or went by; NULL: none yet */
     int64_t size_bytes, created_ns;
 };
 
@@ -55,10 +57,21 @@ const struct image *image_find(const struct image_store *s, const char *name);
 /* All images: for (const struct image *i = NULL; (i = image_next(s, i));) */
 const struct image *image_next(const struct image_store *s, const struct image *after);
 int image_tag(struct image_store *s, const char *name, const char *new_ref, struct err *e) must_check;
-/* Untags; deletes the image when no tag is left (or by id with force). untagged/deleted get what went. Refused
- * (E_CONFLICT) while used says true for its id. */
+/* Untags; deletes the image when no tag is left (or by id with force). untagged/deleted get what went. While used says
+ * true for its id nothing is deleted: E_CONFLICT, except that force takes the last tag of an image in use away. */
 int image_remove(struct image_store *s, const char *name, bool force, bool (*used)(void *arg, const char *id),
                  void *arg, struct strs *untagged, struct strs *deleted, struct err *e) must_check;
+
+/* Bytes on disk of all images: unpacked layers and what is kept of them packed. */
+int64_t image_store_usage(const struct image_store *s);
+
+/* Saving: a tar that is both an OCI image layout and an archive of `docker save`, made while it is read. A name without
+ * tag means all tags of that repository. No image is swept until the free. Reading is blocking and may be done on any
+ * thread, one at a time; 0: the end. */
+struct image_save;
+int image_save_new(struct image_save **ret, struct image_store *s, const struct strs *names, struct err *e) must_check;
+long image_save_read(struct image_save *sv, void *buf, size_t size, struct err *e) must_check;
+void image_save_free(struct image_save *sv); /* on the loop; takes NULL */
 
 /* Streamed input: a docker-save or OCI-layout archive (also gzipped), or with import a root filesystem tar.
  * Feed bytes as they come; they are spooled to disk. */

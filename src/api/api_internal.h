@@ -77,6 +77,19 @@ bool filter_exact(const struct filters *f, const char *key, const char *value); 
 bool filter_prefix(const struct filters *f, const char *key, const char *value);
 bool filter_name(const struct filters *f, const char *key, const char *value);   /* part of it */
 bool filter_labels(const struct filters *f, const char *key, const struct labels *l);
+const char *filter_nth(const struct filters *f, const char *key, uint32_t k); /* NULL at the end */
+/* until: a unix time, RFC 3339 or how long ago ("24h"); the earliest given. INT64_MAX when there is none. */
+int filter_until(const struct filters *f, int64_t now_ns, int64_t *ret_ns, struct err *e) must_check;
+
+/* ---- image_list.c, image_transfer.c ---- */
+handler_fn image_list, image_history, image_prune, image_search, image_save;
+bool image_in_use(void *arg, const char *id); /* by a container; arg: the api */
+void image_event(struct api *a, const char *action, const char *id, const char *name);
+/* Adds {"Untagged"}, {"Deleted"} to the list, sends the events, frees both. */
+void image_removed(struct api *a, struct val_doc *d, struct val *list, struct strs *untagged, struct strs *deleted);
+void transfer_line(struct call *c, const struct image_progress *p);
+void progress_line(struct call *c, struct val_doc *d /* taken */, struct val *v);
+void error_line(struct call *c, const struct err *e);
 
 /* ---- machine_io.c ---- */
 struct machine_facts { char kernel[66], arch[66], os[128], host[256], id[64]; int64_t cpus, memory_bytes; };

@@ -1,5 +1,6 @@
 /* The filters parameter of list requests, in both forms that clients send. */
 #include "api_internal.h"
+#include <shoal/base/file.h>
 #include <stdio.h>
 
 int filters_parse(const char *text, const char *const *allowed, struct filters *ret, struct err *e)
@@ -38,8 +39,7 @@ void filters_free(struct filters *f)
     f->doc = NULL;
 }
 
-/* k-th value asked for; NULL at the end. */
-static const char *nth(const struct filters *f, const char *key, uint32_t k)
+const char *filter_nth(const struct filters *f, const char *key, uint32_t k)
 {
     const struct val *v = f->doc ? val_get(val_root(f->doc), key) : NULL;
     if (!v || k >= v->n)
@@ -50,13 +50,13 @@ static const char *nth(const struct filters *f, const char *key, uint32_t k)
 
 bool filters_has(const struct filters *f, const char *key)
 {
-    return nth(f, key, 0) != NULL;
+    return filter_nth(f, key, 0) != NULL;
 }
 
 bool filter_exact(const struct filters *f, const char *key, const char *value)
 {
     const char *x;
-    for (uint32_t i = 0; (x = nth(f, key, i)); i++)
+    for (uint32_t i = 0; (x = filter_nth(f, key, i)); i++)
         if (str_equal(x, value))
             return true;
     return !filters_has(f, key);
@@ -65,7 +65,7 @@ bool filter_exact(const struct filters *f, const char *key, const char *value)
 bool filter_prefix(const struct filters *f, const char *key, const char *value)
 {
     const char *x;
-    for (uint32_t i = 0; (x = nth(f, key, i)); i++)
+    for (uint32_t i = 0; (x = filter_nth(f, key, i)); i++)
         if (value && str_starts(value, x))
             return true;
     return !filters_has(f, key);
@@ -74,7 +74,7 @@ bool filter_prefix(const struct filters *f, const char *key, const char *value)
 bool filter_name(const struct filters *f, const char *key, const char *value)
 {
     const char *x;
-    for (uint32_t i = 0; (x = nth(f, key, i)); i++)
+    for (uint32_t i = 0; (x = filter_nth(f, key, i)); i++)
         if (value && strstr(value, *x == '/' ? x + 1 : x))
             return true;
     return !filters_has(f, key);
@@ -83,7 +83,7 @@ bool filter_name(const struct filters *f, const char *key, const char *value)
 bool filter_labels(const struct filters *f, const char *key, const struct labels *l)
 {
     const char *x;
-    for (uint32_t i = 0; (x = nth(f, key, i)); i++) {
+    for (uint32_t i = 0; (x = filter_nth(f, key, i)); i++) {
         const char *eq = strchr(x, '=');
         AUTO_FREE char *name = eq ? xstrndup(x, (size_t)(eq - x)) : xstrdup(x);
         const char *v = labels_get(l, name);
@@ -91,4 +91,45 @@ bool filter_labels(const struct filters *f, const char *key, const struct labels
             return false; /* labels are all needed */
     }
     return true;
+}
+
+/* "24h", "1h30m": as Go writes durations, whole numbers. */
+static bool ago_ns(const char *s, int64_t *ret)
+{
+    static const struct { const char *unit; int64_t ns; } units[] = {
+        { "ms", MS_NS }, { "h", 3600 * SEC_NS }, { "m", 60 * SEC_NS }, { "s", SEC_NS } };
+    int64_t sum = 0;
+    while (*s) {
+        unsigned k = 0;
+        size_t n = strspn(s, "0123456789");
+        AUTO_FREE char *number = xstrndup(s, n);
+        uint64_t value;
+        s += n;
+        while (k < ARRAY_N(units) && !str_starts(s, units[k].unit))
+            k++;
+        if (k == ARRAY_N(units) || !str_u64(number, 0, 1000000, &value))
+            return false;
+        sum += (int64_t)value * units[k].ns;
+        s += strlen(units[k].unit);
+    }
+    *ret = sum;
+    return true;
+}
+
+int filter_until(const struct filters *f, int64_t now_ns, int64_t *ret_ns, struct err *e)
+{
+    const char *x;
+    *ret_ns = INT64_MAX;
+    for (uint32_t i = 0; (x = filter_nth(f, "until", i)); i++) {
+        uint64_t seconds;
+        int64_t at;
+        if (str_u64(x, 0, INT64_MAX / SEC_NS, &seconds))
+            at = (int64_t)seconds * SEC_NS;
+        else if (*x && ago_ns(x, &at))
+            at = now_ns - at;
+        else if (time_parse(x, &at) < 0)
+            return err_set(e, E_INVALID, "filters.until: \"%.100s\" is no time; want 24h, a unix time or RFC 3339", x);
+        *ret_ns = MIN(*ret_ns, at);
+    }
+    return 0;
 }

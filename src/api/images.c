@@ -1,55 +1,8 @@
-/* /images: list, inspect, load, import, pull, tag, remove; /distribution. */
+/* /images: inspect, load, import, pull, tag, remove; /distribution. */
 #include "api_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
-
-static bool used_by_container(void *arg, const char *id)
-{
-    const struct api *a = arg;
-    for (const struct container *c = NULL; (c = runtime_next(a->b.runtime, c));)
-        if (str_equal(c->spec.image_id, id))
-            return true;
-    return false;
-}
-
-static void image_list(struct call *c)
-{
-    static const char *const allowed[] = { "reference", "label", "dangling", NULL };
-    struct filters f;
-    struct err e;
-    if (filters_parse(query(c, "filters"), allowed, &f, &e) < 0) {
-        reply_err(c, &e);
-        return;
-    }
-    struct val_doc *d = val_doc_new();
-    struct val *list = val_list(d);
-    for (const struct image *i = NULL; (i = image_next(c->api->b.images, i));) {
-        bool named = !filters_has(&f, "reference");
-        for (uint32_t k = 0; k < i->repo_tags.n && !named; k++) {
-            AUTO_FREE char *bare = xstrndup(i->repo_tags.v[k], strcspn(i->repo_tags.v[k], ":"));
-            named = filter_exact(&f, "reference", i->repo_tags.v[k]) || filter_exact(&f, "reference", bare);
-        }
-        if (!named || !filter_labels(&f, "label", &i->config.labels) ||
-            !filter_exact(&f, "dangling", i->repo_tags.n ? "false" : "true"))
-            continue;
-        struct val *v = val_map(d);
-        val_set(d, v, "Id", val_str(d, i->id));
-        val_set(d, v, "ParentId", val_str(d, ""));
-        val_set(d, v, "RepoTags", strs_val(d, &i->repo_tags));
-        val_set(d, v, "RepoDigests", strs_val(d, &i->repo_digests));
-        val_set(d, v, "Created", val_int(d, i->created_ns / SEC_NS));
-        val_set(d, v, "Size", val_int(d, i->size_bytes));
-        val_set(d, v, "VirtualSize", val_int(d, i->size_bytes));
-        val_set(d, v, "SharedSize", val_int(d, -1));
-        val_set(d, v, "Labels", labels_val(d, &i->config.labels));
-        val_set(d, v, "Containers", val_int(d, -1));
-        val_push(d, list, v);
-    }
-    filters_free(&f);
-    val_set_root(d, list);
-    reply_val(c, 200, d);
-}
 
 static const struct image *find(struct call *c)
 {
@@ -112,38 +65,33 @@ static void image_tag_route(struct call *c)
         return;
     }
     AUTO_FREE char *ref = tag && *tag ? xasprintf("%s:%s", repo, tag) : xstrdup(repo);
-    if (image_tag(c->api->b.images, c->param[0], ref, &e) < 0)
+    if (image_tag(c->api->b.images, c->param[0], ref, &e) < 0) {
         reply_err(c, &e);
-    else
-        reply_empty(c, 201);
+        return;
+    }
+    const struct image *i = image_find(c->api->b.images, ref);
+    image_event(c->api, "tag", i ? i->id : ref, ref);
+    reply_empty(c, 201);
 }
 
 static void image_delete(struct call *c)
 {
     struct strs untagged = { 0 }, deleted = { 0 };
     struct err e;
-    int r = image_remove(c->api->b.images, c->param[0], query_flag(c, "force"), used_by_container, c->api, &untagged, &deleted, &e);
+    int r = image_remove(c->api->b.images, c->param[0], query_flag(c, "force"), image_in_use, c->api, &untagged, &deleted, &e);
     if (r < 0) {
         reply_err(c, &e);
         return;
     }
     struct val_doc *d = val_doc_new();
     struct val *list = val_list(d);
-    const struct { const struct strs *s; const char *key; } both[] = { { &untagged, "Untagged" }, { &deleted, "Deleted" } };
-    for (unsigned b = 0; b < ARRAY_N(both); b++)
-        for (uint32_t i = 0; i < both[b].s->n; i++) {
-            struct val *v = val_map(d);
-            val_set(d, v, both[b].key, val_str(d, both[b].s->v[i]));
-            val_push(d, list, v);
-        }
-    strs_clear(&untagged);
-    strs_clear(&deleted);
+    image_removed(c->api, d, list, &untagged, &deleted);
     val_set_root(d, list);
     reply_val(c, 200, d);
 }
 
 /* ---- progress lines ---- */
-static void line(struct call *c, struct val_doc *d, struct val *v)
+void progress_line(struct call *c, struct val_doc *d, struct val *v)
 {
     struct sb b;
     sb_init(&b, 0);
@@ -159,17 +107,17 @@ static void text_line(struct call *c, const char *key, const char *text)
     struct val_doc *d = val_doc_new();
     struct val *v = val_map(d);
     val_set(d, v, key, val_str(d, text));
-    line(c, d, v);
+    progress_line(c, d, v);
 }
 
-static void error_line(struct call *c, const struct err *e)
+void error_line(struct call *c, const struct err *e)
 {
     struct val_doc *d = val_doc_new();
     struct val *v = val_map(d), *detail = val_map(d);
     val_set(d, detail, "message", val_str(d, e->text));
     val_set(d, v, "errorDetail", detail);
     val_set(d, v, "error", val_str(d, e->text));
-    line(c, d, v);
+    progress_line(c, d, v);
 }
 
 /* ---- load and import: the body streams into the store ---- */
@@ -192,6 +140,7 @@ static void loaded(void *arg, const struct strs *names, const struct err *e)
                                : str_starts(names->v[i], "sha256:") ? xasprintf("Loaded image ID: %s\n", names->v[i])
                                                                     : xasprintf("Loaded image: %s\n", names->v[i]);
         text_line(c, u->import ? "status" : "stream", text);
+        image_event(c->api, u->import ? "import" : "load", names->v[i], names->v[i]);
     }
     stream_done(c);
     free(u);
@@ -250,12 +199,8 @@ static void image_load(struct call *c)
     upload(c, NULL);
 }
 
-/* ---- pull ---- */
-struct pull { struct call *c; char *ref; };
-
-static void pull_progress(void *arg, const struct image_progress *p)
+void transfer_line(struct call *c, const struct image_progress *p)
 {
-    struct pull *u = arg;
     struct val_doc *d = val_doc_new();
     struct val *v = val_map(d), *detail = val_map(d);
     val_set(d, v, "status", val_str(d, p->status));
@@ -266,15 +211,22 @@ static void pull_progress(void *arg, const struct image_progress *p)
     val_set(d, v, "progressDetail", detail);
     if (p->id)
         val_set(d, v, "id", val_str(d, p->id));
-    line(u->c, d, v);
+    progress_line(c, d, v);
+}
+
+/* ---- pull ---- */
+struct pull { struct call *c; char *ref; };
+
+static void pull_progress(void *arg, const struct image_progress *p)
+{
+    transfer_line(((struct pull *)arg)->c, p);
 }
 
 static void pulled(void *arg, const struct image *image, const struct err *e)
 {
     struct pull *u = arg;
     if (image) {
-        AUTO_FREE char *text = xasprintf("Status: Image is ready for %s", u->ref);
-        text_line(u->c, "status", text);
+        image_event(u->c->api, "pull", u->ref, u->ref);
     } else {
         error_line(u->c, e);
     }
@@ -365,6 +317,11 @@ static void distribution(struct call *c)
 
 const struct route image_routes[] = {
     { "GET", "/images/json", image_list, ROUTE_LOCAL },
+    { "GET", "/images/search", image_search, ROUTE_LOCAL },
+    { "GET", "/images/get", image_save, ROUTE_LOCAL },
+    { "GET", "/images/{+}/get", image_save, ROUTE_LOCAL },
+    { "GET", "/images/{+}/history", image_history, ROUTE_LOCAL },
+    { "POST", "/images/prune", image_prune, ROUTE_LOCAL },
     { "POST", "/images/load", image_load, ROUTE_LOCAL },
     { "POST", "/images/create", image_create, ROUTE_LOCAL },
     { "GET", "/images/{+}/json", image_inspect, ROUTE_LOCAL },

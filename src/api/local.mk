@@ -6,6 +6,8 @@ libapi_a_SOURCES = \
 	src/api/containers.c \
 	src/api/exec.c \
 	src/api/filters.c \
+	src/api/image_list.c \
+	src/api/image_transfer.c \
 	src/api/images.c \
 	src/api/logs.c \
 	src/api/machine_io.c \

@@ -1,11 +1,12 @@
-/* image ls, load, import, pull, rm, tag, inspect. Archives are sent as
+/* image ls, load, save, import, pull, rm, prune, tag, history, inspect. Archives are sent and written as
  * they are read, whatever their size. */
 #include "cli.h"
+#include <errno.h>
 #include <shoal/http.h>
 
 static const struct cli_flag ls_flags[] = {
     { "all", 'a', CLI_BOOL, "Also images without a name", NULL },
-    { "filter", 'f', CLI_LIST, "Only images with KEY=VALUE (reference, label, dangling)", NULL },
+    { "filter", 'f', CLI_LIST, "Only images with KEY=VALUE (reference, label, dangling, before, since, until)", NULL },
     { "format", 0, CLI_STR, "Output: table or json (one object a line)", NULL },
     { "no-trunc", 0, CLI_BOOL, "Whole ids", NULL },
     { "quiet", 'q', CLI_BOOL, "Only ids", NULL },
@@ -26,7 +27,23 @@ static const struct cli_flag pull_flags[] = {
     { 0 },
 };
 static const struct cli_flag rm_flags[] = {
-    { "force", 'f', CLI_BOOL, "Remove even when stopped containers use it", NULL },
+    { "force", 'f', CLI_BOOL, "Also an image with several names; of one in use only the name", NULL },
+    { 0 },
+};
+static const struct cli_flag save_flags[] = {
+    { "output", 'o', CLI_STR, "File instead of the standard output", NULL },
+    { 0 },
+};
+static const struct cli_flag prune_flags[] = {
+    { "all", 'a', CLI_BOOL, "All that no container uses, not only those without a name", NULL },
+    { "filter", 'f', CLI_LIST, "Only images with KEY=VALUE (until, label, label!)", NULL },
+    { "force", 0, CLI_BOOL, "Do not ask", NULL },
+    { 0 },
+};
+static const struct cli_flag history_flags[] = {
+    { "format", 0, CLI_STR, "Output: table or json (one object a line)", NULL },
+    { "no-trunc", 0, CLI_BOOL, "Whole ids and commands", NULL },
+    { "quiet", 'q', CLI_BOOL, "Only ids", NULL },
     { 0 },
 };
 static const struct cli_flag inspect_flags[] = {
@@ -119,6 +136,42 @@ static int cmd_load(struct cli *c, struct err *e)
     return rc < 0 ? err_wrap(e, "%s", strcmp(file, "-") ? file : "standard input") : 0;
 }
 
+/* ---- save ---- */
+static int write_piece(void *arg, const char *p, size_t size, struct err *e)
+{
+    FILE *f = arg;
+    return fwrite(p, 1, size, f) == size ? 0 : err_set(e, E_IO, "cannot write the archive: %s", strerror(errno));
+}
+
+/* A file appears under its name only when it is whole. */
+static int cmd_save(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    const char *file = cli_str(c, "output");
+    AUTO_FREE char *part = file ? xasprintf("%s.part", file) : NULL;
+    if (!file && c->tty)
+        return cli_usage(c, e, "name a file with -o FILE, or send the output elsewhere than to the terminal");
+    FILE *f = file ? fopen(part, "we") : c->out;
+    if (!f)
+        return err_set(e, E_IO, "cannot create %s: %s", part, strerror(errno));
+    sb_init(&path, 0);
+    sb_str(&path, "/images/get");
+    for (uint32_t i = 0; i < c->args.n; i++)
+        add_query(&path, "names", c->args.v[i]);
+    struct cli_stream s = { .method = "GET", .path = path.s, .upload = -1, .data = write_piece, .arg = f };
+    int rc = cli_stream(c, &s, e);
+    if (fflush(f) != 0 && rc == 0)
+        rc = err_set(e, E_IO, "cannot write the archive: %s", strerror(errno));
+    if (!file)
+        return rc;
+    fclose(f);
+    if (rc == 0 && rename(part, file) < 0)
+        rc = err_set(e, E_IO, "cannot rename %s: %s", part, strerror(errno));
+    if (rc < 0)
+        remove(part);
+    return rc;
+}
+
 static void split_tag(const char *ref, char **ret_name, char **ret_tag)
 {
     const char *digest = strchr(ref, '@'), *colon = strrchr(ref, ':'), *slash = strrchr(ref, '/');
@@ -186,6 +239,12 @@ static int cmd_tag(struct cli *c, struct err *e)
     return cli_call(c, "POST", path.s, NULL, NULL, e);
 }
 
+static void show_removed(struct cli *c, const struct val *v)
+{
+    bool tag = *str_at(v, "Untagged");
+    fprintf(c->out, "%s: %s\n", tag ? "Untagged" : "Deleted", str_at(v, tag ? "Untagged" : "Deleted"));
+}
+
 static int remove_one(struct cli *c, const char *ref, struct err *e)
 {
     AUTO_SB struct sb path;
@@ -198,10 +257,7 @@ static int remove_one(struct cli *c, const char *ref, struct err *e)
     int rc = cli_call(c, "DELETE", path.s, NULL, &d, e);
     const struct val *l = rc == 0 && d ? val_root(d) : NULL;
     for (uint32_t i = 0; l && l->kind == V_LIST && i < l->n; i++)
-        if (*str_at(l->list[i], "Untagged"))
-            fprintf(c->out, "Untagged: %s\n", str_at(l->list[i], "Untagged"));
-        else
-            fprintf(c->out, "Deleted: %s\n", str_at(l->list[i], "Deleted"));
+        show_removed(c, l->list[i]);
     val_doc_free(d);
     return rc;
 }
@@ -219,6 +275,71 @@ static int cmd_rm(struct cli *c, struct err *e)
     return failed;
 }
 
+static int cmd_prune(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    struct val_doc *d = NULL;
+    char size[32];
+    bool all = cli_on(c, "all");
+    int rc = 0;
+    if (!cli_on(c, "force"))
+        rc = term_is_tty(0) ? term_confirm(c, all ? "Remove all images that no container uses?"
+                                                  : "Remove all images without a name that no container uses?", e)
+                            : cli_usage(c, e, "there is no terminal to ask on; give --force if that is meant");
+    sb_init(&path, 0);
+    sb_str(&path, "/images/prune");
+    if (rc == 0)
+        rc = filters_from_flags(c, &path, "dangling", all ? "false" : "true", e);
+    if (rc == 0)
+        rc = cli_call(c, "POST", path.s, NULL, &d, e);
+    if (rc < 0)
+        return rc;
+    const struct val *l = val_get(val_root(d), "ImagesDeleted");
+    for (uint32_t i = 0; l && l->kind == V_LIST && i < l->n; i++)
+        show_removed(c, l->list[i]);
+    units_bytes(size, int_at(val_root(d), "SpaceReclaimed", 0), false);
+    fprintf(c->out, "Total reclaimed space: %s\n", size);
+    val_doc_free(d);
+    return 0;
+}
+
+static int cmd_history(struct cli *c, struct err *e)
+{
+    static const struct column cols[] = {
+        { "IMAGE", "ID", false }, { "CREATED", "CreatedSince", false }, { "CREATED BY", "CreatedBy", false },
+        { "SIZE", "Size", false }, { "COMMENT", "Comment", false } };
+    AUTO_SB struct sb path;
+    struct val_doc *d = NULL;
+    struct table t;
+    sb_init(&path, 0);
+    http_encode(&path, cli_arg(c, 0));
+    int rc = cli_get(c, &d, e, "/images/%s/history", path.s);
+    if (rc < 0)
+        return rc;
+    const struct val *l = val_root(d);
+    bool whole = cli_on(c, "no-trunc");
+    table_init(&t, cols, ARRAY_N(cols));
+    for (uint32_t i = 0; l->kind == V_LIST && i < l->n; i++) {
+        const struct val *v = l->list[i];
+        const char *id = str_at(v, "Id"), *by = str_at(v, "CreatedBy");
+        char size[32], age[48], cut[16];
+        units_ago(age, c->now_ns - int_at(v, "Created", 0) * INT64_C(1000000000));
+        units_bytes(size, int_at(v, "Size", 0), false);
+        table_add(&t, whole || *id == '<' ? id : short_id(id, cut));
+        table_addf(&t, "%s ago", age);
+        if (whole || strlen(by) <= 45)
+            table_add(&t, by);
+        else
+            table_addf(&t, "%.42s...", by);
+        table_add(&t, size);
+        table_add(&t, str_at(v, "Comment"));
+    }
+    rc = table_show(c, &t, 0, e);
+    table_done(&t);
+    val_doc_free(d);
+    return rc;
+}
+
 static int cmd_inspect(struct cli *c, struct err *e)
 {
     static const char *const paths[] = { "/images/*/json", NULL };
@@ -228,6 +349,8 @@ static int cmd_inspect(struct cli *c, struct err *e)
 const struct cli_command image_commands[] = {
     { "image ls", "[REFERENCE]", "List the images of this node", ls_flags, "shoal image ls", cmd_ls, 0, 1, 0 },
     { "image load", "", "Load images from an archive", load_flags, "shoal image load -i web.tar", cmd_load, 0, 0, 0 },
+    { "image save", "IMAGE...", "Write images to an archive for shoal, docker and OCI tools", save_flags,
+      "shoal image save -o web.tar web:1", cmd_save, 1, 64, 0 },
     { "image import", "FILE|- [NAME[:TAG]]", "Make an image of a root file system", import_flags,
       "shoal image import -c 'CMD [\"/web\"]' root.tar web:1", cmd_import, 1, 2, 0 },
     { "image pull", "NAME[:TAG|@DIGEST]", "Fetch an image from its registry", pull_flags,
@@ -235,6 +358,10 @@ const struct cli_command image_commands[] = {
     { "image tag", "IMAGE NAME[:TAG]", "Give an image a further name", NULL, "shoal image tag web:1 web:stable",
       cmd_tag, 2, 2, 0 },
     { "image rm", "IMAGE...", "Remove images", rm_flags, "shoal image rm web:1", cmd_rm, 1, CLI_ANY, 0 },
+    { "image prune", "", "Remove images that are not used", prune_flags, "shoal image prune --all --force", cmd_prune, 0,
+      0, 0 },
+    { "image history", "IMAGE", "Show the steps an image was made by", history_flags, "shoal image history web:1",
+      cmd_history, 1, 1, 0 },
     { "image inspect", "IMAGE...", "Show all about images", inspect_flags, "shoal image inspect web:1", cmd_inspect,
       1, CLI_ANY, 0 },
     { 0 },

@@ -135,6 +135,8 @@ static int pull_layer(struct image_fetch *f, struct image_registry *r,
                                    .progress = on_extract,
                                    .arg = &l };
     code = image_layer_unpack(&job, NULL, e);
+    if (code == 0)
+        code = image_kept_put(f->root, diff_id, path, desc->digest, e);
     unlink(path);
     if (code == 0)
         tell(f, l.id, "Pull complete");
@@ -187,7 +189,8 @@ static int pull_layers(struct image_fetch *f, const struct image_registry *r,
     unsigned n_missing = 0, n = 0;
     for (uint32_t i = 0; i < m->n; i++) {
         char id[13];
-        bool there = image_layer_exists(f->root, c->diff_ids.v[i]);
+        bool there = image_layer_exists(f->root, c->diff_ids.v[i]) &&
+                     image_kept_find(f->root, c->diff_ids.v[i], NULL);
         for (uint32_t k = 0; k < i && !there; k++)
             there = str_equal(c->diff_ids.v[k],
                               c->diff_ids.v[i]); /* twice in one image: fetched once */
@@ -293,6 +296,7 @@ void image_fetch_pull(struct image_fetch *f)
     struct image_manifest m = { 0 };
     struct image_desc top = { 0 };
     struct err e = { 0 };
+    AUTO_FREE char *manifest = NULL;
     bool all_there = false;
     int code = open_registry(f, NULL, &r, &e);
     if (code == 0)
@@ -302,6 +306,8 @@ void image_fetch_pull(struct image_fetch *f)
         tell(f, f->ref.digest ? f->ref.digest : f->ref.tag, from);
         code = pull_parts(f, r, &m, &all_there, &e);
     }
+    if (code == 0)
+        code = image_blob_put(f->root, m.raw, m.raw_size, &manifest, &e);
     if (code == 0) {
         AUTO_FREE char *name = image_ref_name(&f->ref);
         AUTO_FREE char *digest = xasprintf("%s@%s", name, top.digest);
@@ -310,6 +316,7 @@ void image_fetch_pull(struct image_fetch *f)
             xasprintf("Status: %s for %s",
                       all_there ? "Image is up to date" : "Downloaded newer image", f->familiar);
         struct image_loaded *l = image_loaded_add(&f->loaded, m.config.digest);
+        l->manifest = TAKE(manifest);
         strs_add(&l->digests, digest);
         if (!f->ref.digest) /* pulled by digest: no tag, as Docker */
             strs_add(&l->tags, f->familiar);

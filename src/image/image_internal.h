@@ -25,6 +25,7 @@ enum { IMAGE_RATIO_MAX = 200 };
 bool image_digest_ok(const char *digest); /* "sha256:" and 64 lower-case hex digits; NULL: false */
 const char *image_digest_hex(const char *digest);  /* of a good digest: the 64 digits */
 char *image_digest_of(const uint8_t sum[32]);      /* "sha256:..." */
+char *image_digest_bytes(const void *p, size_t size);
 char *image_ref_name(const struct image_ref *r);   /* familiar, without tag and digest */
 
 /* ---- config.c ---- */
@@ -52,6 +53,8 @@ struct image_manifest {
     struct image_desc config;             /* of a manifest */
     struct image_desc *v;                 /* layers bottom first, or the manifests of an index */
     uint32_t n;
+    char *raw;                            /* the document itself; its digest is the manifest's */
+    size_t raw_size;
 };
 /* media_type: what the registry said (may be NULL); the document's own mediaType goes first. */
 int image_manifest_parse(struct image_manifest *ret, const char *json, size_t size,
@@ -103,6 +106,18 @@ int64_t image_layer_size(const char *root,
  * there. */
 char *image_layer_retire(const char *root, const char *hex);
 
+/* ---- kept_io.c: the packed bytes of a layer ---- */
+struct image_kept { char digest[72]; int64_t size; char packing[8]; }; /* "tar", "gzip" or "zstd" */
+bool image_kept_find(const char *root, const char *diff_id, struct image_kept *ret); /* ret may be NULL */
+/* Keeps a file whose digest and diff id were verified; the file itself stays the caller's. */
+int image_kept_put(const char *root, const char *diff_id, const char *path, const char *digest,
+                   struct err *e) must_check;
+
+/* ---- parts_io.c: what an image consists of, to save or push it ---- */
+/* The manifest it has if all its blobs are here, else a new one over what is here. */
+int image_parts(const char *root, const char *id, const char *manifest, const struct strs *diff_ids,
+                struct image_manifest *ret, struct err *e) must_check;
+
 /* ---- layer_fs_io.c: writing below a folder and nowhere else ---- */
 struct image_fs; /* one layer being written */
 int image_fs_open(struct image_fs **ret, const char *dir, struct err *e) must_check;
@@ -118,8 +133,9 @@ int64_t image_fs_size(const struct image_fs *fs);
 /* ---- load_io.c ---- */
 struct image_loaded {
     char *id;
-    struct strs tags, digests;
-}; /* full names; the configuration is stored */
+    char *manifest;            /* digest, may be NULL */
+    struct strs tags, digests; /* full names */
+}; /* configuration and manifest are stored */
 struct image_loaded_list { struct image_loaded *v; uint32_t n; };
 void image_loaded_clear(struct image_loaded_list *l);
 struct image_loaded *image_loaded_add(struct image_loaded_list *l, const char *id);

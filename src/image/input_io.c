@@ -17,7 +17,7 @@ struct image_input {
     char *ref;
     struct strs changes;
     /* the job */
-    char *root, *path;
+    char *root, *path, *digest; /* digest: of the file at path */
     struct image_loaded_list loaded;
     struct err e;
     int code;
@@ -53,6 +53,7 @@ static void input_free(struct image_input *in)
     free(in->ref);
     free(in->root);
     free(in->path);
+    free(in->digest);
     free(in);
     image_store_unhold(s);
 }
@@ -85,6 +86,8 @@ static int import_rootfs(struct image_input *in, struct err *e)
     struct image_layer_job job = { .root = in->root, .archive = in->path };
     if (r == 0)
         r = image_layer_unpack(&job, &diff_id, e);
+    if (r == 0)
+        r = image_kept_put(in->root, diff_id, in->path, in->digest, e);
     if (r == 0) {
         strs_add(&c.diff_ids, diff_id);
         time_format(created, clock_real_ns());
@@ -162,7 +165,7 @@ void image_input_finish(struct image_input *in, image_input_done_fn *done, void 
         in->code = check_ref(in, &in->e);
     }
     if (in->code == 0)
-        in->code = image_blob_spool(TAKE(in->spool), &in->path, NULL, &in->e);
+        in->code = image_blob_spool(TAKE(in->spool), &in->path, &in->digest, &in->e);
     if (in->code == 0) {
         if (loop_work(s->loop, LANE_BULK, input_work, input_done, in) == 0)
             return; /* in is the worker's now */

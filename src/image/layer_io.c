@@ -58,8 +58,10 @@ char *image_layer_retire(const char *root, const char *hex)
     AUTO_FREE char *dir = xasprintf("%s/layers/%s", root, hex);
     AUTO_FREE char *note = xasprintf("%s.size", dir);
     AUTO_FREE char *gone = image_tmp_path(root, "gone");
+    AUTO_FREE char *blob = xasprintf("%s.blob", dir);
     bool there = rename(dir, gone) == 0;
     unlink(note);
+    unlink(blob);
     return there ? TAKE(gone) : NULL;
 }
 

@@ -46,6 +46,7 @@ void image_loaded_clear(struct image_loaded_list *l)
 {
     for (uint32_t i = 0; i < l->n; i++) {
         free(l->v[i].id);
+        free(l->v[i].manifest);
         strs_clear(&l->v[i].tags);
         strs_clear(&l->v[i].digests);
     }
@@ -210,7 +211,7 @@ static int load_image(struct loader *ld, const char *json, size_t size, const st
                     c.diff_ids.n);
     for (uint32_t i = 0; r == 0 && i < layers->n; i++) {
         const struct file *f = lookup(ld, layers->v[i]);
-        if (image_layer_exists(ld->root, c.diff_ids.v[i]))
+        if (image_layer_exists(ld->root, c.diff_ids.v[i]) && image_kept_find(ld->root, c.diff_ids.v[i], NULL))
             continue;
         if (!f)
             r = err_set(e, E_INVALID, "the archive lacks layer %.200s", layers->v[i]);
@@ -223,6 +224,8 @@ static int load_image(struct loader *ld, const char *json, size_t size, const st
                                        .archive = f->path,
                                        .diff_id = c.diff_ids.v[i] };
         r = image_layer_unpack(&job, NULL, e);
+        if (r == 0)
+            r = image_kept_put(ld->root, c.diff_ids.v[i], f->path, f->digest, e);
         if (r < 0)
             err_wrap(e, "layer %.150s", layers->v[i]);
     }
@@ -234,7 +237,51 @@ static int load_image(struct loader *ld, const char *json, size_t size, const st
     return r;
 }
 
+static int keep_manifest(struct loader *ld, const struct image_manifest *m, struct image_loaded *loaded,
+                         struct err *e)
+{
+    free(TAKE(loaded->manifest));
+    return image_blob_put(ld->root, m->raw, m->raw_size, &loaded->manifest, e);
+}
+
 /* ---- docker save ---- */
+
+/* The manifest that index.json beside manifest.json has for this configuration, if any: with it the image keeps its
+ * digest. */
+static int find_manifest(struct loader *ld, const struct image_manifest *index, struct image_loaded *loaded,
+                         struct err *e)
+{
+    int r = 0;
+    for (uint32_t i = 0; r == 0 && i < index->n && !loaded->manifest; i++) {
+        AUTO_FREE char *name = xasprintf("blobs/sha256/%s", image_digest_hex(index->v[i].digest));
+        AUTO_FREE char *json = NULL;
+        struct image_manifest m;
+        size_t size;
+        if (slurp(ld, name, index->v[i].digest, IMAGE_MANIFEST_MAX, &json, &size, NULL) < 0 ||
+            image_manifest_parse(&m, json, size, index->v[i].media_type, NULL) < 0)
+            continue;
+        if (!m.is_index && str_equal(m.config.digest, loaded->id))
+            r = keep_manifest(ld, &m, loaded, e);
+        image_manifest_clear(&m);
+    }
+    return r;
+}
+
+static int find_manifests(struct loader *ld, struct err *e)
+{
+    AUTO_FREE char *json = NULL;
+    struct image_manifest index;
+    size_t size;
+    int r = 0;
+    if (!lookup(ld, "index.json") ||
+        slurp(ld, "index.json", NULL, IMAGE_MANIFEST_MAX, &json, &size, NULL) < 0 ||
+        image_manifest_parse(&index, json, size, NULL, NULL) < 0)
+        return 0; /* manifest.json alone says what is in the archive */
+    for (uint32_t i = 0; r == 0 && index.is_index && i < ld->ret->n; i++)
+        r = find_manifest(ld, &index, &ld->ret->v[i], e);
+    image_manifest_clear(&index);
+    return r;
+}
 
 static int load_saved(struct loader *ld, const struct val *v, struct err *e)
 {
@@ -287,7 +334,7 @@ static int load_docker(struct loader *ld, struct err *e)
     for (uint32_t i = 0; r == 0 && i < v->n; i++)
         r = load_saved(ld, v->list[i], e);
     val_doc_free(d);
-    return r;
+    return r < 0 ? r : find_manifests(ld, e);
 }
 
 /* ---- OCI layout ---- */
@@ -318,6 +365,8 @@ static int load_manifest(struct loader *ld, const struct image_manifest *m, cons
     }
     if (r == 0)
         r = load_image(ld, json, size, &layers, true, &loaded, e);
+    if (r == 0)
+        r = keep_manifest(ld, m, loaded, e);
     if (r == 0)
         name_loaded(loaded, ref_name);
     strs_clear(&layers);

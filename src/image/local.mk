@@ -6,12 +6,15 @@ libimage_a_SOURCES = \
 	src/image/config.c \
 	src/image/fetch_io.c \
 	src/image/input_io.c \
+	src/image/kept_io.c \
 	src/image/layer_fs_io.c \
 	src/image/layer_io.c \
 	src/image/load_io.c \
 	src/image/manifest.c \
+	src/image/parts_io.c \
 	src/image/pull_io.c \
 	src/image/ref.c \
 	src/image/registry_io.c \
+	src/image/save_io.c \
 	src/image/store_io.c \
 	src/image/image_internal.h

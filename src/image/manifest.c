@@ -40,6 +40,7 @@ void image_manifest_clear(struct image_manifest *m)
     for (uint32_t i = 0; i < m->n; i++)
         image_desc_clear(&m->v[i]);
     free(m->v);
+    free(m->raw);
     free(m->media_type);
     image_desc_clear(&m->config);
     *m = (struct image_manifest){ 0 };
@@ -130,6 +131,8 @@ int image_manifest_parse(struct image_manifest *ret, const char *json, size_t si
         image_manifest_clear(ret);
         return err_wrap(e, "manifest");
     }
+    ret->raw = xstrndup(json, size);
+    ret->raw_size = size;
     return 0;
 }
 

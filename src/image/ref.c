@@ -42,6 +42,13 @@ char *image_digest_of(const uint8_t sum[32])
     return xasprintf("sha256:%s", hex);
 }
 
+char *image_digest_bytes(const void *p, size_t size)
+{
+    uint8_t sum[CRYPTO_SHA256_SIZE];
+    crypto_sha256(sum, p, size);
+    return image_digest_of(sum);
+}
+
 /* [a-z0-9]+ joined by '.', '_', '__' or any number of '-'. */
 static bool component_ok(const char *s, size_t n)
 {

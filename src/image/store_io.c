@@ -18,6 +18,8 @@ static void item_free(struct image_item *it)
 {
     list_remove(&it->node);
     free(it->image.id);
+    free(it->image.manifest);
+    free(it->image.layer_sizes);
     strs_clear(&it->image.repo_tags);
     strs_clear(&it->image.repo_digests);
     strs_clear(&it->image.layer_dirs);
@@ -67,6 +69,8 @@ static int save(const struct image_store *s, struct err *e)
         val_set(d, v, "id", val_str(d, it->image.id));
         val_set(d, v, "tags", list_val(d, &it->image.repo_tags));
         val_set(d, v, "digests", list_val(d, &it->image.repo_digests));
+        if (it->image.manifest)
+            val_set(d, v, "manifest", val_str(d, it->image.manifest));
         val_push(d, images, v);
     }
     val_set(d, root, "images", images);
@@ -92,14 +96,16 @@ static int item_new(struct image_store *s, const char *id, struct image_item **r
     struct image_item *it = xnew(struct image_item);
     r = image_config_parse(&it->image.config, json, size, e);
     const struct strs *layers = &it->image.config.diff_ids;
+    it->image.layer_sizes = xcalloc(layers->n + 1, sizeof *it->image.layer_sizes);
     for (uint32_t i = layers->n; r == 0 && i-- > 0;) {
         AUTO_FREE char *dir = image_layer_dir(s->root, layers->v[i]);
         if (!file_exists(dir))
             r = err_set(e, E_CORRUPT, "layer %s of image %s is missing", layers->v[i], id);
+        it->image.layer_sizes[i] = image_layer_size(s->root, layers->v[i]);
         if (strs_has(&it->image.layer_dirs, dir))
             continue; /* overlayfs takes a folder once; the upper one has all that the lower one has */
         strs_add(&it->image.layer_dirs, dir);
-        it->image.size_bytes += image_layer_size(s->root, layers->v[i]);
+        it->image.size_bytes += it->image.layer_sizes[i];
     }
     if (r == 0) {
         it->image.id = xstrdup(id);
@@ -143,6 +149,9 @@ static int read_index(struct image_store *s, struct err *e)
         r = image_strs_from(&it->image.repo_tags, images->list[i], "tags", e);
         if (r == 0)
             r = image_strs_from(&it->image.repo_digests, images->list[i], "digests", e);
+        const char *manifest = val_get_str(images->list[i], "manifest");
+        if (image_digest_ok(manifest) && image_blob_exists(s->root, manifest))
+            it->image.manifest = xstrdup(manifest);
     }
     val_doc_free(d);
     return r;
@@ -200,8 +209,14 @@ static void sweep(struct image_store *s)
     list_for(it, &s->images, node) {
         const struct strs *diff_ids = &it->image.config.diff_ids;
         map_put(&blobs, image_digest_hex(it->image.id), it);
-        for (uint32_t i = 0; i < diff_ids->n; i++)
+        if (it->image.manifest)
+            map_put(&blobs, image_digest_hex(it->image.manifest), it);
+        for (uint32_t i = 0; i < diff_ids->n; i++) {
+            struct image_kept kept;
             map_put(&layers, image_digest_hex(diff_ids->v[i]), it);
+            if (image_kept_find(s->root, diff_ids->v[i], &kept))
+                map_put(&blobs, image_digest_hex(kept.digest), it);
+        }
     }
     sweep_folder(s, "blobs/sha256", &blobs, false);
     sweep_folder(s, "layers", &layers, true);
@@ -278,6 +293,25 @@ void image_store_unhold(struct image_store *s)
     if (!s->busy && s->sweep_wanted && !s->closed)
         sweep(s);
     unref(s);
+}
+
+int64_t image_store_usage(const struct image_store *s)
+{
+    struct map seen;
+    struct image_item *it;
+    int64_t bytes = 0;
+    map_init(&seen);
+    list_for(it, &s->images, node)
+        for (uint32_t i = 0; i < it->image.config.diff_ids.n; i++) {
+            struct image_kept kept;
+            if (map_put(&seen, it->image.config.diff_ids.v[i], it))
+                continue;
+            bytes += it->image.layer_sizes[i];
+            if (image_kept_find(s->root, it->image.config.diff_ids.v[i], &kept))
+                bytes += kept.size;
+        }
+    map_done(&seen);
+    return bytes;
 }
 
 /* ---- names ---- */
@@ -390,6 +424,8 @@ static int commit_one(struct image_store *s, const struct image_loaded *l, struc
     int r = it ? 0 : item_new(s, l->id, &it, e);
     if (r < 0)
         return r;
+    if (l->manifest)
+        str_set(&it->image.manifest, l->manifest);
     for (uint32_t i = 0; i < l->tags.n; i++) {
         struct image_ref ref;
         if ((r = image_ref_parse(&ref, l->tags.v[i], e)) < 0)
@@ -452,7 +488,9 @@ int image_remove(struct image_store *s, const char *name, bool force,
     if (!it)
         return err_set(e, E_NOT_FOUND, "No such image: %.300s", name ? name : "");
     struct image *im = &it->image;
-    if (ref && (digest ? im->repo_tags.n > 0 || im->repo_digests.n > 1 : im->repo_tags.n > 1)) {
+    bool in_use = used && used(arg, im->id);
+    bool last = digest ? im->repo_tags.n == 0 && im->repo_digests.n <= 1 : im->repo_tags.n <= 1;
+    if (ref && (!last || (in_use && force))) {
         strs_drop(digest ? &im->repo_digests : &im->repo_tags, ref);
         strs_add(untagged, ref);
         return save(s, e);
@@ -460,13 +498,12 @@ int image_remove(struct image_store *s, const char *name, bool force,
     if (!ref && im->repo_tags.n > 1 && !force)
         return err_set(
             e, E_CONFLICT,
-            "unable to delete %.12s (must be forced): %u tags name it; remove them one by one or use force",
+            "conflict: unable to delete %.12s (must be forced): %u tags name it; remove them one by one or use force",
             image_digest_hex(im->id), im->repo_tags.n);
-    if (used && used(arg, im->id))
-        return err_set(
-            e, E_CONFLICT,
-            "unable to remove %.200s (image %.12s): a container uses it; remove that first", name,
-            image_digest_hex(im->id));
+    if (in_use)
+        return err_set(e, E_CONFLICT, "conflict: unable to %s %.200s (%s) - a container uses image %.12s; remove that first",
+                       ref ? "remove repository reference" : "delete", name,
+                       ref ? "must force" : "cannot be forced", image_digest_hex(im->id));
     delete_item(s, it, untagged, deleted);
     int r = save(s, e);
     if (r == 0)

@@ -269,6 +269,12 @@ void http_stream_end(struct http_request *r)
     finish(r);
 }
 
+void http_stream_cut(struct http_request *r)
+{
+    r->keep_alive = false;
+    finish(r);
+}
+
 void http_on_gone(struct http_request *r, void (*gone)(void *, struct http_request *),
                   void (*drain)(void *, struct http_request *), void *arg)
 {

@@ -596,8 +596,17 @@ static void test_store(void **state)
     settle(f);
     small = image_find(f->store, "small");
     check_base(small->layer_dirs.v[0]);
-    assert_int_equal(fx_count(f->root, "layers"), 2); /* the folder and its size */
-    assert_int_equal(fx_count(f->root, "blobs/sha256"), 1);
+    assert_int_equal(fx_count(f->root, "layers"), 3); /* the folder, its size, and which blob it came as */
+    assert_int_equal(fx_count(f->root, "blobs/sha256"), 2); /* configuration and layer */
+    used = true; /* the last name of an image in use goes by force, the image stays */
+    strs_clear(&gone);
+    strs_clear(&deleted);
+    assert_int_equal(image_remove(f->store, "small", true, is_used, &used, &gone, &deleted, &e), 0);
+    assert_int_equal(gone.n, 1);
+    assert_int_equal(deleted.n, 0);
+    small = image_next(f->store, NULL);
+    assert_int_equal(small->repo_tags.n, 0);
+    assert_true(image_store_usage(f->store) > 0);
 
     /* A tag moves; the image it leaves stays without one. */
     save_archive(&b, l, 2, "small", "", 0);
@@ -605,6 +614,87 @@ static void test_store(void **state)
     sb_done(&b);
     assert_string_equal(image_find(f->store, "small")->id, id);
     assert_int_equal(image_next(f->store, NULL)->repo_tags.n, 0);
+    strs_clear(&gone);
+    strs_clear(&deleted);
+    sb_done(&l[0].blob);
+    sb_done(&l[1].blob);
+}
+
+/* All of a save, in odd pieces. */
+static void save_all(struct fx *f, const char *a, const char *b, struct sb *ret)
+{
+    struct strs names = { 0 };
+    struct image_save *sv;
+    struct err e;
+    char buf[777];
+    long n;
+    strs_add(&names, a);
+    if (b)
+        strs_add(&names, b);
+    assert_int_equal(image_save_new(&sv, f->store, &names, &e), 0);
+    sb_init(ret, 0);
+    while ((n = image_save_read(sv, buf, sizeof buf, &e)) > 0)
+        sb_add(ret, buf, (size_t)n);
+    assert_int_equal(n, 0);
+    image_save_free(sv);
+    strs_clear(&names);
+}
+
+/* What is saved loads again as what it was, and saves to the same bytes. */
+static void test_save(void **state)
+{
+    struct fx *f = *state;
+    if (!f->store)
+        skip();
+    struct fx_layer l[2];
+    struct sb in, first, second;
+    struct strs gone = { 0 }, deleted = { 0 }, none = { 0 };
+    struct image_save *sv;
+    struct err e;
+    fx_layer_make(&l[0], base_layer, ARRAY_N(base_layer), 'z');
+    fx_layer_make(&l[1], upper_layer, ARRAY_N(upper_layer), 's');
+    save_archive(&in, l, 2, "app:1", "", 0);
+    feed(f, &in, NULL);
+    sb_done(&in);
+    save_archive(&in, l, 1, "reg.test/small:2", "", 'z');
+    feed(f, &in, NULL);
+    sb_done(&in);
+    assert_int_equal(image_tag(f->store, "app:1", "app:also", &e), 0);
+    AUTO_FREE char *id = xstrdup(image_find(f->store, "app:1")->id);
+    assert_int_equal(image_save_new(&sv, f->store, &none, &e), -E_INVALID);
+    strs_add(&none, "nothing:1");
+    assert_int_equal(image_save_new(&sv, f->store, &none, &e), -E_NOT_FOUND);
+    save_all(f, "app", "reg.test/small:2", &first); /* "app": both of its tags */
+    while (image_next(f->store, NULL))
+        assert_int_equal(image_remove(f->store, image_next(f->store, NULL)->id, true, NULL, NULL, &gone, &deleted, &e), 0);
+    settle(f);
+    assert_int_equal(fx_count(f->root, "blobs/sha256"), 0);
+    feed(f, &first, NULL);
+    assert_int_equal(f->loaded.n, 3);
+    assert_string_equal(image_find(f->store, "app:1")->id, id);
+    assert_string_equal(image_find(f->store, "app:also")->id, id);
+    assert_non_null(image_find(f->store, "reg.test/small:2"));
+    assert_non_null(image_find(f->store, "app:1")->manifest);
+    check_base(image_find(f->store, "app:1")->layer_dirs.v[1]);
+    save_all(f, "app", "reg.test/small:2", &second);
+    assert_int_equal(first.len, second.len);
+    assert_memory_equal(first.s, second.s, first.len);
+    /* By id: no tag. A blob that is gone is said. */
+    sb_done(&second);
+    save_all(f, id, NULL, &second);
+    assert_non_null(memmem(second.s, second.len, "\"RepoTags\":null", 15));
+    AUTO_FREE char *blob = xasprintf("%s/blobs/sha256/%s", f->root, l[0].digest + 7);
+    assert_int_equal(unlink(blob), 0);
+    strs_clear(&none);
+    strs_add(&none, "app:1");
+    assert_int_equal(image_save_new(&sv, f->store, &none, &e), -E_NOT_FOUND);
+    assert_non_null(strstr(e.text, "again"));
+    feed(f, &first, NULL); /* the cure */
+    save_all(f, "app:1", NULL, &in);
+    sb_done(&in);
+    sb_done(&first);
+    sb_done(&second);
+    strs_clear(&none);
     strs_clear(&gone);
     strs_clear(&deleted);
     sb_done(&l[0].blob);
@@ -635,6 +725,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bomb, setup, teardown),
         cmocka_unit_test_setup_teardown(test_import, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_save, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
