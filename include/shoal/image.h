@@ -91,6 +91,14 @@ typedef void image_progress_fn(void *arg, const struct image_progress *p);
 typedef void image_pull_done_fn(void *arg, const struct image *image, const struct err *e);
 void image_pull(struct image_store *s, const char *ref, const char *auth, image_progress_fn *progress,
                 image_pull_done_fn *done, void *arg);
+/* Push of a tag to the registry in its name; progress as for pull. The image then goes by the manifest pushed. */
+struct image_pushed { const char *digest; int64_t size; };
+typedef void image_push_done_fn(void *arg, const struct image_pushed *p, const struct err *e);
+void image_push(struct image_store *s, const char *ref, const char *auth, image_progress_fn *progress,
+                image_push_done_fn *done, void *arg);
+/* Does the registry take these credentials (JSON as above, with "serveraddress")? e: why not. */
+typedef void image_login_done_fn(void *arg, const struct err *e);
+void image_login(struct image_store *s, const char *auth, image_login_done_fn *done, void *arg);
 /* Digest and platforms of a reference in its registry, without pulling (GET /distribution). */
 struct image_remote { char *digest, *media_type; int64_t size; struct strs architectures, oss; };
 typedef void image_inspect_remote_fn(void *arg, const struct image_remote *r, const struct err *e);

@@ -82,7 +82,7 @@ const char *filter_nth(const struct filters *f, const char *key, uint32_t k); /*
 int filter_until(const struct filters *f, int64_t now_ns, int64_t *ret_ns, struct err *e) must_check;
 
 /* ---- image_list.c, image_transfer.c ---- */
-handler_fn image_list, image_history, image_prune, image_search, image_save;
+handler_fn image_list, image_history, image_prune, image_search, image_save, image_push_route, registry_auth;
 bool image_in_use(void *arg, const char *id); /* by a container; arg: the api */
 void image_event(struct api *a, const char *action, const char *id, const char *name);
 /* Adds {"Untagged"}, {"Deleted"} to the list, sends the events, frees both. */

@@ -322,6 +322,8 @@ const struct route image_routes[] = {
     { "GET", "/images/{+}/get", image_save, ROUTE_LOCAL },
     { "GET", "/images/{+}/history", image_history, ROUTE_LOCAL },
     { "POST", "/images/prune", image_prune, ROUTE_LOCAL },
+    { "POST", "/images/{+}/push", image_push_route, ROUTE_LOCAL },
+    { "POST", "/auth", registry_auth, ROUTE_LOCAL },
     { "POST", "/images/load", image_load, ROUTE_LOCAL },
     { "POST", "/images/create", image_create, ROUTE_LOCAL },
     { "GET", "/images/{+}/json", image_inspect, ROUTE_LOCAL },

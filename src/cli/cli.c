@@ -7,7 +7,7 @@
 
 const struct cli_command *const cli_groups[] = { swarm_commands, manager_commands, backup_commands, node_commands, stack_commands,
                                                  service_change_commands, service_commands, object_commands,
-                                                 image_commands, container_commands, system_commands,
+                                                 image_commands, login_commands, container_commands, system_commands,
                                                  debug_commands, NULL };
 
 const struct cli_flag cli_global_flags[] = {
@@ -316,6 +316,7 @@ void cli_clear(struct cli *c)
     strs_clear(&c->args);
     free(c->host);
     free(c->format);
+    free(c->registry_auth);
     names_free(c);
     memset(c, 0, sizeof *c);
 }

@@ -69,6 +69,7 @@ struct cli {
     int status;     /* exit status when not 0 */
     bool refused;   /* the last error came from the daemon */
     struct names *names;
+    char *registry_auth; /* X-Registry-Auth of the next calls; NULL: none */
 };
 
 /* ---- cli.c: parser and help ---- */
@@ -263,7 +264,17 @@ int converge_wait(struct cli *c, const struct strs *ids, struct err *e) must_che
 /* ---- cmd_stack.c, stack_deploy.c ---- */
 int stack_list(struct cli *c, const char *kind, const char *stack, struct val_doc **ret, struct err *e) must_check;
 int cmd_stack_deploy(struct cli *c, struct err *e);
-/* ---- cmd_image.c ---- */
+/* ---- credentials_io.c: logins at registries, in Docker's format ---- */
+/* Sets c->registry_auth for the registry that the image reference names, if there is a login. */
+int credentials_use(struct cli *c, const char *image, struct err *e) must_check;
+/* host as in a reference, "docker.io" for the default. */
+int credentials_keep(const char *host, const char *user, const char *password, struct err *e) must_check;
+int credentials_forget(const char *host, bool *ret_had, struct err *e) must_check;
+/* One line of the terminal, not shown, or of what is piped in. Caller wipes and frees. */
+int term_read_secret(const char *prompt, char **ret, struct err *e) must_check;
+/* ---- cmd_login.c, cmd_image.c ---- */
+extern const struct cli_command login_commands[];
+int image_stream(struct cli *c, const char *path, int fd, bool quiet, struct err *e) must_check; /* a call with progress */
 int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e) must_check;
 /* ---- cmd_run.c ---- */
 extern const struct cli_flag run_flags[], exec_flags[];

@@ -42,7 +42,7 @@ static int open_socket(struct cli *c, int *ret_fd, struct err *e)
     return 0;
 }
 
-static int send_head(int fd, const char *method, const char *path, const char *body, bool chunked, bool upgrade,
+static int send_head(const struct cli *c, int fd, const char *method, const char *path, const char *body, bool chunked, bool upgrade,
                      struct err *e)
 {
     AUTO_SB struct sb b;
@@ -52,6 +52,8 @@ static int send_head(int fd, const char *method, const char *path, const char *b
         sb_str(&b, "Connection: Upgrade\r\nUpgrade: tcp\r\n");
     else
         sb_str(&b, "Connection: close\r\n");
+    if (c->registry_auth)
+        sb_printf(&b, "X-Registry-Auth: %s\r\n", c->registry_auth);
     if (chunked)
         sb_str(&b, "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n");
     else if (body)
@@ -228,7 +230,7 @@ int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e)
     struct reply *r = reply_new(fd);
     bool body = s->upload >= 0 || s->source;
     int from = s->upload;
-    rc = send_head(fd, s->method, s->path, s->body, body, false, e);
+    rc = send_head(c, fd, s->method, s->path, s->body, body, false, e);
     if (rc == 0 && body)
         rc = upload(s->source ? s->source : read_fd, s->source ? s->source_arg : &from, fd, e);
     if (rc == 0)
@@ -272,7 +274,7 @@ int cli_hijack(struct cli *c, const char *path, const char *body, int *ret_fd, s
     if (rc < 0)
         return rc;
     struct reply *r = reply_new(fd);
-    rc = send_head(fd, "POST", path, body, false, true, e);
+    rc = send_head(c, fd, "POST", path, body, false, true, e);
     if (rc == 0)
         rc = read_head(r, e);
     if (rc == 0 && r->m.status >= 400)

@@ -1,4 +1,4 @@
-/* image ls, load, save, import, pull, rm, prune, tag, history, inspect. Archives are sent and written as
+/* image ls, load, save, import, pull, push, rm, prune, tag, history, inspect. Archives are sent and written as
  * they are read, whatever their size. */
 #include "cli.h"
 #include <errno.h>
@@ -23,6 +23,11 @@ static const struct cli_flag import_flags[] = {
     { 0 },
 };
 static const struct cli_flag pull_flags[] = {
+    { "quiet", 'q', CLI_BOOL, "No progress", NULL },
+    { 0 },
+};
+static const struct cli_flag push_flags[] = {
+    { "all-tags", 'a', CLI_BOOL, "All tags of the name", NULL },
     { "quiet", 'q', CLI_BOOL, "No progress", NULL },
     { 0 },
 };
@@ -109,7 +114,7 @@ static int cmd_ls(struct cli *c, struct err *e)
 }
 
 /* A call whose reply is progress; fd -1: nothing to send. */
-static int with_progress(struct cli *c, const char *path, int fd, bool quiet, struct err *e)
+int image_stream(struct cli *c, const char *path, int fd, bool quiet, struct err *e)
 {
     struct progress p = { .out = c->out, .quiet = quiet };
     struct cli_stream s = { .method = "POST", .path = path, .upload = fd, .data = progress_data, .arg = &p };
@@ -131,7 +136,7 @@ static int cmd_load(struct cli *c, struct err *e)
     int fd = term_open_input(file, e);
     if (fd < 0)
         return fd;
-    int rc = with_progress(c, cli_on(c, "quiet") ? "/images/load?quiet=1" : "/images/load?quiet=0", fd, false, e);
+    int rc = image_stream(c, cli_on(c, "quiet") ? "/images/load?quiet=1" : "/images/load?quiet=0", fd, false, e);
     term_close(fd);
     return rc < 0 ? err_wrap(e, "%s", strcmp(file, "-") ? file : "standard input") : 0;
 }
@@ -198,7 +203,7 @@ static int cmd_import(struct cli *c, struct err *e)
         add_query(&path, "changes", cli_list(c, "change")->v[i]);
     if (cli_str(c, "message"))
         add_query(&path, "message", cli_str(c, "message"));
-    int rc = with_progress(c, path.s, fd, false, e);
+    int rc = image_stream(c, path.s, fd, false, e);
     term_close(fd);
     return rc < 0 ? err_wrap(e, "%s", strcmp(cli_arg(c, 0), "-") ? cli_arg(c, 0) : "standard input") : 0;
 }
@@ -212,7 +217,9 @@ int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e)
     sb_str(&path, "/images/create");
     add_query(&path, "fromImage", name);
     add_query(&path, "tag", *tag ? tag : "latest");
-    int rc = with_progress(c, path.s, -1, quiet, e);
+    int rc = credentials_use(c, ref, e);
+    if (rc == 0)
+        rc = image_stream(c, path.s, -1, quiet, e);
     return rc < 0 ? err_wrap(e, "cannot pull %s", ref) : 0;
 }
 
@@ -223,6 +230,26 @@ static int cmd_pull(struct cli *c, struct err *e)
     if (rc == 0 && quiet)
         fprintf(c->out, "%s\n", cli_arg(c, 0));
     return rc;
+}
+
+static int cmd_push(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    AUTO_FREE char *name = NULL, *tag = NULL;
+    const char *ref = cli_arg(c, 0);
+    sb_init(&path, 0);
+    split_tag(ref, &name, &tag);
+    if (cli_on(c, "all-tags") && *tag)
+        return cli_usage(c, e, "--all-tags wants a name without a tag");
+    sb_str(&path, "/images/");
+    http_encode(&path, name);
+    sb_str(&path, "/push");
+    if (!cli_on(c, "all-tags"))
+        add_query(&path, "tag", *tag ? tag : "latest");
+    int rc = credentials_use(c, ref, e);
+    if (rc == 0)
+        rc = image_stream(c, path.s, -1, cli_on(c, "quiet"), e);
+    return rc < 0 ? err_wrap(e, "cannot push %s", ref) : 0;
 }
 
 static int cmd_tag(struct cli *c, struct err *e)
@@ -355,6 +382,8 @@ const struct cli_command image_commands[] = {
       "shoal image import -c 'CMD [\"/web\"]' root.tar web:1", cmd_import, 1, 2, 0 },
     { "image pull", "NAME[:TAG|@DIGEST]", "Fetch an image from its registry", pull_flags,
       "shoal image pull registry.example/web:1", cmd_pull, 1, 1, 0 },
+    { "image push", "NAME[:TAG]", "Send an image to the registry in its name", push_flags,
+      "shoal image push registry.example/web:1", cmd_push, 1, 1, 0 },
     { "image tag", "IMAGE NAME[:TAG]", "Give an image a further name", NULL, "shoal image tag web:1 web:stable",
       cmd_tag, 2, 2, 0 },
     { "image rm", "IMAGE...", "Remove images", rm_flags, "shoal image rm web:1", cmd_rm, 1, CLI_ANY, 0 },

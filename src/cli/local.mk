@@ -6,6 +6,7 @@ libcli_a_SOURCES = \
 	src/cli/cmd_container.c \
 	src/cli/cmd_debug.c \
 	src/cli/cmd_image.c \
+	src/cli/cmd_login.c \
 	src/cli/cmd_managers.c \
 	src/cli/cmd_node.c \
 	src/cli/cmd_object.c \
@@ -16,6 +17,7 @@ libcli_a_SOURCES = \
 	src/cli/cmd_system.c \
 	src/cli/complete.c \
 	src/cli/converge.c \
+	src/cli/credentials_io.c \
 	src/cli/files_io.c \
 	src/cli/format.c \
 	src/cli/frames.c \

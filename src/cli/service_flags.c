@@ -5,6 +5,7 @@
 #include <shoal/stack.h>
 
 #define F_VALUES                                                                                                  \
+    { "with-registry-auth", 0, CLI_BOOL, "Give the nodes this user's login at the image's registry", NULL }, \
     { "replicas", 0, CLI_INT, "Number of tasks", NULL },                                                          \
     { "replicas-max-per-node", 0, CLI_INT, "Tasks of the service on one node; 0: no limit", NULL },               \
     { "user", 'u', CLI_STR, "User name or id, [:group]", NULL },                                                  \

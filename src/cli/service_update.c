@@ -124,7 +124,10 @@ static int cmd_create(struct cli *c, struct err *e)
         rc = service_resolve(c, &s, e);
     if (rc == 0) {
         rec_to_json(&service_spec_rec, &s, &body);
-        rc = cli_call(c, "POST", "/services/create", body.s, &d, e);
+        if (cli_on(c, "with-registry-auth"))
+            rc = credentials_use(c, cli_arg(c, 0), e);
+        if (rc == 0)
+            rc = cli_call(c, "POST", "/services/create", body.s, &d, e);
     }
     service_spec_clear(&s);
     if (rc == 0 && d) {
@@ -166,6 +169,8 @@ static int edit_once(struct cli *c, const char *ref, edit_fn *edit, const void *
     if (rc < 0)
         return rc;
     rc = edit(c, &s.spec, arg, e);
+    if (rc == 0 && cli_has(c, "with-registry-auth") && cli_on(c, "with-registry-auth") && s.spec.task.container)
+        rc = credentials_use(c, s.spec.task.container->image, e);
     if (rc == 0)
         rc = service_post(c, s.id, s.version.index, &s.spec, NULL, e);
     str_set(ret_id, s.id);

@@ -56,14 +56,14 @@ static bool wait_ms(void *arg, int ms)
     return atomic_load(&f->stop);
 }
 
-static void tell(struct image_fetch *f, const char *id, const char *status)
+void image_fetch_tell(struct image_fetch *f, const char *id, const char *status)
 {
     if (f->emit)
         f->emit(f->arg, id, status, 0, 0);
 }
 
-static int open_registry(struct image_fetch *f, const char *authorization,
-                         struct image_registry **ret, struct err *e)
+int image_fetch_open(struct image_fetch *f, const char *authorization, bool push, struct image_registry **ret,
+                     struct err *e)
 {
     struct image_registry_config cfg = {
         .host = f->ref.host,
@@ -72,6 +72,7 @@ static int open_registry(struct image_fetch *f, const char *authorization,
         .authorization = authorization,
         .insecure = f->insecure,
         .quick = f->quick,
+        .push = push,
         .auth = f->auth,
         .wait = wait_ms,
         .cancelled = is_stopped,
@@ -123,11 +124,11 @@ static int pull_layer(struct image_fetch *f, struct image_registry *r,
         image_blob_abort(w);
         return code;
     }
-    tell(f, l.id, "Verifying Checksum");
+    image_fetch_tell(f, l.id, "Verifying Checksum");
     code = image_blob_spool(w, &path, NULL, e);
     if (code < 0)
         return code;
-    tell(f, l.id, "Download complete");
+    image_fetch_tell(f, l.id, "Download complete");
     struct image_layer_job job = { .root = f->root,
                                    .archive = path,
                                    .diff_id = diff_id,
@@ -139,11 +140,11 @@ static int pull_layer(struct image_fetch *f, struct image_registry *r,
         code = image_kept_put(f->root, diff_id, path, desc->digest, e);
     unlink(path);
     if (code == 0)
-        tell(f, l.id, "Pull complete");
+        image_fetch_tell(f, l.id, "Pull complete");
     return code < 0 ? err_wrap(e, "layer %s", desc->digest) : 0;
 }
 
-static void fail(struct image_fetch *f, int code, const struct err *e)
+void image_fetch_fail(struct image_fetch *f, int code, const struct err *e)
 {
     pthread_mutex_lock(&f->lock);
     if (f->code == 0) {
@@ -160,7 +161,7 @@ static void *layer_main(void *arg)
     struct image_fetch *f = ls->f;
     struct image_registry *r = NULL;
     struct err e = { 0 };
-    int code = open_registry(f, ls->authorization, &r, &e);
+    int code = image_fetch_open(f, ls->authorization, false, &r, &e);
     while (code == 0 && !is_stopped(f)) {
         pthread_mutex_lock(&f->lock);
         while (ls->next < ls->m->n && !ls->missing[ls->next])
@@ -173,7 +174,7 @@ static void *layer_main(void *arg)
     }
     image_registry_close(r);
     if (code < 0)
-        fail(f, code, &e);
+        image_fetch_fail(f, code, &e);
     return NULL;
 }
 
@@ -197,7 +198,7 @@ static int pull_layers(struct image_fetch *f, const struct image_registry *r,
         ls.missing[i] = !there;
         n_missing += !there;
         short_id(id, m->v[i].digest);
-        tell(f, id, there ? "Already exists" : "Pulling fs layer");
+        image_fetch_tell(f, id, there ? "Already exists" : "Pulling fs layer");
     }
     while (n < MIN(n_missing, (unsigned)LAYER_THREADS) &&
            pthread_create(&threads[n], NULL, layer_main, &ls) == 0)
@@ -298,12 +299,12 @@ void image_fetch_pull(struct image_fetch *f)
     struct err e = { 0 };
     AUTO_FREE char *manifest = NULL;
     bool all_there = false;
-    int code = open_registry(f, NULL, &r, &e);
+    int code = image_fetch_open(f, NULL, false, &r, &e);
     if (code == 0)
         code = resolve(f, r, &m, &top, &e);
     if (code == 0) {
         AUTO_FREE char *from = xasprintf("Pulling from %s", f->ref.path);
-        tell(f, f->ref.digest ? f->ref.digest : f->ref.tag, from);
+        image_fetch_tell(f, f->ref.digest ? f->ref.digest : f->ref.tag, from);
         code = pull_parts(f, r, &m, &all_there, &e);
     }
     if (code == 0)
@@ -320,8 +321,8 @@ void image_fetch_pull(struct image_fetch *f)
         strs_add(&l->digests, digest);
         if (!f->ref.digest) /* pulled by digest: no tag, as Docker */
             strs_add(&l->tags, f->familiar);
-        tell(f, "", said);
-        tell(f, "", status);
+        image_fetch_tell(f, "", said);
+        image_fetch_tell(f, "", status);
     }
     image_desc_clear(&top);
     image_manifest_clear(&m);
@@ -359,7 +360,7 @@ void image_fetch_remote(struct image_fetch *f)
     struct image_manifest m = { 0 };
     struct image_desc top = { 0 };
     struct err e = { 0 };
-    int code = open_registry(f, NULL, &r, &e);
+    int code = image_fetch_open(f, NULL, false, &r, &e);
     if (code == 0)
         code = image_registry_manifest(r, f->ref.digest ? f->ref.digest : f->ref.tag, &m, &top, &e);
     if (code == 0)

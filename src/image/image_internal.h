@@ -184,9 +184,9 @@ char *image_registry_reason(const char *body, size_t size);
 /* ---- registry_io.c: one registry, one thread ---- */
 struct image_registry;
 struct image_registry_config {
-    const char *host, *path, *familiar; /* of the reference */
+    const char *host, *path, *familiar; /* of the reference; path NULL: a login only */
     const char *authorization; /* from another image_registry of the same pull; may be NULL */
-    bool insecure, quick;               /* quick: one attempt, a short wait for the connection */
+    bool insecure, push, quick;         /* quick: one attempt, a short wait for the connection */
     const char *auth;                   /* JSON or NULL */
     bool (*wait)(void *arg, int ms);    /* sleeps; true: cancelled, give up */
     bool (*cancelled)(void *arg);
@@ -205,6 +205,15 @@ int image_registry_blob(struct image_registry *r, const struct image_desc *desc,
                         struct image_blob_writer *w, void (*progress)(void *arg, int64_t current),
                         void *arg, struct err *e) must_check;
 
+/* Push. The blob's bytes are those of the file at path. from: a repository there that may have them, or NULL. */
+int image_registry_has(struct image_registry *r, const struct image_desc *desc, bool *ret, struct err *e) must_check;
+int image_registry_push_blob(struct image_registry *r, const struct image_desc *desc, const char *path,
+                             const char *from, bool *ret_mounted, void (*progress)(void *arg, int64_t current),
+                             void *arg, struct err *e) must_check;
+int image_registry_push_manifest(struct image_registry *r, const char *reference, const struct image_manifest *m,
+                                 struct err *e) must_check;
+int image_registry_login(struct image_registry *r, struct err *e) must_check; /* E_DENIED */
+
 /* ---- fetch_io.c: the thread of a pull; owns this until it has ended ---- */
 struct image_fetch {
     char *root, *familiar, *auth;
@@ -216,14 +225,31 @@ struct image_fetch {
     /* Any thread of the fetch; copies what it is given. */
     void (*emit)(void *arg, const char *id, const char *status, int64_t current, int64_t total);
     void *arg;
+    /* of a push */
+    char *id, *manifest;                 /* the image, as struct image has it */
+    struct strs diff_ids, sources;       /* sources: for each layer a repository there that may have it, or "" */
     /* result */
     int code;
     struct err e;
     struct image_loaded_list loaded;
     struct image_remote remote;
+    int64_t size;                        /* of the manifest pushed */
 };
 void image_fetch_pull(struct image_fetch *f);
 void image_fetch_remote(struct image_fetch *f);
 void image_fetch_stop(struct image_fetch *f);
+int image_fetch_open(struct image_fetch *f, const char *authorization, bool push, struct image_registry **ret,
+                     struct err *e) must_check;
+void image_fetch_tell(struct image_fetch *f, const char *id, const char *status);
+void image_fetch_fail(struct image_fetch *f, int code, const struct err *e); /* the first counts, and stops the others */
+
+/* ---- push_io.c: the thread of a push or a login ---- */
+void image_fetch_push(struct image_fetch *f);
+void image_fetch_login(struct image_fetch *f);
+
+/* ---- pack_io.c ---- */
+/* A layer kept as a plain tar becomes gzip, and is kept so. */
+int image_pack(const char *root, const char *diff_id, const struct image_kept *plain, const atomic_bool *cancel,
+               struct err *e) must_check;
 
 #endif

@@ -11,8 +11,10 @@ libimage_a_SOURCES = \
 	src/image/layer_io.c \
 	src/image/load_io.c \
 	src/image/manifest.c \
+	src/image/pack_io.c \
 	src/image/parts_io.c \
 	src/image/pull_io.c \
+	src/image/push_io.c \
 	src/image/ref.c \
 	src/image/registry_io.c \
 	src/image/save_io.c \

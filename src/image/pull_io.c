@@ -29,8 +29,11 @@ struct image_pull {
     struct image_store *store;
     struct list_node waiters;
     image_inspect_remote_fn *inspect_done; /* a look only */
-    void *inspect_arg;
-    char *key;                 /* full reference with digest; NULL: a look, not shared */
+    image_push_done_fn *push_done;
+    image_login_done_fn *login_done;
+    void *inspect_arg;         /* of these three */
+    void (*work)(struct image_fetch *f);
+    char *key;                 /* of a pull: full reference with digest; others are not shared: NULL */
     pthread_t thread;
     bool has_thread, finishing;
     int event_fd;
@@ -65,10 +68,7 @@ static void on_emit(void *arg, const char *id, const char *status, int64_t curre
 static void *pull_main(void *arg)
 {
     struct image_pull *p = arg;
-    if (p->key)
-        image_fetch_pull(&p->fetch);
-    else
-        image_fetch_remote(&p->fetch);
+    p->work(&p->fetch);
     pthread_mutex_lock(&p->fetch.lock);
     p->ended = true;
     pthread_mutex_unlock(&p->fetch.lock);
@@ -122,6 +122,10 @@ static void pull_free(struct image_pull *p)
     free(f->auth);
     free(f->root);
     free(f->familiar);
+    free(f->id);
+    free(f->manifest);
+    strs_clear(&f->diff_ids);
+    strs_clear(&f->sources);
     image_ref_clear(&f->ref);
     image_loaded_clear(&f->loaded);
     remote_clear(&f->remote);
@@ -166,14 +170,20 @@ static void finish(void *arg)
     deliver(p);
     list_remove(&p->node); /* who asks from a callback begins anew */
     s->sweep_wanted = true;
-    if (f->code == 0 && p->key && !s->closed)
+    bool made = p->key || (p->push_done && image_find(s, f->id)); /* what is removed meanwhile stays so */
+    if (f->code == 0 && made && !s->closed)
         f->code = image_store_commit(s, &f->loaded, NULL, &f->e);
     const struct err *e = f->code < 0 ? &f->e : NULL;
     if (p->inspect_done && !s->closed)
         p->inspect_done(p->inspect_arg, e ? NULL : &f->remote, e);
+    struct image_pushed pushed = { .digest = f->remote.digest, .size = f->size };
+    if (p->push_done && !s->closed)
+        p->push_done(p->inspect_arg, e ? NULL : &pushed, e);
+    if (p->login_done && !s->closed)
+        p->login_done(p->inspect_arg, e);
     list_for(w, &p->waiters, node) {
-        const struct image *image = e ? NULL : image_find(s, f->loaded.v[0].id);
-        if (!s->closed)
+        const struct image *image = e || p->push_done ? NULL : image_find(s, f->loaded.v[0].id);
+        if (!s->closed && w->done)
             w->done(w->arg, image, e);
     }
     pull_free(p);
@@ -236,7 +246,7 @@ static void pull_start(struct image_pull *p, struct image_ref *ref, int code)
     f->ref = *ref;
     f->code = code;
     if (code == 0) {
-        f->familiar = image_ref_familiar(ref);
+        f->familiar = ref->path ? image_ref_familiar(ref) : xstrdup(ref->host);
         f->insecure = strs_has(&p->store->insecure, ref->host);
         if (too_many(p->store))
             f->code =
@@ -279,6 +289,7 @@ void image_pull(struct image_store *s, const char *ref, const char *auth,
     }
     p = pull_new(s, auth);
     p->key = TAKE(key);
+    p->work = image_fetch_pull;
     p->fetch.e = e;
     list_push_back(&p->waiters, &w->node);
     pull_start(p, &r, code);
@@ -291,8 +302,96 @@ void image_inspect_remote(struct image_store *s, const char *ref, const char *au
     struct image_pull *p = pull_new(s, auth);
     int code = image_ref_parse(&r, ref, &p->fetch.e);
     p->fetch.quick = true;
+    p->work = image_fetch_remote;
     p->inspect_done = done;
     p->inspect_arg = arg;
+    pull_start(p, &r, code);
+}
+
+/* Another repository of this registry that an image with this layer came from or went to. */
+static char *source_of(const struct image_store *s, const char *diff_id, const struct image_ref *to)
+{
+    for (const struct image *i = NULL; (i = image_next(s, i));) {
+        struct image_ref r;
+        for (uint32_t k = 0; strs_has(&i->config.diff_ids, diff_id) && k < i->repo_digests.n; k++) {
+            if (image_ref_parse(&r, i->repo_digests.v[k], NULL) < 0)
+                continue;
+            char *path = str_equal(r.host, to->host) && !str_equal(r.path, to->path) ? TAKE(r.path) : NULL;
+            image_ref_clear(&r);
+            if (path)
+                return path;
+        }
+    }
+    return xstrdup("");
+}
+
+static int push_of(struct image_fetch *f, const struct image_store *s, const char *name, struct image_ref *ret)
+{
+    const struct image *image = image_find(s, name);
+    int code = image_ref_parse(ret, name, &f->e);
+    if (code == 0 && (ret->digest || !image))
+        code = ret->digest ? err_set(&f->e, E_INVALID, "cannot push a digest reference (%.300s)", name)
+                           : err_set(&f->e, E_NOT_FOUND, "An image does not exist locally with the tag: %.300s", name);
+    if (code < 0)
+        return code;
+    f->id = xstrdup(image->id);
+    f->manifest = xstrdup(image->manifest);
+    for (uint32_t i = 0; i < image->config.diff_ids.n; i++) {
+        AUTO_FREE char *source = source_of(s, image->config.diff_ids.v[i], ret);
+        strs_add(&f->diff_ids, image->config.diff_ids.v[i]);
+        strs_add(&f->sources, source);
+    }
+    return 0;
+}
+
+void image_push(struct image_store *s, const char *ref, const char *auth, image_progress_fn *progress,
+                image_push_done_fn *done, void *arg)
+{
+    struct image_ref r = { 0 };
+    struct image_pull *p = pull_new(s, auth);
+    struct waiter *w = xnew(struct waiter);
+    *w = (struct waiter){ .progress = progress, .arg = arg };
+    list_push_back(&p->waiters, &w->node);
+    p->work = image_fetch_push;
+    p->push_done = done;
+    p->inspect_arg = arg;
+    int code = push_of(&p->fetch, s, ref, &r);
+    pull_start(p, &r, code);
+}
+
+/* "https://HOST/v1/" as docker's client writes it, or HOST. */
+static int login_of(struct image_fetch *f, const char *auth, struct image_ref *ret)
+{
+    struct val_doc *d = NULL;
+    int code = json_parse(&d, auth, strlen(auth), "credentials", &f->e);
+    if (code < 0)
+        return code;
+    const char *address = val_get_str(val_root(d), "serveraddress");
+    address = address && address[0] ? address : "docker.io";
+    const char *scheme = strstr(address, "://");
+    AUTO_FREE char *host = xstrdup(scheme ? scheme + 3 : address);
+    host[strcspn(host, "/")] = 0;
+    AUTO_FREE char *name = xasprintf("%s/login", host);
+    code = image_ref_parse(ret, name, NULL);
+    if (code == 0 && !str_equal(ret->host, host) && !str_equal(host, "index.docker.io")) {
+        image_ref_clear(ret);
+        code = -E_INVALID;
+    }
+    if (code < 0)
+        (void)err_set(&f->e, E_INVALID, "serveraddress: \"%.200s\" is no registry; want HOST[:PORT]", address);
+    val_doc_free(d);
+    free(TAKE(ret->path)); /* the registry itself is asked */
+    return code;
+}
+
+void image_login(struct image_store *s, const char *auth, image_login_done_fn *done, void *arg)
+{
+    struct image_ref r = { 0 };
+    struct image_pull *p = pull_new(s, auth);
+    p->work = image_fetch_login;
+    p->login_done = done;
+    p->inspect_arg = arg;
+    int code = login_of(&p->fetch, auth, &r);
     pull_start(p, &r, code);
 }
 

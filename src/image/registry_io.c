@@ -1,15 +1,19 @@
-/* The registry API, version 2, as a client (OCI distribution-spec "Pull"), over libcurl,
- * blocking: a pull has threads of its own. Plain HTTP only where the operator named the host
+/* The registry API, version 2, as a client (OCI distribution-spec "Pull" and "Push"), over libcurl,
+ * blocking: pulls and pushes have threads of their own. Plain HTTP only where the operator named the host
  * insecure. Credentials go to the registry or its token realm and nowhere else: libcurl drops
  * the header when a redirect leaves the host. What comes is bounded by what was announced, and
  * by a fixed size before anything was. */
 #include "image_internal.h"
 
 #include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <shoal/base/crypto.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum {
     ATTEMPTS = 3,
@@ -24,7 +28,7 @@ enum {
 
 struct image_registry {
     char *base, *path, *familiar, *host;
-    bool insecure, quick, authorized; /* authorized: the challenge was answered once */
+    bool insecure, quick, push, authorized; /* authorized: the challenge was answered once */
     char *authorization;       /* "Bearer ..." or "Basic ..." */
     struct image_credentials cred;
     bool (*wait)(void *arg, int ms);
@@ -36,13 +40,21 @@ struct image_registry {
 /* One exchange. */
 struct call {
     struct image_registry *r;
+    const char *method;             /* NULL: GET, or POST of the form */
+    const char *type;               /* Content-Type of what is sent */
+    const void *body;               /* small, sent */
+    size_t body_size;
+    int file;                       /* with file_size: a large one; from its start at each attempt */
+    int64_t file_size, sent;
+    bool once;                      /* no second attempt by itself: the caller starts anew */
+    bool no_login;                  /* another host than the registry: it gets no credentials */
     struct image_blob_writer *blob; /* where a good body goes, or: */
     struct sb text;                 /* a small one; and the body of an error */
     size_t text_max;
     void (*progress)(void *arg, int64_t current);
     void *arg;
     long status;
-    char *challenge, *content_type;
+    char *challenge, *content_type, *location;
     struct err sink;                /* why the body was not taken */
 };
 
@@ -70,6 +82,7 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
         .host = xstrdup(cfg->host),
         .insecure = cfg->insecure,
         .quick = cfg->quick,
+        .push = cfg->push,
         .cred = cred,
         .wait = cfg->wait,
         .cancelled = cfg->cancelled,
@@ -141,6 +154,12 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         free(c->content_type);
         c->content_type = xstrndup(p + skip, n - skip);
         c->content_type[strcspn(c->content_type, "; ")] = 0;
+    } else if (n > 9 && n < CHALLENGE_MAX && strncasecmp(p, "location:", 9) == 0) {
+        size_t skip = 9;
+        while (skip < n && p[skip] == ' ')
+            skip++;
+        free(c->location);
+        c->location = xstrndup(p + skip, n - skip);
     }
     return whole;
 }
@@ -168,6 +187,49 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
     }
     sb_add(&c->text, p, n);
     return n;
+}
+
+static size_t on_send(char *p, size_t size, size_t n, void *arg)
+{
+    struct call *c = arg;
+    ssize_t got = pread(c->file, p, size * n, c->sent);
+    if (got < 0) {
+        (void)err_errno(&c->sink, errno, "read a blob to push");
+        return CURL_READFUNC_ABORT;
+    }
+    c->sent += got;
+    if (c->progress)
+        c->progress(c->arg, c->sent);
+    return (size_t)got;
+}
+
+static int on_rewind(void *arg, curl_off_t offset, int origin)
+{
+    struct call *c = arg;
+    if (origin != SEEK_SET)
+        return CURL_SEEKFUNC_CANTSEEK;
+    c->sent = offset;
+    return CURL_SEEKFUNC_OK;
+}
+
+static void setup_upload(const struct call *c, CURL *curl)
+{
+    if (c->method)
+        curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, c->method);
+    if (str_equal(c->method, "HEAD"))
+        curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+    if (c->file_size) {
+        curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+        curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, (curl_off_t)c->file_size);
+        curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_send);
+        curl_easy_setopt(curl, CURLOPT_READDATA, c);
+        curl_easy_setopt(curl, CURLOPT_SEEKFUNCTION, on_rewind);
+        curl_easy_setopt(curl, CURLOPT_SEEKDATA, c);
+        curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 512L << 10);
+    } else if (c->body) {
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, c->body);
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, (long)c->body_size);
+    }
 }
 
 static int on_tick(void *arg, curl_off_t a, curl_off_t b, curl_off_t d, curl_off_t f)
@@ -207,6 +269,7 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
         curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
     if (form)
         curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, form);
+    setup_upload(c, r->curl);
 }
 
 /* What to do about it, where that can be said. */
@@ -233,7 +296,9 @@ static int perform(struct call *c, const char *url, const char *authorization, c
     sb_reset(&c->text);
     free(TAKE(c->challenge));
     free(TAKE(c->content_type));
+    free(TAKE(c->location));
     c->status = 0;
+    c->sent = 0;
     c->sink.code = 0;
     if (c->blob && image_blob_restart(c->blob, e) < 0)
         return -E_IO;
@@ -241,6 +306,11 @@ static int perform(struct call *c, const char *url, const char *authorization, c
         headers = curl_slist_append(headers, line);
     if (accept)
         headers = curl_slist_append(headers, accept);
+    AUTO_FREE char *type = c->type ? xasprintf("Content-Type: %s", c->type) : NULL;
+    if (type)
+        headers = curl_slist_append(headers, type);
+    if (c->method)
+        headers = curl_slist_append(headers, "Expect:"); /* a login comes before, so a body is not sent in vain */
     setup(c, url, headers, form, why);
     CURLcode code = curl_easy_perform(c->r->curl);
     curl_easy_getinfo(c->r->curl, CURLINFO_RESPONSE_CODE, &c->status);
@@ -263,6 +333,14 @@ static int perform(struct call *c, const char *url, const char *authorization, c
                    "registry %s: %.250s%s", c->r->host, why[0] ? why : curl_easy_strerror(code), cure(code));
 }
 
+static void call_done(struct call *c)
+{
+    sb_done(&c->text);
+    free(c->challenge);
+    free(c->content_type);
+    free(c->location);
+}
+
 /* ---- tokens ---- */
 
 static void add_param(struct image_registry *r, struct sb *b, const char *name, const char *value,
@@ -272,6 +350,14 @@ static void add_param(struct image_registry *r, struct sb *b, const char *name, 
     if (coded)
         sb_printf(b, "%c%s=%s", sep, name, coded);
     curl_free(coded);
+}
+
+/* One parameter for each, as the token specification has it. */
+static void add_scopes(struct image_registry *r, struct sb *url, char *scope)
+{
+    char *rest = NULL;
+    for (char *one = strtok_r(scope, " ", &rest); one; one = strtok_r(NULL, " ", &rest))
+        add_param(r, url, "scope", one, strchr(url->s, '?') ? '&' : '?');
 }
 
 static int take_token(struct image_registry *r, struct call *c, struct err *e)
@@ -299,8 +385,9 @@ static int fetch_token(struct image_registry *r, const struct image_challenge *c
 {
     struct call c = { .r = r, .text_max = TOKEN_MAX };
     AUTO_FREE char *basic = r->cred.user ? image_basic(&r->cred) : NULL;
-    AUTO_FREE char *scope =
-        ch->scope ? xstrdup(ch->scope) : xasprintf("repository:%s:pull", r->path);
+    AUTO_FREE char *scope = ch->scope ? xstrdup(ch->scope)
+                            : !r->path ? xstrdup("") /* a login */
+                                       : xasprintf("repository:%s:pull%s", r->path, r->push ? ",push" : "");
     AUTO_SB struct sb url, form;
     sb_init(&c.text, TOKEN_MAX + 1);
     sb_init(&url, 16 << 10);
@@ -313,7 +400,7 @@ static int fetch_token(struct image_registry *r, const struct image_challenge *c
         add_param(r, &form, "refresh_token", r->cred.identity_token, '&');
     } else {
         add_param(r, &url, "service", ch->service, strchr(ch->realm, '?') ? '&' : '?');
-        add_param(r, &url, "scope", scope, strchr(url.s, '?') ? '&' : '?');
+        add_scopes(r, &url, scope);
     }
     int code =
         url.overflow || form.overflow
@@ -324,9 +411,7 @@ static int fetch_token(struct image_registry *r, const struct image_challenge *c
     if (basic)
         crypto_wipe(basic, strlen(basic));
     crypto_wipe(form.s, form.len);
-    sb_done(&c.text);
-    free(c.challenge);
-    free(c.content_type);
+    call_done(&c);
     return code;
 }
 
@@ -344,8 +429,8 @@ static int answer_challenge(struct image_registry *r, const struct call *c, bool
         set_authorization(r, image_basic(&r->cred));
     else
         code = err_set(e, E_DENIED,
-                       "pull access denied for %s: no basic auth credentials; log in to %s first",
-                       r->familiar, r->host);
+                       "%s access denied for %s: no basic auth credentials; log in to %s first",
+                       r->push ? "push" : "pull", r->familiar, r->host);
     image_challenge_clear(&ch);
     return code;
 }
@@ -362,8 +447,8 @@ static int status_err(const struct image_registry *r, const struct call *c, cons
     if (c->status == 401 || c->status == 403)
         return err_set(
             e, E_DENIED,
-            "pull access denied for %s, repository does not exist or may require a login%s%s",
-            r->familiar, colon, reason);
+            "%s access denied for %s, repository does not exist or may require a login%s%s",
+            r->push ? "push" : "pull", r->familiar, colon, reason);
     return err_set(e, E_UNAVAILABLE, "%s: registry %s answered with status %ld%s%s", what, r->host,
                    c->status, colon, reason);
 }
@@ -378,7 +463,7 @@ static int request(struct call *c, const char *url, const char *accept, const ch
     r->authorized = false;
     for (unsigned attempt = 1;; attempt++) {
         code = perform(c, url, r->authorization, accept, NULL, &again, e);
-        if (code == 0 && c->status == 401 && !r->authorized) {
+        if (code == 0 && c->status == 401 && !r->authorized && !c->no_login) {
             code = answer_challenge(r, c, &again, e);
             r->authorized = code == 0;
             if (code == 0) {
@@ -391,18 +476,11 @@ static int request(struct call *c, const char *url, const char *accept, const ch
             again = c->status == 429 || c->status >= 500;
             code = status_err(r, c, what, e);
         }
-        if (!again || attempt == ATTEMPTS || r->quick)
+        if (!again || attempt == ATTEMPTS || r->quick || c->once)
             return code;
         if (r->wait && r->wait(r->arg, BACKOFF_MS << (2 * (attempt - 1))))
             return err_set(e, E_CLOSED, "cancelled");
     }
-}
-
-static void call_done(struct call *c)
-{
-    sb_done(&c->text);
-    free(c->challenge);
-    free(c->content_type);
 }
 
 int image_registry_manifest(struct image_registry *r, const char *reference,
@@ -448,6 +526,131 @@ int image_registry_blob(struct image_registry *r, const struct image_desc *desc,
     if (code == 0 && image_blob_size(w) != desc->size)
         code = err_set(e, E_CORRUPT, "%s: %lld bytes came, the manifest says %lld", what,
                        (long long)image_blob_size(w), (long long)desc->size);
+    call_done(&c);
+    return code;
+}
+
+/* ---- push ---- */
+
+int image_registry_has(struct image_registry *r, const struct image_desc *desc, bool *ret, struct err *e)
+{
+    AUTO_FREE char *url = xasprintf("%s/v2/%s/blobs/%s", r->base, r->path, desc->digest);
+    AUTO_FREE char *what = xasprintf("blob %s of %s", desc->digest, r->familiar);
+    struct call c = { .r = r, .method = "HEAD" };
+    sb_init(&c.text, REASON_BODY + 1);
+    int code = request(&c, url, NULL, what, e);
+    *ret = code == 0;
+    call_done(&c);
+    return code == -E_NOT_FOUND ? 0 : code;
+}
+
+/* Where the bytes of an upload go: Location, against the registry's address, with the digest. A registry may lead to
+ * another host; it then signs the address itself and must not see the login. */
+static char *upload_url(struct image_registry *r, const char *location, const char *digest, bool *ret_foreign)
+{
+    AUTO_FREE char *whole = location[0] == '/' ? xasprintf("%s%s", r->base, location) : xstrdup(location);
+    size_t n = strlen(r->base);
+    char *coded = curl_easy_escape(r->curl, digest, 0);
+    char *url = xasprintf("%s%cdigest=%s", whole, strchr(whole, '?') ? '&' : '?', coded ? coded : "");
+    curl_free(coded);
+    *ret_foreign = strncmp(whole, r->base, n) != 0 || (whole[n] != '/' && whole[n] != '?');
+    return url;
+}
+
+static int send_blob(struct image_registry *r, const char *location, const struct image_desc *desc, int file,
+                     void (*progress)(void *arg, int64_t current), void *arg, bool *ret_again, struct err *e)
+{
+    bool foreign;
+    AUTO_FREE char *url = upload_url(r, location, desc->digest, &foreign);
+    AUTO_FREE char *what = xasprintf("upload of %s to %s", desc->digest, r->familiar);
+    AUTO_FREE char *kept = foreign ? TAKE(r->authorization) : NULL;
+    struct call c = { .r = r, .method = "PUT", .type = "application/octet-stream", .file = file, .body = "",
+                      .file_size = desc->size, .progress = progress, .arg = arg, .once = true, .no_login = foreign };
+    sb_init(&c.text, REASON_BODY + 1);
+    int code = request(&c, url, NULL, what, e);
+    *ret_again = code < 0 && (c.status == 0 || c.status == 404 || c.status == 429 || c.status >= 500) &&
+                 code != -E_CLOSED && !c.sink.code;
+    if (kept)
+        set_authorization(r, TAKE(kept));
+    call_done(&c);
+    return code;
+}
+
+/* Opens an upload; from: a repository of the same registry that has the blob. ret_location NULL: it was mounted. */
+static int begin_upload(struct image_registry *r, const struct image_desc *desc, const char *from,
+                        char **ret_location, struct err *e)
+{
+    AUTO_SB struct sb url;
+    AUTO_FREE char *what = xasprintf("upload of %s to %s", desc->digest, r->familiar);
+    struct call c = { .r = r, .method = "POST", .body = "" };
+    sb_init(&url, 16 << 10);
+    sb_init(&c.text, REASON_BODY + 1);
+    sb_printf(&url, "%s/v2/%s/blobs/uploads/", r->base, r->path);
+    if (from) {
+        add_param(r, &url, "mount", desc->digest, '?');
+        add_param(r, &url, "from", from, '&');
+    }
+    int code = request(&c, url.s, NULL, what, e);
+    *ret_location = NULL;
+    if (code == 0 && !(from && c.status == 201)) {
+        if (c.location && strlen(c.location) < CHALLENGE_MAX)
+            *ret_location = TAKE(c.location);
+        else
+            code = err_set(e, E_CORRUPT, "%s: registry %s did not say where to", what, r->host);
+    }
+    call_done(&c);
+    return code;
+}
+
+int image_registry_push_blob(struct image_registry *r, const struct image_desc *desc, const char *path,
+                             const char *from, bool *ret_mounted, void (*progress)(void *arg, int64_t current),
+                             void *arg, struct err *e)
+{
+    struct stat st;
+    AUTO_CLOSE int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || fstat(file, &st) < 0)
+        return err_errno(e, errno, "%s", path);
+    if (st.st_size != desc->size)
+        return err_set(e, E_CORRUPT, "%s has %lld bytes, its manifest says %lld; pull or load the image again", path,
+                       (long long)st.st_size, (long long)desc->size);
+    for (unsigned attempt = 1;; attempt++) {
+        AUTO_FREE char *location = NULL;
+        bool again = false;
+        int code = begin_upload(r, desc, from, &location, e);
+        *ret_mounted = code == 0 && !location;
+        if (code == 0 && location)
+            code = send_blob(r, location, desc, file, progress, arg, &again, e);
+        if (code == 0 || !again || attempt == ATTEMPTS)
+            return code;
+        if (r->wait && r->wait(r->arg, BACKOFF_MS << (2 * (attempt - 1))))
+            return err_set(e, E_CLOSED, "cancelled");
+    }
+}
+
+int image_registry_push_manifest(struct image_registry *r, const char *reference, const struct image_manifest *m,
+                                 struct err *e)
+{
+    AUTO_FREE char *url = xasprintf("%s/v2/%s/manifests/%s", r->base, r->path, reference);
+    AUTO_FREE char *what = xasprintf("manifest for %s", r->familiar);
+    struct call c = { .r = r, .method = "PUT", .type = m->media_type, .body = m->raw, .body_size = m->raw_size };
+    sb_init(&c.text, REASON_BODY + 1);
+    int code = request(&c, url, NULL, what, e);
+    call_done(&c);
+    return code;
+}
+
+/* ---- login ---- */
+
+int image_registry_login(struct image_registry *r, struct err *e)
+{
+    AUTO_FREE char *url = xasprintf("%s/v2/", r->base);
+    AUTO_FREE char *what = xasprintf("login to %s", r->host);
+    struct call c = { .r = r };
+    c.text_max = REASON_BODY;
+    sb_init(&c.text, REASON_BODY + 1);
+    int code = request(&c, url, NULL, what, e);
+    if (code == -E_DENIED)
+        code = err_set(e, E_DENIED, "registry %s does not take this user name and password", r->host);
     call_done(&c);
     return code;
 }
