@@ -32,6 +32,8 @@ struct gossip_hooks {
     void *arg;
     /* A member's state as this node sees it changed. LEFT: it said goodbye. */
     void (*state)(void *arg, const char *node_id, enum gossip_state state);
+    /* A packet that no gossip key opens; true: it was somebody's. May be NULL. */
+    bool (*datagram)(void *arg, const void *p, size_t size);
 };
 
 struct gossip;
@@ -48,6 +50,8 @@ void gossip_forget(struct gossip *g, const char *node_id);
 void gossip_leave(struct gossip *g, loop_fn *done, void *arg);
 enum gossip_state gossip_state_of(const struct gossip *g, const char *node_id); /* unknown: GOSSIP_DEAD */
 const char *gossip_state_text(enum gossip_state s);
+/* Raw bytes from the gossip socket, at most GOSSIP_PACKET_MAX_BYTES; may be lost. False: it could not be sent. */
+bool gossip_send_datagram(struct gossip *g, const char *addr, uint16_t port, const void *p, size_t size);
 /* Packets: n_unsealed counts those that no key opened. */
 struct gossip_stats { uint64_t n_sent, n_received, n_unsealed, bytes_sent, bytes_received; uint32_t n_members, n_alive; };
 void gossip_stats(const struct gossip *g, struct gossip_stats *ret);

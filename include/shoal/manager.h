@@ -24,6 +24,7 @@ enum peer_message {
     MSG_JOIN_REPLY = 8, /* packed join_reply */
     MSG_LEAVE = 9,      /* agent -> leader: node leaves; reply MSG_LEAVE_OK */
     MSG_LEAVE_OK = 10,
+    MSG_RELAY = 40,       /* manager -> manager: sealed Raft bytes of or for a third one (src/node/relay.c) */
     MSG_CERTIFICATE = 11, /* leader -> agent: packed certificate, when the one its HELLO told of is due or of another role */
 };
 

@@ -126,6 +126,9 @@ int raft_node_bootstrap(struct raft_node *n, uint64_t id, const void *context, s
                         struct err *e) must_check;
 int raft_node_join(struct raft_node *n, uint64_t id, struct err *e) must_check;
 
+/* Heartbeats, votes and their answers: small, and worth a second way that nothing else can delay. */
+bool raft_message_is_urgent(const void *bytes, size_t size);
+
 /* A message from an authenticated peer. Malformed bytes are counted and dropped. */
 void raft_node_receive(struct raft_node *n, uint64_t from, const void *bytes, size_t size);
 

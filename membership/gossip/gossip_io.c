@@ -64,6 +64,13 @@ static void on_send(void *arg, const char *addr, uint16_t port, const void *p, s
     }
 }
 
+bool gossip_send_datagram(struct gossip *g, const char *addr, uint16_t port, const void *p, size_t size)
+{
+    struct sockaddr_in6 to;
+    return to_sockaddr(addr, port, &to) && sendto(g->fd, p, size, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to,
+                                                  sizeof to) == (ssize_t)size;
+}
+
 static void on_state(void *arg, const char *id, enum gossip_state state)
 {
     struct gossip *g = arg;
@@ -118,7 +125,7 @@ static void on_readable(void *arg, unsigned events)
         g->stats.bytes_received += (uint64_t)n;
         size_t size = (size_t)n < sizeof in ? gossip_open_sealed(g->keys, g->n_keys, in, (size_t)n, plain) : 0;
         if (!size)
-            g->stats.n_unsealed++;
+            g->stats.n_unsealed += !g->hooks.datagram || !g->hooks.datagram(g->hooks.arg, in, (size_t)n);
         else
             gossip_core_receive(&g->core, now_ms(), plain, size);
     }

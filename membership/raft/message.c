@@ -88,6 +88,14 @@ static int decode_chunk(struct raft_message *m, struct reader *b)
     return 0;
 }
 
+bool raft_message_is_urgent(const void *bytes, size_t size)
+{
+    static const uint8_t urgent[] = {RAFT_MSG_PREVOTE, RAFT_MSG_PREVOTE_REPLY, RAFT_MSG_VOTE, RAFT_MSG_VOTE_REPLY,
+                                     RAFT_MSG_HEARTBEAT, RAFT_MSG_HEARTBEAT_REPLY, RAFT_MSG_TIMEOUT_NOW};
+    const uint8_t *p = bytes;
+    return size == RAFT_MESSAGE_HEADER_BYTES && memchr(urgent, p[1], sizeof(urgent));
+}
+
 int raft_message_decode(struct raft_message *ret, const void *bytes, size_t size)
 {
     struct reader b = {.p = bytes, .end = (const uint8_t *)bytes + size};

@@ -6,5 +6,6 @@ libnode_a_SOURCES = \
 	src/node/identity_io.c \
 	src/node/member.c \
 	src/node/notify_io.c \
+	src/node/relay.c \
 	src/node/peers.c \
 	src/node/node_internal.h

@@ -30,7 +30,7 @@ static void manager_send_raft(void *arg, uint64_t raft_id, const char *node_id, 
         if (d->member.nodes.v[i].raft_id == raft_id)
             node_id = d->member.nodes.v[i].id;
     if (d->peers && node_id)
-        peers_send(d->peers, node_id, MSG_RAFT, p, size);
+        peers_send_raft(d->peers, node_id, p, size);
 }
 
 static void leader_changed(void *arg, const char *leader)
@@ -188,13 +188,19 @@ static void gossip_changed(void *arg, const char *node_id, enum gossip_state sta
         agent_gossip_state(d->agent, node_id, state != GOSSIP_ALIVE);
 }
 
+static bool gossip_datagram(void *arg, const void *p, size_t size)
+{
+    struct daemon *d = arg;
+    return d->peers && peers_datagram(d->peers, p, size);
+}
+
 /* ---- start and stop ---- */
 static int start_gossip(struct daemon *d, struct err *e)
 {
     uint64_t seed;
     struct gossip_config cfg = { .node_id = daemon_node_id(d), .listen_addr = d->cfg.listen_addr,
                                  .port = d->cfg.gossip_port, .incarnation = (uint64_t)(clock_real_ns() / MS_NS) };
-    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed };
+    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed, .datagram = gossip_datagram };
     crypto_random(&seed, sizeof seed);
     int r = gossip_open(&d->gossip, d->loop, &cfg, NULL, 0, &hooks, seed, e);
     if (r < 0) {

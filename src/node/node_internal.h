@@ -104,6 +104,24 @@ enum { CHANNEL_API = 1 };
 int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
                         struct err *e) must_check;
 
+/* Raft bytes to another manager: by the link, heartbeats and votes as a datagram too, through a third manager when the
+ * link is silent. */
+void peers_send_raft(struct peers *p, const char *node_id, const void *bytes, size_t size);
+/* A datagram that is not gossip's; false: of nobody we know. */
+bool peers_datagram(struct peers *p, const void *bytes, size_t size);
+
+/* ---- relay.c: Raft by other ways than the link ---- */
+enum relay_way { RELAY_DATAGRAM = 1, RELAY_THROUGH = 2, RELAY_WAYS = 3 };
+struct relay;
+struct relay *relay_new(struct daemon *d);
+void relay_free(struct relay *r); /* takes NULL */
+bool relay_datagram(struct relay *r, const char *to, const void *p, size_t size);
+/* What a third manager is to carry; false: `to` is no manager with a known key. */
+bool relay_envelope(struct relay *r, const char *to, const void *p, size_t size, struct sb *out);
+bool relay_names(const void *p, size_t size, char from[26], char to[26]); /* false: malformed */
+/* An envelope for this node: its Raft message is handed to the manager. False: not genuine. */
+bool relay_receive(struct relay *r, enum relay_way way, const void *p, size_t size);
+
 /* ---- notify_io.c ---- */
 void notify_service_manager(const char *state); /* "READY=1"; nothing when none asked for it */
 

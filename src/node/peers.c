@@ -9,7 +9,7 @@
 
 LOG_MODULE("peers");
 
-enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, LEADER_SILENT_MS = 100 };
+enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, SILENT_MS = 600, LEADER_SILENT_MS = 100 };
 
 struct end { /* one link */
     struct list_node node;
@@ -37,6 +37,7 @@ struct peers {
     unsigned n_joiners;
     char *leader; /* the last one known */
     struct stream_listener *listener;
+    struct relay *relay;
     bool closing;
 };
 
@@ -228,6 +229,8 @@ static void on_up(void *arg, struct link *l)
         manager_link_up(x->ps->d->manager, x->cert.node_id);
 }
 
+static void on_relay(struct peers *ps, const char *carrier_id, const void *p, size_t size);
+
 static void on_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
 {
     struct end *x = arg;
@@ -238,6 +241,11 @@ static void on_message(void *arg, struct link *l, uint8_t type, const void *p, s
         return;
     }
     AUTO_FREE char *from = xstrdup(x->cert.node_id);
+    if (type == MSG_RELAY) {
+        if (x->cert.role == ROLE_MANAGER)
+            on_relay(x->ps, from, p, size);
+        return;
+    }
     deliver(x->ps, from, x->cert.raft_id, x->cert.role, type, p, size);
 }
 
@@ -352,6 +360,53 @@ void peers_send(struct peers *ps, const char *node_id, uint8_t type, const void 
         call(p); /* this one is lost; there will be others */
 }
 
+/* ---- Raft ---- */
+
+/* A manager that was heard of lately, to carry for us; not `but`. */
+static struct end *carrier(struct peers *ps, const char *but)
+{
+    struct end *x, *best = NULL;
+    list_for(x, &ps->ends, node)
+        if (x->up && x->cert.node_id && x->cert.role == ROLE_MANAGER && !str_equal(x->cert.node_id, but) &&
+            (!best || link_heard_ms(x->l) > link_heard_ms(best->l)))
+            best = x;
+    return best && loop_now_ms(ps->d->loop) - link_heard_ms(best->l) <= 2 * SILENT_MS ? best : NULL;
+}
+
+void peers_send_raft(struct peers *ps, const char *node_id, const void *p, size_t size)
+{
+    struct end *x = end_for(ps, node_id);
+    bool silent = !x || loop_now_ms(ps->d->loop) - link_heard_ms(x->l) > SILENT_MS;
+    struct end *by = silent ? carrier(ps, node_id) : NULL;
+    peers_send(ps, node_id, MSG_RAFT, p, size);
+    if (raft_message_is_urgent(p, size))
+        relay_datagram(ps->relay, node_id, p, size);
+    AUTO_SB struct sb b;
+    sb_init(&b, 0);
+    if (by && relay_envelope(ps->relay, node_id, p, size, &b))
+        link_send(by->l, MSG_RELAY, b.s, b.len);
+}
+
+bool peers_datagram(struct peers *ps, const void *p, size_t size)
+{
+    return relay_receive(ps->relay, RELAY_DATAGRAM, p, size);
+}
+
+/* For us, from a manager that carries; or from the sender itself, for a third one: one hop, never more. */
+static void on_relay(struct peers *ps, const char *carrier_id, const void *p, size_t size)
+{
+    char from[26], to[26];
+    if (!ps->d->manager || !relay_names(p, size, from, to))
+        return;
+    if (str_equal(to, daemon_node_id(ps->d))) {
+        relay_receive(ps->relay, RELAY_THROUGH, p, size);
+    } else if (str_equal(from, carrier_id)) {
+        struct end *x = end_for(ps, to);
+        if (x && x->cert.role == ROLE_MANAGER)
+            link_send(x->l, MSG_RELAY, p, size);
+    }
+}
+
 void peers_leader_changed(struct peers *ps, const char *leader)
 {
     struct end *x;
@@ -436,6 +491,7 @@ int peers_open(struct daemon *d, struct err *e)
 {
     struct peers *ps = xnew(struct peers);
     ps->d = d;
+    ps->relay = relay_new(d);
     map_init(&ps->peers);
     list_init(&ps->ends);
     sb_reset(&d->packed_certificate);
@@ -444,6 +500,7 @@ int peers_open(struct daemon *d, struct err *e)
                               ps, &ps->listener, e);
     if (r < 0) {
         map_done(&ps->peers);
+        relay_free(ps->relay);
         free(ps);
         char why[sizeof e->text];
         memcpy(why, e->text, sizeof why);
@@ -472,5 +529,6 @@ void peers_close(struct peers *ps)
     }
     map_done(&ps->peers);
     free(ps->leader);
+    relay_free(TAKE(ps->relay));
     loop_defer(ps->d->loop, free, ps); /* messages to self may be deferred */
 }

@@ -85,7 +85,7 @@ static struct gossip *open_node(const char *id, uint16_t port, const struct goss
 {
     const struct gossip_config cfg = { .node_id = id, .listen_addr = host, .port = port, .probe_ms = 80,
                                        .timeout_ms = 40, .incarnation = 1 };
-    const struct gossip_hooks hooks = { arg, on_state };
+    const struct gossip_hooks hooks = { .arg = arg, .state = on_state };
     struct gossip *g = NULL;
     struct err e = { 0 };
     if (gossip_open(&g, loop, &cfg, key, 1, &hooks, 1 + port, &e) < 0)
@@ -309,7 +309,7 @@ static void keys_change_under_way(void **state)
 static void open_says_why_not(void **state)
 {
     struct gossip_config cfg = { .node_id = "x", .listen_addr = "localhost", .port = nodes[0].port };
-    const struct gossip_hooks hooks = { NULL, on_state };
+    const struct gossip_hooks hooks = { .arg = NULL, .state = on_state };
     struct gossip *g = NULL;
     struct err e = { 0 };
     (void)state;
