@@ -235,9 +235,18 @@ static size_t splice_data(struct splice *p, int from, const char *data, size_t s
     return size;
 }
 
+/* What this end still holds, because the other was full, goes before its end does. */
+static void splice_rest(struct splice *p, int from)
+{
+    struct sb *held = &p->end[from]->held;
+    stream_write(p->end[!from], held->s, held->len);
+    sb_reset(held);
+}
+
 static void splice_eof(struct splice *p, int from)
 {
     p->eof[from] = true;
+    splice_rest(p, from);
     stream_close_write(p->end[!from]);
     if (p->eof[0] && p->eof[1])
         splice_end(p, true);
@@ -246,21 +255,24 @@ static void splice_eof(struct splice *p, int from)
 #define SIDE(n)                                                                                            \
     static size_t data_##n(void *arg, const char *d, size_t size) { return splice_data(arg, n, d, size); } \
     static void eof_##n(void *arg) { splice_eof(arg, n); }                                                 \
-    static void drain_##n(void *arg) { want_offer(((struct splice *)arg)->end[!n]); }
-SIDE(0)
-SIDE(1)
+    static void drain_##n(void *arg) { want_offer(((struct splice *)arg)->end[!n]); }                      \
+    static void error_##n(void *arg, const struct err *e) { (void)e, splice_error(arg, n); }
 
-static void splice_error(void *arg, const struct err *e)
+static void splice_error(struct splice *p, int from)
 {
-    struct splice *p = arg;
-    (void)e;
+    if (p->over)
+        return;
+    splice_rest(p, from);
     splice_end(p, true); /* what the dead end sent still reaches the other */
 }
 
+SIDE(0)
+SIDE(1)
+
 void stream_splice(struct stream *a, struct stream *b)
 {
-    static const struct stream_events ev[2] = { { data_0, drain_0, eof_0, splice_error },
-                                                { data_1, drain_1, eof_1, splice_error } };
+    static const struct stream_events ev[2] = { { data_0, drain_0, eof_0, error_0 },
+                                                { data_1, drain_1, eof_1, error_1 } };
     struct splice *p = xnew(struct splice);
     *p = (struct splice){ .loop = a->loop, .end = { a, b } };
     stream_set_events(a, &ev[0], p);

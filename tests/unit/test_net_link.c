@@ -9,6 +9,7 @@
 #include <shoal/base/mem.h>
 #include <shoal/http.h>
 #include <shoal/link.h>
+#include <sys/socket.h>
 
 struct side {
     uint8_t secret[32], public_key[32];
@@ -316,6 +317,67 @@ static void a_slow_reader_is_never_sent_more_than_it_can_hold(void **state)
     end(&a, &b, sl);
 }
 
+/* ---- splice ---- */
+static struct { struct stream *reader; size_t bytes; bool over; } slow;
+
+static size_t slow_data(void *arg, const char *p, size_t size)
+{
+    size_t n = MIN(size, (size_t)20000);
+    slow.bytes += n;
+    return n;
+}
+
+static void slow_over(void *arg)
+{
+    slow.over = true;
+    loop_stop(loop);
+}
+
+static void slow_error(void *arg, const struct err *e)
+{
+    fail_msg("%s", e->text);
+}
+
+static void slow_begin(void *arg)
+{
+    stream_pause(slow.reader, false);
+}
+
+/* The sender has gone before the receiver has read anything. */
+static void a_splice_carries_all_that_came_before_an_end(void **state)
+{
+    static const struct stream_events ev = { slow_data, NULL, slow_over, slow_error };
+    static char bytes[16 << 10];
+    for (unsigned round = 0; round < 40; round++) {
+        int x[2], y[2];
+        size_t total = 0;
+        loop = loop_new();
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, x), 0);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, y), 0);
+        struct stream *writer = stream_from_fd(loop, y[0]);
+        slow.reader = stream_from_fd(loop, x[0]);
+        slow.bytes = 0;
+        slow.over = false;
+        stream_pause(slow.reader, true);
+        stream_set_events(slow.reader, &ev, NULL);
+        stream_splice(stream_from_fd(loop, x[1]), stream_from_fd(loop, y[1]));
+        for (unsigned k = 0; k < 30 + round; k++, total += sizeof bytes)
+            stream_write(writer, bytes, sizeof bytes);
+        stream_free_when_sent(writer);
+        struct loop_timer *t = loop_timer_new(loop, slow_begin, NULL), *l = loop_timer_new(loop, late, NULL);
+        loop_timer_set(t, 10);
+        loop_timer_set(l, 20000);
+        loop_run(loop);
+        assert_true(slow.over);
+        assert_int_equal(slow.bytes, total);
+        stream_free(slow.reader);
+        loop_timer_free(t);
+        loop_timer_free(l);
+        loop_finish(loop);
+        loop_free(loop);
+    }
+}
+
 static void a_refused_peer_never_comes_up(void **state)
 {
     (void)state;
@@ -340,6 +402,7 @@ int main(void)
         cmocka_unit_test(messages_of_all_sizes_come_back),
         cmocka_unit_test(a_channel_carries_much_both_ways_and_half_closes),
         cmocka_unit_test(a_slow_reader_is_never_sent_more_than_it_can_hold),
+        cmocka_unit_test(a_splice_carries_all_that_came_before_an_end),
         cmocka_unit_test(a_refused_peer_never_comes_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
