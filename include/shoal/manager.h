@@ -96,6 +96,9 @@ int backup_state_finish(struct backup_state *b, struct node *self, int64_t wait_
 /* In place of manager_init_cluster: bootstraps Raft and proposes all of it. Takes b. The cluster object comes last:
  * until then nobody acts on what is there. */
 void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_done_fn *done, void *arg);
+/* For how long no leader is known, ms; -1: there never was one since this process began. */
+int64_t manager_leaderless_ms(const struct manager *m);
+bool manager_is_suspect(const struct manager *m, const char *node_id); /* by gossip */
 bool manager_leads(const struct manager *m);           /* and has applied everything of earlier terms */
 const char *manager_leader_id(const struct manager *m); /* node id, NULL: unknown */
 void manager_raft_status(const struct manager *m, struct raft_status *ret);

@@ -58,6 +58,7 @@ const struct cluster *store_cluster(const struct store *s); /* NULL before init 
 const struct task **store_tasks_of_service(const struct store *s, const char *service_id, uint32_t *ret_n);
 const struct task **store_tasks_of_node(const struct store *s, const char *node_id, uint32_t *ret_n);
 uint64_t store_index(const struct store *s); /* last applied log index */
+int64_t store_changed_at(const struct store *s); /* when the latest change of what it holds was proposed; real ns */
 const struct rec *store_rec(enum store_table t);
 const char *store_word(enum store_table t);
 

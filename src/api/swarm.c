@@ -83,7 +83,18 @@ static void recovery_plan(struct call *c)
     for (unsigned i = 0; i < ARRAY_N(kept); i++)
         val_set(d, root, kept[i].name, val_int(d, store_count(call_store(c), kept[i].t)));
     val_set(d, root, "Entries", val_int(d, (int64_t)s.last));
+    val_set(d, root, "Term", val_int(d, (int64_t)s.term));
+    val_set(d, root, "Voter", val_bool(d, s.voter));
     val_set(d, root, "Uncertain", val_int(d, (int64_t)(s.last - MIN(s.commit, s.last))));
+    val_set(d, root, "ChangedAt", time_val(d, store_changed_at(call_store(c))));
+    val_set(d, root, "LeaderlessMs", val_int(d, manager_leaderless_ms(m)));
+    int64_t silent = 0, workers = 0;
+    for (const struct node *n = NULL; (n = store_next(call_store(c), TABLE_NODE, n));) {
+        workers += n->spec.role == ROLE_WORKER;
+        silent += n->spec.role == ROLE_WORKER && (n->status.state == NODE_DOWN || manager_is_suspect(m, n->id));
+    }
+    val_set(d, root, "Workers", val_int(d, workers));
+    val_set(d, root, "WorkersSilent", val_int(d, silent));
     for (const struct node *n = NULL; (n = store_next(call_store(c), TABLE_NODE, n));) {
         struct manager_status status = { 0 };
         if (str_equal(n->id, c->api->b.node_id(c->api->b.arg)) || !manager_node_status(m, n->id, &status))

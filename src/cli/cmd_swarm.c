@@ -173,20 +173,40 @@ static int print_plan(struct cli *c, const struct val *plan, struct err *e)
     if (*str_at(plan, "Leader"))
         return err_set(e, E_CONFLICT, "the cluster has a leader (node %s) and needs no recovery; lost managers are removed "
                        "with `shoal node rm --force NODE`", str_at(plan, "Leader"));
-    fprintf(c->out, "The managers have no leader. This node can become the only manager:\n\n"
-            "kept:         %lld services, %lld networks, %lld secrets, %lld configs, %lld nodes: its log up to entry %lld\n",
+    if (!val_get_bool(plan, "Voter", true))
+        return err_set(e, E_INVALID, "this manager has no vote and may lack what the others agreed on; recover on one that has");
+    char ago[64], since[48];
+    units_ago_since(ago, c->now_ns, str_at(plan, "ChangedAt"));
+    long long leaderless = int_at(plan, "LeaderlessMs", -1);
+    fputs("The managers have no leader", c->out);
+    if (leaderless >= 0) {
+        units_duration(since, leaderless / 1000 * INT64_C(1000000000));
+        fprintf(c->out, " (for %s)", since);
+    }
+    fprintf(c->out, ". This node can become the only manager:\n\n"
+            "kept:         %lld services, %lld networks, %lld secrets, %lld configs, %lld nodes\n"
+            "              its log up to entry %lld, term %lld; the last change of it was made %s\n",
             (long long)int_at(plan, "Services", 0), (long long)int_at(plan, "Networks", 0),
             (long long)int_at(plan, "Secrets", 0), (long long)int_at(plan, "Configs", 0), (long long)int_at(plan, "Nodes", 0),
-            (long long)int_at(plan, "Entries", 0));
+            (long long)int_at(plan, "Entries", 0), (long long)int_at(plan, "Term", 0), *ago ? ago : "long ago");
     if (uncertain)
         fprintf(c->out, "              the last %lld entries of it are not known to have been agreed on; they are kept too\n",
                 uncertain);
     fputs("lost:         what the other managers agreed on and this one never received\n", c->out);
-    for (uint32_t i = 0; left && left->kind == V_LIST && i < left->n; i++)
+    bool answers = false;
+    for (uint32_t i = 0; left && left->kind == V_LIST && i < left->n; i++) {
         fprintf(c->out, "%-14s%s (%s, %s)\n", i ? "" : "left behind:", str_at(left->list[i], "Hostname"),
                 str_at(left->list[i], "Addr"), str_at(left->list[i], "Reachability"));
+        answers |= !strcmp(str_at(left->list[i], "Reachability"), "reachable");
+    }
+    fprintf(c->out, "workers:      %lld, of which %lld do not answer now; those that do go on under this manager\n",
+            (long long)int_at(plan, "Workers", 0), (long long)int_at(plan, "WorkersSilent", 0));
     fputs("\nThose left behind are kept out for ever: when they are back, run `shoal leave --force` there and join them "
-          "again.\nWorkers and running containers stay. The join tokens become new.\n\n", c->out);
+          "again.\nWorkers and running containers stay. The join tokens become new.\n", c->out);
+    if (answers)
+        fputs("Some of those left behind answer: look with `shoal recover` there too, and recover where term and entry are highest; "
+              "or bring back one more manager, then nothing need be lost.\n", c->out);
+    fputc('\n', c->out);
     return 0;
 }
 

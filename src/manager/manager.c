@@ -97,6 +97,8 @@ static void on_changed(void *arg, const struct raft_status *s)
     bool leader_new = !str_equal(leader, m->leader_id), leads_new = leads != m->leads;
     if (!leader_new && !leads_new)
         return;
+    if (m->leader_id && !leader)
+        m->leader_lost_ms = loop_now_ms(m->loop);
     str_set(&m->leader_id, leader);
     m->leads = leads;
     if (m->left)
@@ -363,6 +365,16 @@ void manager_hand_over(struct manager *m, loop_fn *done, void *arg)
     loop_timer_set(m->left_timer, HAND_OVER_MS);
     log_info("hands leadership over before it ends");
     raft_node_transfer(m->raft, 0, transferred, m);
+}
+
+int64_t manager_leaderless_ms(const struct manager *m)
+{
+    return m->leader_id ? 0 : m->leader_lost_ms ? loop_now_ms(m->loop) - m->leader_lost_ms : -1;
+}
+
+bool manager_is_suspect(const struct manager *m, const char *node_id)
+{
+    return liveness_is_suspect(m->liveness, node_id);
 }
 
 const char *manager_leader_id(const struct manager *m)

@@ -40,6 +40,7 @@ struct manager {
     loop_fn *left;            /* to be called when another manager leads; NULL: nobody waits */
     void *left_arg;
     struct loop_timer *left_timer;
+    int64_t leader_lost_ms;   /* monotonic; 0: none was known yet */
     struct refusal {          /* why applied transactions were refused, for their proposers */
         uint64_t index;
         struct err err;

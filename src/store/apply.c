@@ -69,6 +69,30 @@ static int check_change(const struct store *s, const struct parsed_change *all, 
     return 0;
 }
 
+static int64_t updated_at(const struct store_object *o)
+{
+    switch (o->table) {
+    case TABLE_CLUSTER: return o->u.cluster.updated_at;
+    case TABLE_NODE: return o->u.node.updated_at;
+    case TABLE_SERVICE: return o->u.service.updated_at;
+    case TABLE_TASK: return o->u.task.updated_at;
+    case TABLE_NETWORK: return o->u.network.updated_at;
+    case TABLE_SECRET: return o->u.secret.updated_at;
+    case TABLE_CONFIG: return o->u.config.updated_at;
+    case TABLE_N: break;
+    }
+    return 0;
+}
+
+int64_t store_changed_at(const struct store *s)
+{
+    int64_t latest = 0;
+    for (int t = 0; t < TABLE_N; t++)
+        for (const struct store_object *o = s->tables[t].first; o; o = o->next)
+            latest = MAX(latest, updated_at(o));
+    return latest;
+}
+
 static void set_times(struct store_object *o, const struct object_head *old, uint64_t index,
                       int64_t now)
 {
