@@ -133,6 +133,8 @@ struct raft_entry raft_bootstrap_entry(const uint64_t *ids, uint32_t n, const vo
 
 const struct raft_configuration *raft_config_now(const struct raft *r)
 {
+    if (RAFT_BUG == 16)
+        return raft_config_at(r, MAX(r->applied, 1));
     return r->n_configs ? r->configs[r->n_configs - 1] : NULL;
 }
 
@@ -226,7 +228,7 @@ static int change_gate(struct raft *r, const struct raft_input *in)
         return -E_NOT_LEADER;
     if (r->transfer_ms)
         return -E_BUSY;
-    if (raft_config_index(r) > r->commit) /* one in flight */
+    if (raft_config_index(r) > r->commit && RAFT_BUG != 15) /* one in flight */
         return -E_BUSY;
     if (RAFT_BUG != 5 && r->commit < r->term_start) /* none before a commit in the own term */
         return -E_BUSY;

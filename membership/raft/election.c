@@ -46,6 +46,8 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 static bool is_up_to_date(const struct raft *r, const struct raft_message *m)
 {
     uint64_t term = raft_log_last_term(&r->log);
+    if (RAFT_BUG == 26)
+        return m->index >= raft_log_last(&r->log);
     return m->log_term > term || (m->log_term == term && (m->index >= raft_log_last(&r->log) || RAFT_BUG == 7));
 }
 

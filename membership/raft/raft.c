@@ -131,7 +131,7 @@ void raft_truncate_log(struct raft *r, uint64_t from)
     ASSERT(from > r->commit);
     raft_log_truncate(&r->log, from);
     raft_config_rollback(r, from);
-    r->durable = MIN(r->durable, from - 1);
+    r->durable = RAFT_BUG == 23 ? r->durable : MIN(r->durable, from - 1);
     for (uint32_t i = 0; i < r->n_pending; i++)
         r->pending[i].last = MIN(r->pending[i].last, from - 1);
     ASSERT(!r->out->write.truncate_from && !r->out->write.n_entries);
@@ -388,7 +388,7 @@ static void finish_write(struct raft *r)
 {
     struct raft_write *w = &r->out->write;
     const struct raft_configuration *c = raft_config_now(r);
-    w->has_hard = r->term != r->written_term || r->vote != r->written_vote;
+    w->has_hard = r->term != r->written_term || (r->vote != r->written_vote && RAFT_BUG != 24);
     w->voters = c ? c->n_voters : 0;
     if (w->has_hard || w->whole || w->truncate_from || w->n_entries || w->install) {
         w->token = ++r->token;
@@ -416,7 +416,7 @@ static void finish_write(struct raft *r)
 
 static void finish_apply(struct raft *r)
 {
-    uint64_t to = MIN(r->commit, r->durable);
+    uint64_t to = RAFT_BUG == 25 ? r->commit : MIN(r->commit, r->durable);
     while (!r->installing && r->applied < to) {
         const struct raft_entry *e = raft_log_at(&r->log, r->applied + 1);
         ASSERT(e);

@@ -35,7 +35,7 @@ void raft_reads_start(struct raft *r)
         any |= !r->reads[i].seq;
     if (!any || (r->commit < r->term_start && RAFT_BUG != 9))
         return;
-    r->read_seq++;
+    r->read_seq += RAFT_BUG != 18 || !r->read_seq;
     for (uint32_t i = 0; i < r->n_reads; i++) {
         struct raft_read *d = &r->reads[i];
         if (d->seq)

@@ -262,7 +262,7 @@ int wal_replay_segment(struct wal_replay *s, const uint8_t *bytes, size_t size, 
     s->end = offset;
     s->used_old_key |= c.key && c.key == s->old_key;
     bool rot = limit ? offset != limit
-                     : rc == -E_STALE || wal_is_durable_beyond(c.header.salt, bytes, size, offset, s->batch);
+                     : rc == -E_STALE || (RAFT_BUG != 27 && wal_is_durable_beyond(c.header.salt, bytes, size, offset, s->batch));
     if (rot)
         return err_set(e, E_CORRUPT, "raft log: %s is damaged at offset %zu, inside what was durable", name, offset);
     s->torn = !limit && wal_is_record(c.header.salt, bytes, size, offset);

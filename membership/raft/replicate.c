@@ -56,7 +56,7 @@ void raft_peers_sync(struct raft *r)
     for (uint32_t i = 0; i < r->n_peers; i++) {
         struct raft_peer *p = r->peers[i];
         if (!raft_configuration_find(c, p->id)) {
-            p->voter = false;
+            p->voter = RAFT_BUG == 21 && p->voter;
             p->leaving = true;
         }
     }
@@ -157,7 +157,7 @@ void raft_heartbeat(struct raft *r, struct raft_peer *p)
     struct raft_message *m = raft_send_new(r, p->id, RAFT_MSG_HEARTBEAT, AFTER_NOTHING);
     m->session = p->session;
     m->request = ++p->request;
-    m->commit = MIN(p->match, r->commit);
+    m->commit = RAFT_BUG == 19 ? r->commit : MIN(p->match, r->commit);
     m->seq = r->read_seq;
     raft_repair_heartbeat(p, m);
     p->commit_sent = MAX(p->commit_sent, m->commit);
@@ -232,7 +232,7 @@ void raft_leader_tick(struct raft *r)
         for (uint32_t i = 0; i < r->n_peers; i++)
             r->peers[i]->ack_ms = MIN(r->peers[i]->ack_ms + late, r->now_ms);
     r->heartbeat_ms = r->now_ms + r->cfg.heartbeat_ms;
-    if (!has_quorum_contact(r)) {
+    if (!has_quorum_contact(r) && RAFT_BUG != 12) {
         raft_become_follower(r, r->term, 0);
         return;
     }
@@ -268,7 +268,7 @@ static uint64_t quorum_match(const struct raft *r)
     uint64_t match[RAFT_MEMBERS_MAX];
     uint32_t n = 0;
     if (raft_is_voter(r))
-        match[n++] = r->durable;
+        match[n++] = RAFT_BUG == 13 || (RAFT_BUG == 14 && raft_quorum(r) == 1) ? raft_log_last(&r->log) : r->durable;
     for (uint32_t i = 0; i < r->n_peers && n < RAFT_MEMBERS_MAX; i++)
         if (r->peers[i]->voter)
             match[n++] = r->peers[i]->damaged ? 0 : r->peers[i]->match;
@@ -454,7 +454,7 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
     }
     uint64_t match = m->index + m->n_entries;
     raft_repair_matched(r, match);
-    raft_set_commit(r, MIN(m->commit, match));
+    raft_set_commit(r, MIN(m->commit, RAFT_BUG == 20 ? raft_log_last(&r->log) : match));
     enum raft_after after = RAFT_BUG == 6 ? AFTER_NOTHING : AFTER_ALL;
     reply_to(r, from, m, RAFT_MSG_APPEND_REPLY, after)->index = MAX(match, r->commit);
 }

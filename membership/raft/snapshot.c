@@ -230,7 +230,7 @@ static bool install(struct raft *r)
     }
     r->durable = MIN(r->durable, r->commit);
     for (uint32_t i = 0; i < r->n_pending; i++)
-        r->pending[i].last = 0;
+        r->pending[i].last = RAFT_BUG == 22 ? r->pending[i].last : 0;
     raft_log_reset(&r->log, image.index, image.term);
     raft_config_reset(r, TAKE(image.config));
     r->commit = MAX(r->commit, image.index);
@@ -255,7 +255,7 @@ void raft_on_snapshot(struct raft *r, uint64_t from, const struct raft_message *
     /* A log that has the snapshot's last entry keeps what follows: it may have been acknowledged. */
     if (m->index > r->commit && raft_log_matches(&r->log, m->index, m->log_term))
         raft_set_commit(r, m->index);
-    if (m->index <= r->commit) {
+    if (m->index <= r->commit && RAFT_BUG != 17) {
         raft_incoming_drop(r);
         snapshot_reply(r, from, m, true, r->commit);
         return;

@@ -213,7 +213,7 @@ static int roll(struct raft_disk *d, uint64_t bytes, struct err *e)
         die(d, "making a segment", rc);
     if (fdatasync(fd) != 0)
         die(d, "fdatasync of a new segment", errno);
-    if (renameat(d->dir_fd, tmp, d->dir_fd, name) != 0 || fsync(d->dir_fd) != 0)
+    if (renameat(d->dir_fd, tmp, d->dir_fd, name) != 0 || (RAFT_BUG != 29 && fsync(d->dir_fd) != 0))
         die(d, "renaming a new segment", errno);
     if (d->fd >= 0)
         close(d->fd);
@@ -321,7 +321,7 @@ static void note_write(struct raft_disk *d, const struct raft_write *w)
         for (uint32_t i = d->n_segments; i-- > 0;) { /* what was cut off needs no snapshot */
             bool held = d->segments[i].max_index != 0;
             d->segments[i].max_index = MIN(d->segments[i].max_index, d->last_index);
-            if (held) /* it begins with what follows the segment before, which cannot go without it */
+            if (held && RAFT_BUG != 31) /* it begins with what follows the segment before, which cannot go without it */
                 break;
         }
     }
@@ -363,7 +363,7 @@ int raft_disk_write(struct raft_disk *d, struct raft_write *const *writes, uint3
     }
     if (rc)
         die(d, "writing the log", rc);
-    if (fdatasync(d->fd) != 0)
+    if (fdatasync(d->fd) != 0 && RAFT_BUG != 28)
         die(d, "fdatasync of the log", errno);
     d->syncs++;
     for (uint32_t i = 0; i < n; i++)
@@ -412,7 +412,7 @@ static int save_snapshot(struct raft_disk *d, struct raft_buf *image, struct err
     snprintf(tmp, sizeof(tmp), "%s.tmp", name);
     AUTO_CLOSE int fd = openat(d->dir_fd, tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int rc = fd < 0 ? errno : write_at(fd, b.s, b.len, 0);
-    if (!rc && fsync(fd) != 0)
+    if (!rc && RAFT_BUG != 30 && fsync(fd) != 0)
         rc = errno;
     if (rc) {
         unlinkat(d->dir_fd, tmp, 0);
@@ -555,7 +555,7 @@ uint32_t raft_disk_trim(struct raft_disk *d)
     for (uint32_t i = 0; i < d->n_segments; i++)
         old += d->segments[i].old_key;
     listing_done(&l);
-    if (!old && d->has_old_key && fsync(d->dir_fd) != 0)
+    if (!old && d->has_old_key && RAFT_BUG != 32 && fsync(d->dir_fd) != 0)
         return 1; /* a power cut could bring the files back, and they need the key */
     if (!old) {
         d->has_old_key = false;
@@ -726,6 +726,8 @@ static int cut(struct raft_disk *d, const struct listing *l, struct raft_boot *b
 static void merge_hard(struct raft_disk *d, struct raft_boot *boot)
 {
     const struct wal_hard *h = &d->hard;
+    if (h->seq && h->damaged && !boot->id)
+        boot->id = h->node_id; /* the log was cut before its first batch */
     if (!h->seq || !boot->id || h->node_id != boot->id)
         return;
     if (h->term > boot->term || (h->term == boot->term && !boot->vote))
@@ -846,7 +848,7 @@ int raft_disk_open(struct raft_disk **ret, const char *dir, const struct raft_ke
     if (!rc)
         rc = load(d, &boot, e);
     if (!rc)
-        rc = rewrite_end(d, e);
+        rc = RAFT_BUG == 33 ? 0 : rewrite_end(d, e);
     if (rc) {
         raft_boot_done(&boot);
         raft_disk_close(d);

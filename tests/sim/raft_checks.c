@@ -248,6 +248,21 @@ static void check_configs(struct node *n, const struct raft_status *s)
     CHECK(open <= 1, "node %u holds %u uncommitted configurations", SLOT(n), open);
 }
 
+/* A leader that has lost its quorum falls silent, and soon. */
+static void check_contact(struct node *n)
+{
+    struct raft_member m[RAFT_MEMBERS_MAX];
+    uint32_t count = raft_get_members(n->core, m, RAFT_MEMBERS_MAX), voters = 0, heard = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        int slot = slot_of(m[i].id);
+        voters += m[i].voter;
+        heard += m[i].voter && slot >= 0 &&
+                 (m[i].id == n->id || g.now_us - n->heard_us[slot] < 1000000 + 4000 * (int64_t)g.o.cfg.patience_max_ms);
+    }
+    n->silent = heard > voters / 2 ? 0 : n->silent + 1;
+    CHECK(n->silent < 20, "node %u leads on, though only %u of %u voters have spoken to it for long", SLOT(n), heard, voters);
+}
+
 void check_step(struct node *n, const struct raft_input *in, const struct raft_output *o, int rc)
 {
     struct raft_status s;
@@ -267,6 +282,10 @@ void check_step(struct node *n, const struct raft_input *in, const struct raft_o
               U(o->apply[i].index));
     n->role = s.role;
     n->damaged = s.damaged;
+    if (s.role != RAFT_LEADER)
+        n->silent = 0;
+    else if (in->type == RAFT_TICK)
+        check_contact(n);
     mix(s.term * 31 + s.commit);
     mix(s.last * 31 + SLOT(n));
     maybe_strike(n, leads, commits);

@@ -197,6 +197,7 @@ static void job_due(struct node *n, unsigned lane, int64_t at_us)
         queue_job(n, lane, n->hang_us);
         return;
     }
+    n->job_us[lane] = -1;
     struct work w = n->lanes[lane][0];
     if (!run_work(n, &w)) {
         say("node %u ends itself", SLOT(n));
@@ -433,6 +434,7 @@ static void event(struct event *e)
     g.self = n;
     switch (e->type) {
     case EV_DELIVER:
+        n->heard_us[e->from] = g.now_us;
         mix(fnv(1, e->bytes, MIN(e->size, 96)));
         raft_node_receive(n->raft, e->from_id, e->bytes, e->size);
         break;
@@ -457,7 +459,7 @@ static void event(struct event *e)
         break;
     case EV_STRIKE:
         if (!g.calm && n->up && e->life == n->life && !n->paused)
-            strike(n);
+            strike(n, e->from);
         break;
     case EV_CLIENT:
         client();

@@ -45,7 +45,7 @@ void propose_change(struct node *n)
 {
     struct raft_member m[RAFT_MEMBERS_MAX];
     uint32_t count = raft_node_members(n->raft, m, RAFT_MEMBERS_MAX);
-    struct node *x = &g.nodes[pick(S_FAULT, 0, g.o.n - 1)];
+    struct node *x = &g.nodes[chance(S_FAULT, 500) ? g.changed : pick(S_FAULT, 0, g.o.n - 1)];
     const struct raft_member *found = NULL;
     uint64_t gone = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -56,6 +56,7 @@ void propose_change(struct node *n)
             found = &m[i];
     }
     g.n_changes++;
+    g.changed = SLOT(x);
     g.self = n;
     if (gone && chance(S_FAULT, 700)) {
         say("node %u removes a lost member", SLOT(n));
@@ -70,7 +71,7 @@ void propose_change(struct node *n)
         raft_node_add(n->raft, x->id, "x", 1, NULL, NULL);
     } else if (!found->voter) {
         say("node %u promotes or removes node %u", SLOT(n), SLOT(x));
-        if (chance(S_FAULT, 700) && !x->lost)
+        if (chance(S_FAULT, 550) && !x->lost)
             raft_node_promote(n->raft, x->id, NULL, NULL);
         else
             raft_node_remove(n->raft, x->id, NULL, NULL);
@@ -229,15 +230,20 @@ void maybe_strike(struct node *n, bool leads, bool commits)
 {
     if (g.calm || n->role != RAFT_LEADER || !g.o.on[F_CHURN])
         return;
+    if (leads && g.o.on[F_MEMBERS] && chance(S_FAULT, 500)) /* before anything of its term is committed */
+        push((struct event){.at_us = g.now_us, .type = EV_STRIKE, .node = SLOT(n), .life = n->life, .from = 1});
+    if (leads && g.o.on[F_ONEWAY] && chance(S_FAULT, 300)) /* its first words stay its own */
+        for (unsigned i = 0; i < g.o.n; i++)
+            g.blocked[SLOT(n)][i] = true;
     if (leads ? chance(S_FAULT, 500) : commits && chance(S_FAULT, 300))
         push((struct event){.at_us = g.now_us + (int64_t)pick(S_FAULT, 0, leads ? 8 * g.o.delay_us : 1000), .type = EV_STRIKE,
                             .node = SLOT(n), .life = n->life});
 }
 
-void strike(struct node *n)
+void strike(struct node *n, bool change)
 {
     unsigned what = (unsigned)pick(S_FAULT, 0, 99);
-    if (what < 30 && g.o.on[F_MEMBERS]) {
+    if (change) {
         propose_change(n);
     } else if (what < 60 && (g.o.on[F_POWER] || g.o.on[F_KILL])) {
         crash_for(n, some_while(200000, 1000000), g.o.on[F_POWER]);

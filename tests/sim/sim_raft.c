@@ -186,9 +186,9 @@ static void options(void)
         [F_LOSS] = 300, [F_COPY] = 200, [F_OLD] = 80, [F_REORDER] = 200, [F_SPLIT] = 600, [F_ONEWAY] = 500,
         [F_PARTIAL] = 500, [F_CLOG] = 300, [F_BREAK] = 200, [F_POWER] = 500, [F_KILL] = 400, [F_PAUSE] = 300,
         [F_LATE] = 200, [F_CLOCK] = 300, [F_SLOW] = 30, [F_HANG] = 100, [F_FULL] = 100, [F_SYNC] = 100,
-        [F_ROT] = 60, [F_WIPE] = 60, [F_MEMBERS] = 500, [F_TRANSFER] = 500, [F_CHURN] = 500, [F_RECOVER] = 500, [F_REKEY] = 200,
+        [F_ROT] = 400, [F_WIPE] = 60, [F_MEMBERS] = 500, [F_TRANSFER] = 500, [F_CHURN] = 500, [F_RECOVER] = 500, [F_REKEY] = 200,
     };
-    static const unsigned odds[FAULTS_N] = {[F_ROT] = 250, [F_WIPE] = 250, [F_SYNC] = 150, [F_FULL] = 300, [F_HANG] = 250,
+    static const unsigned odds[FAULTS_N] = {[F_ROT] = 300, [F_WIPE] = 250, [F_SYNC] = 150, [F_FULL] = 300, [F_HANG] = 250,
                                             [F_RECOVER] = 150, [F_CLOCK] = 300, [F_LATE] = 300, [F_CHURN] = 350};
     struct options *o = &g.o;
     for (unsigned i = 0; i < FAULTS_N; i++) {
@@ -237,7 +237,7 @@ static void options(void)
 static void choose_inside(void)
 {
     bool open = false;
-    uint32_t need = g.config->n_voters / 2 + 1;
+    uint32_t need = g.config ? g.config->n_voters / 2 + 1 : 0;
     for (unsigned i = 0; i < g.o.n; i++) {
         const struct node *n = &g.nodes[i];
         open |= n->up ? shell_core(n->raft) && n->last > g.commit : !n->lost && n->shadow.last > g.commit;
@@ -247,11 +247,11 @@ static void choose_inside(void)
             open |= s.config_index > g.commit;
         }
     }
-    bool all = open || chance(S_FAULT, 300) || g.o.on[F_RECOVER];
+    bool all = !g.config || open || chance(S_FAULT, 300) || g.o.on[F_RECOVER];
     unsigned first = (unsigned)pick(S_FAULT, 0, g.o.n - 1);
     for (unsigned i = 0; i < g.o.n; i++) {
         struct node *n = &g.nodes[(first + i) % g.o.n];
-        const struct raft_config_member *m = raft_configuration_find(g.config, n->id);
+        const struct raft_config_member *m = g.config ? raft_configuration_find(g.config, n->id) : NULL;
         n->inside = !n->lost && (all || (m && m->voter && need));
         need -= n->inside && m && m->voter && need && !n->damaged;
     }
@@ -413,9 +413,8 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     if (g.o.on[F_MEMBERS])
         push((struct event){.at_us = change_us, .type = EV_CHANGE});
     run_until(g.o.end_us);
-    if (g.config || g.commit) /* else it never got so far as to commit its first entry */
-        liveness();
-    if (g.o.on[F_RECOVER] && g.config)
+    liveness();
+    if (g.o.on[F_RECOVER])
         recover();
     uint64_t hash = g.hash;
     if (verbose) {

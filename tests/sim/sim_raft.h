@@ -86,6 +86,8 @@ struct node {
     /* as last seen */
     enum raft_role role;
     uint64_t term, commit, last, last_term, configs_from;
+    unsigned silent;               /* ticks as leader without a word from a quorum */
+    int64_t heard_us[NODES_MAX];
     uint64_t applied, chain; /* of the application */
     struct shadow shadow;
     struct shadow *maybe; /* after a crash in a write: perhaps this one */
@@ -139,6 +141,7 @@ struct sim {
     /* clients */
     uint64_t cookie, n_ops, acked_index, read_index, index_of[COOKIES_MAX];
     bool refused[COOKIES_MAX];
+    unsigned changed; /* last member that changed */
     unsigned n_open; /* writes without an answer */
     unsigned n_acked, n_reads, n_leaders, n_crashes, n_torn, n_installs, n_changes, n_lost, n_rotten, n_damaged, n_aborts, n_messages;
 };
@@ -207,7 +210,7 @@ void client_applied(struct node *n, uint64_t index, uint64_t term, const uint8_t
 
 /* ---- raft_faults.c ---- */
 void nemesis(void);
-void strike(struct node *n);
+void strike(struct node *n, bool change);
 void maybe_strike(struct node *n, bool leads, bool commits);
 void propose_change(struct node *n);
 
