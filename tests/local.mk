@@ -121,7 +121,8 @@ tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir
 tests_sim_sim_cluster_LDADD = $(f4_libs)
 tests_sim_sim_govern_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
 tests_sim_sim_govern_LDADD = libmanager.a $(f3_libs)
-tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip
+tests_sim_sim_gossip_SOURCES = tests/sim/sim_gossip.c tests/sim/gossip_world.c tests/sim/gossip_world.h
+tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip -I$(srcdir)/tests/sim
 tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
 # Raft: the production files with their system calls led to a disk in memory, under the simulation.
 raft_sim = $(libraft_a_SOURCES:membership/raft/raft_io.c=tests/sim/raft_shell.c)
@@ -136,7 +137,7 @@ tests_sim_sim_raft_LDADD = libraft_sim.a $(f1_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
 planted = tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
-tests_sim_sim_gossip_planted_SOURCES = tests/sim/sim_gossip.c $(libgossip_a_SOURCES)
+tests_sim_sim_gossip_planted_SOURCES = $(tests_sim_sim_gossip_SOURCES) $(libgossip_a_SOURCES)
 tests_sim_sim_gossip_planted_CPPFLAGS = $(tests_sim_sim_gossip_CPPFLAGS) -DGOSSIP_PLANTED
 tests_sim_sim_gossip_planted_LDADD = $(f1_libs)
 libraft_sim_planted_a_SOURCES = $(raft_sim)

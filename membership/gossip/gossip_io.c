@@ -11,13 +11,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct change { struct list_node node; char id[GOSSIP_ID_MAX + 1]; enum gossip_state state; };
+struct change { struct list_node node; char id[GOSSIP_ID_MAX + 1], addr[GOSSIP_ADDR_MAX]; enum gossip_state state; bool moved; };
+struct pair { /* this node and another */
+    uint8_t link_key[32], shared[32], keys[GOSSIP_KEYS_MAX][32];
+    bool agreed, derived[GOSSIP_KEYS_MAX];
+};
 struct gossip {
     struct loop *loop;
     struct gossip_core core;
     struct gossip_hooks hooks;
     struct gossip_key_ref keys[GOSSIP_KEYS_MAX];
     unsigned n_keys;
+    uint8_t sign_secret[64], link_secret[32];
+    struct pair **pairs; /* by slot of the table; NULL: no member */
+    uint32_t n_pairs;
     int fd;
     struct loop_fd *watch;
     struct loop_timer *timer, *tell; /* tell: hands changes on */
@@ -27,7 +34,7 @@ struct gossip {
     loop_fn *left;
     void *left_arg;
 };
-enum { GOODBYES = 3, GOODBYE_MS = 20 };
+enum { GOODBYES = 3, GOODBYE_MS = 20, IDLE_MS = 1000 };
 
 static int64_t now_ms(void)
 {
@@ -49,15 +56,38 @@ static bool to_sockaddr(const char *addr, uint16_t port, struct sockaddr_in6 *re
     return inet_pton(AF_INET6, addr, &ret->sin6_addr) == 1;
 }
 
-static void on_send(void *arg, const char *addr, uint16_t port, const void *p, size_t size)
+static const char *from_sockaddr(const struct sockaddr_in6 *a, char out[INET6_ADDRSTRLEN])
+{
+    bool v4 = IN6_IS_ADDR_V4MAPPED(&a->sin6_addr);
+    return inet_ntop(v4 ? AF_INET : AF_INET6, a->sin6_addr.s6_addr + (v4 ? 12 : 0), out, INET6_ADDRSTRLEN);
+}
+
+/* The key this node and the one in the slot have for keys[k]; NULL: it is no member, or has no sound key. */
+static const uint8_t *pair_key(struct gossip *g, uint32_t slot, unsigned k)
+{
+    struct pair *p = slot < g->n_pairs ? g->pairs[slot] : NULL;
+    if (!p)
+        return NULL;
+    if (!p->agreed && !(p->agreed = crypto_dh(p->shared, g->link_secret, p->link_key)))
+        return NULL;
+    if (!p->derived[k]) {
+        gossip_pair_key(p->keys[k], &g->keys[k], p->shared);
+        p->derived[k] = true;
+    }
+    return p->keys[k];
+}
+
+static void on_send(void *arg, uint32_t slot, const char *addr, uint16_t port, const void *p, size_t size)
 {
     struct gossip *g = arg;
     struct sockaddr_in6 to;
-    uint8_t out[GOSSIP_PACKET_MAX_BYTES + SEAL_OVERHEAD], nonce[24];
-    if (!g->n_keys || !to_sockaddr(addr, port, &to))
+    uint8_t out[GOSSIP_PACKET_MAX_BYTES], nonce[24];
+    const uint8_t *key = g->n_keys ? pair_key(g, slot, 0) : NULL;
+    if (!key || !*addr || !port || !to_sockaddr(addr, port, &to))
         return;
+    ASSERT(size + SEAL_OVERHEAD <= sizeof out);
     crypto_random(nonce, sizeof nonce);
-    size_t n = gossip_seal(&g->keys[0], nonce, p, size, out);
+    size_t n = gossip_seal(key, g->keys[0].id, g->core.t->v[g->core.self].tag, g->core.t->v[slot].tag, nonce, p, size, out);
     if (sendto(g->fd, out, n, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to, sizeof to) == (ssize_t)n) {
         g->stats.n_sent++;
         g->stats.bytes_sent += n;
@@ -71,14 +101,37 @@ bool gossip_send_datagram(struct gossip *g, const char *addr, uint16_t port, con
                                                   sizeof to) == (ssize_t)size;
 }
 
-static void on_state(void *arg, const char *id, enum gossip_state state)
+static struct change *change_new(struct gossip *g, uint32_t slot)
 {
-    struct gossip *g = arg;
     struct change *c = xnew(struct change);
-    snprintf(c->id, sizeof c->id, "%s", id);
-    c->state = state;
+    snprintf(c->id, sizeof c->id, "%s", g->core.t->v[slot].id);
     list_push_back(&g->changes, &c->node);
     loop_timer_set(g->tell, 0);
+    return c;
+}
+
+static void on_state(void *arg, uint32_t slot, enum gossip_state state)
+{
+    change_new(arg, slot)->state = state;
+}
+
+static void on_address(void *arg, uint32_t slot, const char *addr, uint16_t port)
+{
+    struct change *c = change_new(arg, slot);
+    (void)port;
+    c->moved = true;
+    snprintf(c->addr, sizeof c->addr, "%s", addr);
+}
+
+static void on_sign(void *arg, uint8_t signature[64], const void *p, size_t size)
+{
+    crypto_sign(signature, p, size, ((struct gossip *)arg)->sign_secret);
+}
+
+static bool on_verify(void *arg, const struct gossip_identity *by, const uint8_t signature[64], const void *p, size_t size)
+{
+    (void)arg;
+    return crypto_sign_verify(signature, p, size, by->key);
 }
 
 static void tell(void *arg)
@@ -87,7 +140,10 @@ static void tell(void *arg)
     struct change *c;
     while ((c = list_first(&g->changes, struct change, node))) {
         list_remove(&c->node);
-        g->hooks.state(g->hooks.arg, c->id, c->state);
+        if (!c->moved)
+            g->hooks.state(g->hooks.arg, c->id, c->state);
+        else if (g->hooks.address)
+            g->hooks.address(g->hooks.arg, c->id, c->addr);
         free(c);
     }
 }
@@ -95,7 +151,7 @@ static void tell(void *arg)
 static void on_timer(void *arg)
 {
     struct gossip *g = arg;
-    gossip_core_tick(&g->core, now_ms());
+    int64_t now = now_ms(), due = gossip_core_tick(&g->core, now);
     if (g->left) {
         if (++g->goodbyes >= GOODBYES) {
             loop_fn *left = TAKE(g->left);
@@ -107,28 +163,48 @@ static void on_timer(void *arg)
         loop_timer_set(g->timer, GOODBYE_MS);
         return;
     }
-    loop_timer_set(g->timer, MAX(g->core.cfg.timeout_ms / 4, 1u));
+    loop_timer_set(g->timer, MIN(due - now, (int64_t)IDLE_MS));
+}
+
+/* The sender, proven, and the plain packet; NO_SLOT: nobody's. */
+static uint32_t unseal(struct gossip *g, const uint8_t *in, size_t size, uint8_t *plain, size_t *ret_size)
+{
+    struct gossip_seal_head head;
+    if (!gossip_seal_read(&head, in, size))
+        return NO_SLOT;
+    uint32_t slot = gossip_table_by_tag(g->core.t, head.sender);
+    for (unsigned k = 0; slot != NO_SLOT && k < g->n_keys; k++) {
+        const uint8_t *key = g->keys[k].id == head.key_id ? pair_key(g, slot, k) : NULL;
+        if (key && (*ret_size = gossip_unseal(key, g->core.t->v[g->core.self].tag, in, size, plain)))
+            return slot;
+    }
+    return NO_SLOT;
 }
 
 static void on_readable(void *arg, unsigned events)
 {
     struct gossip *g = arg;
-    uint8_t in[GOSSIP_PACKET_MAX_BYTES + SEAL_OVERHEAD + 1], plain[GOSSIP_PACKET_MAX_BYTES + 1];
+    uint8_t in[GOSSIP_PACKET_MAX_BYTES + 1], plain[GOSSIP_PACKET_MAX_BYTES];
+    char addr[INET6_ADDRSTRLEN];
+    bool soon = false;
     (void)events;
     for (int i = 0; i < 64; i++) {
         struct sockaddr_in6 from;
         socklen_t len = sizeof from;
+        size_t size = 0;
         ssize_t n = recvfrom(g->fd, in, sizeof in, MSG_DONTWAIT, (struct sockaddr *)&from, &len);
         if (n < 0)
-            return;
+            break;
         g->stats.n_received++;
         g->stats.bytes_received += (uint64_t)n;
-        size_t size = (size_t)n < sizeof in ? gossip_open_sealed(g->keys, g->n_keys, in, (size_t)n, plain) : 0;
-        if (!size)
-            g->stats.n_unsealed += !g->hooks.datagram || !g->hooks.datagram(g->hooks.arg, in, (size_t)n);
+        uint32_t slot = (size_t)n < sizeof in ? unseal(g, in, (size_t)n, plain, &size) : NO_SLOT;
+        if (slot == NO_SLOT)
+            g->stats.n_unsealed += !g->hooks.datagram || (size_t)n == sizeof in || !g->hooks.datagram(g->hooks.arg, in, (size_t)n);
         else
-            gossip_core_receive(&g->core, now_ms(), plain, size);
+            soon |= gossip_core_receive(&g->core, now_ms(), slot, from_sockaddr(&from, addr), ntohs(from.sin6_port), plain, size);
     }
+    if (soon && !g->left)
+        loop_timer_set(g->timer, 0);
 }
 
 int gossip_open(struct gossip **ret, struct loop *l, const struct gossip_config *cfg,
@@ -136,6 +212,7 @@ int gossip_open(struct gossip **ret, struct loop *l, const struct gossip_config 
                 uint64_t seed, struct err *e)
 {
     struct sockaddr_in6 at;
+    uint8_t key[32];
     int off = 0, size = 1 << 20;
     if (!to_sockaddr(cfg->listen_addr, cfg->port, &at))
         return err_set(e, E_INVALID, "gossip: \"%s\" is no numeric address", cfg->listen_addr);
@@ -149,19 +226,31 @@ int gossip_open(struct gossip **ret, struct loop *l, const struct gossip_config 
     }
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     struct gossip *g = xnew(struct gossip);
-    const struct gossip_core_out out = { g, on_send, on_state };
+    const struct gossip_core_out out = { g, on_send, on_state, on_address, on_sign, on_verify };
+    struct gossip_table *t = gossip_table_new();
     g->loop = l;
     g->fd = fd;
     g->hooks = *hooks;
     list_init(&g->changes);
     gossip_set_keys(g, keys, n_keys);
-    gossip_core_init(&g->core, cfg, &out, seed, now_ms());
+    memcpy(g->sign_secret, cfg->sign_secret, sizeof g->sign_secret);
+    memcpy(g->link_secret, cfg->link_secret, sizeof g->link_secret);
+    memcpy(key, cfg->sign_secret + 32, 32); /* an Ed25519 secret ends with the public key */
+    gossip_core_init(&g->core, cfg, &out, t, key, seed, now_ms());
+    gossip_table_unref(t); /* the core's from now on */
     g->watch = loop_fd_add(l, fd, LOOP_READ, on_readable, g);
     g->timer = loop_timer_new(l, on_timer, g);
     g->tell = loop_timer_new(l, tell, g);
     loop_timer_set(g->timer, 0);
     *ret = g;
     return 0;
+}
+
+static void pair_free(struct pair *p)
+{
+    if (p)
+        crypto_wipe(p, sizeof *p);
+    free(p);
 }
 
 void gossip_close(struct gossip *g)
@@ -174,11 +263,14 @@ void gossip_close(struct gossip *g)
         free(c);
     }
     gossip_core_done(&g->core);
+    for (uint32_t i = 0; i < g->n_pairs; i++)
+        pair_free(g->pairs[i]);
+    free(g->pairs);
     loop_fd_remove(g->watch);
     loop_timer_free(g->timer);
     loop_timer_free(g->tell);
     close(g->fd);
-    crypto_wipe(g->keys, sizeof g->keys);
+    crypto_wipe(g, sizeof *g);
     free(g);
 }
 
@@ -187,16 +279,45 @@ void gossip_set_keys(struct gossip *g, const struct gossip_key_ref *keys, unsign
     g->n_keys = MIN(n, (unsigned)GOSSIP_KEYS_MAX);
     for (unsigned i = 0; i < g->n_keys; i++)
         g->keys[i] = keys[i];
+    for (uint32_t i = 0; i < g->n_pairs; i++)
+        if (g->pairs[i])
+            memset(g->pairs[i]->derived, 0, sizeof g->pairs[i]->derived);
 }
 
-void gossip_member(struct gossip *g, const char *node_id, const char *addr, uint16_t port)
+void gossip_member(struct gossip *g, const char *node_id, const char *addr, uint16_t port, const uint8_t sign_key[32],
+                   const uint8_t link_key[32])
 {
-    gossip_core_member(&g->core, node_id, addr, port);
+    gossip_core_member(&g->core, node_id, addr, port, sign_key);
+    uint32_t slot = gossip_table_find(g->core.t, node_id);
+    if (slot == NO_SLOT || slot == g->core.self || gossip_core_state(&g->core, slot) == GOSSIP_DEAD)
+        return;
+    if (slot >= g->n_pairs) {
+        uint32_t n = MAX(slot + 1, g->n_pairs * 2);
+        g->pairs = xrealloc(g->pairs, n, sizeof(struct pair *));
+        memset(g->pairs + g->n_pairs, 0, (n - g->n_pairs) * sizeof(struct pair *));
+        g->n_pairs = n;
+    }
+    struct pair *p = g->pairs[slot];
+    if (p && memcmp(p->link_key, link_key, 32) == 0)
+        return;
+    pair_free(p);
+    p = g->pairs[slot] = xnew(struct pair);
+    memcpy(p->link_key, link_key, 32);
+    loop_timer_set(g->timer, 0);
 }
 
 void gossip_forget(struct gossip *g, const char *node_id)
 {
+    uint32_t slot = gossip_table_find(g->core.t, node_id);
     gossip_core_forget(&g->core, node_id);
+    if (slot < g->n_pairs)
+        pair_free(TAKE(g->pairs[slot]));
+}
+
+void gossip_set_address(struct gossip *g, const char *addr)
+{
+    gossip_core_address(&g->core, addr);
+    loop_timer_set(g->timer, 0);
 }
 
 void gossip_leave(struct gossip *g, loop_fn *done, void *arg)
@@ -207,18 +328,27 @@ void gossip_leave(struct gossip *g, loop_fn *done, void *arg)
     loop_timer_set(g->timer, GOODBYE_MS);
 }
 
+const char *gossip_address_of(const struct gossip *g, const char *node_id)
+{
+    uint32_t slot = gossip_table_find(g->core.t, node_id);
+    const struct gossip_fact *f = slot < g->core.n_views ? g->core.views[slot].statement : NULL;
+    return f && f->addr[0] ? f->addr : NULL;
+}
+
 enum gossip_state gossip_state_of(const struct gossip *g, const char *node_id)
 {
-    const struct gossip_peer *p = map_find(&g->core.peers, node_id);
-    if (str_equal(node_id, g->core.id))
-        return GOSSIP_ALIVE;
-    return p ? p->state : GOSSIP_DEAD;
+    return gossip_core_state(&g->core, gossip_table_find(g->core.t, node_id));
 }
 
 void gossip_stats(const struct gossip *g, struct gossip_stats *ret)
 {
     *ret = g->stats;
-    ret->n_members = g->core.peers.n;
-    for (struct map_item *it = NULL; (it = map_next(&g->core.peers, it));)
-        ret->n_alive += ((struct gossip_peer *)it->value)->state == GOSSIP_ALIVE;
+    ret->n_members = g->core.n_members - 1;
+    ret->n_forged = g->core.stats.n_forged;
+    ret->n_other_table = g->core.stats.n_other_table;
+    ret->health = g->core.health;
+    for (uint32_t i = 0; i < g->core.n_views; i++)
+        ret->n_alive += i != g->core.self && gossip_core_state(&g->core, i) == GOSSIP_ALIVE;
+    for (uint32_t i = 0; i < g->core.n_cases; i++)
+        ret->n_unstable += g->core.cases[i].n && gossip_core_state(&g->core, g->core.cases[i].slot) == GOSSIP_ALIVE;
 }

@@ -1,75 +1,58 @@
-/* The plain form of a gossip packet: kind, sequence, sender, then rumours until the end. */
+/* The plain form of a gossip packet: kind, sequence, digest of the sender's node table, then what its kind has. */
 #include "core.h"
 
-enum { RUMOUR_HEAD = 1 + 8 + 1 };
-
-static size_t put_id(uint8_t *out, const char *id)
+void put_be(uint8_t *p, uint64_t v, unsigned n)
 {
-    size_t n = strlen(id);
-    out[0] = (uint8_t)n;
-    memcpy(out + 1, id, n);
-    return n + 1;
+    for (unsigned i = 0; i < n; i++)
+        p[i] = (uint8_t)(v >> 8 * (n - 1 - i));
 }
 
-size_t gossip_packet_write(const struct gossip_packet *p, uint8_t *out, size_t max, unsigned *ret_rumours)
+uint64_t get_be(const uint8_t *p, unsigned n)
 {
-    size_t n = 0;
-    unsigned k = 0;
-    ASSERT(max >= 5 + 2 * (GOSSIP_ID_MAX + 1));
-    out[n++] = (uint8_t)p->kind;
-    for (int i = 0; i < 4; i++)
-        out[n++] = (uint8_t)(p->seq >> (24 - 8 * i));
-    n += put_id(out + n, p->from);
-    if (p->kind == KIND_PING_REQUEST)
-        n += put_id(out + n, p->target);
-    for (; k < p->n_rumours; k++) {
-        const struct gossip_rumour *r = &p->rumours[k];
-        if (n + RUMOUR_HEAD + strlen(r->id) > max)
-            break;
-        out[n++] = (uint8_t)r->state;
-        for (int i = 0; i < 8; i++)
-            out[n++] = (uint8_t)(r->incarnation >> (56 - 8 * i));
-        n += put_id(out + n, r->id);
-    }
-    if (ret_rumours)
-        *ret_rumours = k;
-    return n;
-}
-
-static bool take_id(const uint8_t **p, const uint8_t *end, char out[GOSSIP_ID_MAX + 1])
-{
-    if (*p >= end || **p == 0 || **p > GOSSIP_ID_MAX || end - *p - 1 < **p || memchr(*p + 1, 0, **p))
-        return false;
-    memcpy(out, *p + 1, **p);
-    out[**p] = '\0';
-    *p += 1 + **p;
-    return true;
+    uint64_t v = 0;
+    for (unsigned i = 0; i < n; i++)
+        v = v << 8 | p[i];
+    return v;
 }
 
 bool gossip_packet_read(struct gossip_packet *ret, const void *bytes, size_t size)
 {
-    const uint8_t *p = bytes, *end = p + size;
-    ret->n_rumours = 0;
-    ret->target[0] = '\0';
-    if (size < 7 || p[0] < KIND_PING || p[0] > KIND_RUMOURS)
+    const uint8_t *p = bytes;
+    if (size < HEAD_BYTES || size > GOSSIP_PACKET_MAX_BYTES || p[0] < KIND_PING || p[0] > KIND_WANT)
         return false;
-    ret->kind = p[0];
-    ret->seq = (uint32_t)p[1] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 8 | p[4];
-    p += 5;
-    if (!take_id(&p, end, ret->from) || (ret->kind == KIND_PING_REQUEST && !take_id(&p, end, ret->target)))
-        return false;
-    while (p < end) {
-        struct gossip_rumour *r = &ret->rumours[ret->n_rumours];
-        if (ret->n_rumours == RUMOURS_MAX || end - p < RUMOUR_HEAD || p[0] > GOSSIP_LEFT)
-            return false;
-        r->state = p[0];
-        r->incarnation = 0;
-        for (int i = 1; i < 9; i++)
-            r->incarnation = r->incarnation << 8 | p[i];
-        p += 9;
-        if (!take_id(&p, end, r->id))
-            return false;
-        ret->n_rumours++;
-    }
+    *ret = (struct gossip_packet){ .kind = p[0], .seq = (uint32_t)get_be(p + 1, 4), .table = (uint32_t)get_be(p + 5, 4),
+                                   .rest = p + HEAD_BYTES, .rest_size = size - HEAD_BYTES };
     return true;
+}
+
+void packet_begin(const struct gossip_core *g, struct out_packet *o, enum gossip_kind kind, uint32_t seq)
+{
+    o->v[0] = (uint8_t)kind;
+    put_be(o->v + 1, seq, 4);
+    put_be(o->v + 5, (uint32_t)g->digest, 4);
+    o->n = HEAD_BYTES;
+}
+
+bool packet_fact(const struct gossip_core *g, struct out_packet *o, const struct gossip_fact *f)
+{
+    if (o->n + FACT_MAX_BYTES > PLAIN_MAX_BYTES)
+        return false;
+    o->n += gossip_fact_write(g->t, f, o->v + o->n);
+    return true;
+}
+
+void packet_send(struct gossip_core *g, const struct out_packet *o, uint32_t to)
+{
+    const char *addr;
+    uint16_t port;
+    gossip_core_reach(g, to, &addr, &port);
+    if (g->answer_addr && to == g->answered) {
+        addr = g->answer_addr;
+        port = g->answer_port;
+    } else if (g->views[to].state == GOSSIP_SUSPECT && rng_chance(&g->rng, 500)) { /* it may have moved unheard: as the log has it */
+        addr = g->t->v[to].addr;
+        port = g->t->v[to].port;
+    }
+    if (*addr && port)
+        g->out.send(g->out.arg, to, addr, port, o->v, o->n);
 }

@@ -107,6 +107,12 @@ void agent_certificate(struct agent *a, const struct certificate *c)
     session_tick(a);
 }
 
+void agent_address(struct agent *a, const char *addr)
+{
+    str_set(&a->hello.addr, addr);
+    session_tick(a);
+}
+
 void agent_link_up(struct agent *a, const char *node_id)
 {
     if (!a->session_up && (!a->leader_id || str_equal(a->leader_id, node_id)))

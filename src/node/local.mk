@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libnode.a
 libnode_a_SOURCES = \
+	src/node/address_io.c \
 	src/node/admission.c \
 	src/node/daemon_io.c \
 	src/node/describe_io.c \

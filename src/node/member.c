@@ -58,8 +58,8 @@ static void gossip_members(struct daemon *d)
     crypto_wipe(keys, sizeof keys);
     for (uint32_t i = 0; i < d->member.nodes.n; i++) {
         const struct node *x = &d->member.nodes.v[i];
-        if (x->status.addr && x->gossip_port)
-            gossip_member(d->gossip, x->id, x->status.addr, (uint16_t)x->gossip_port);
+        if (x->status.addr && x->gossip_port && x->sign_key.n == 32 && x->link_key.n == 32)
+            gossip_member(d->gossip, x->id, x->status.addr, (uint16_t)x->gossip_port, x->sign_key.v, x->link_key.v);
     }
 }
 
@@ -194,13 +194,38 @@ static bool gossip_datagram(void *arg, const void *p, size_t size)
     return d->peers && peers_datagram(d->peers, p, size);
 }
 
+/* It told so itself; the log will say it as well, but that takes a leader. */
+static void gossip_moved(void *arg, const char *node_id, const char *addr)
+{
+    struct daemon *d = arg;
+    log_info("node %s is at %s now", node_id, addr);
+    if (d->peers)
+        peers_update(d->peers);
+}
+
+void member_moved(struct daemon *d, const char *addr)
+{
+    struct err e;
+    log_info("this node is at %s now, it was at %s", addr, d->member.addr);
+    if (d->cfg.listen_addr)
+        log_warn("the daemon listens only at %s; start it with another --listen, or without", d->cfg.listen_addr);
+    str_set(&d->member.addr, addr);
+    if (membership_save(d->cfg.root, &d->member, &e) < 0)
+        log_warn("%s", e.text);
+    gossip_set_address(d->gossip, addr);
+    peers_certificate_changed(d->peers, true); /* the links that are up end where nobody is any more */
+    agent_address(d->agent, addr);
+}
+
 /* ---- start and stop ---- */
 static int start_gossip(struct daemon *d, struct err *e)
 {
     uint64_t seed;
-    struct gossip_config cfg = { .node_id = daemon_node_id(d), .listen_addr = d->cfg.listen_addr,
-                                 .port = d->cfg.gossip_port, .incarnation = (uint64_t)(clock_real_ns() / MS_NS) };
-    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed, .datagram = gossip_datagram };
+    struct gossip_config cfg = { .node_id = daemon_node_id(d), .listen_addr = d->cfg.listen_addr, .addr = d->member.addr,
+                                 .port = d->cfg.gossip_port, .incarnation = (uint64_t)(clock_real_ns() / MS_NS),
+                                 .sign_secret = d->identity.sign_secret.v, .link_secret = d->identity.link_secret.v };
+    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed, .address = gossip_moved,
+                                  .datagram = gossip_datagram };
     crypto_random(&seed, sizeof seed);
     int r = gossip_open(&d->gossip, d->loop, &cfg, NULL, 0, &hooks, seed, e);
     if (r < 0) {
@@ -354,6 +379,7 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
         member_stop(d);
         return r;
     }
+    address_watch(d);
     log_info("member %s of cluster %s as %s at %s:%u", daemon_node_id(d), d->member.certificate->cluster_id,
              node_role_names[d->member.certificate->role], d->member.addr, d->cfg.control_port);
     return 0;
@@ -361,6 +387,7 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
 
 void member_stop(struct daemon *d)
 {
+    address_unwatch(d);
     manager_close(d->manager);
     d->manager = NULL;
     agent_free(d->agent);

@@ -61,6 +61,7 @@ struct daemon {
     struct manager *manager;
     struct gossip *gossip;
     struct peers *peers;
+    struct address_watch *address; /* NULL: none needed */
     struct api *api;
     struct loop_timer *leave_timer;
     struct leave *leave;
@@ -75,6 +76,11 @@ int daemon_overlay_open(struct daemon *d, struct err *e) must_check;
 /* fresh: this manager was admitted just now and waits to be added. */
 int member_start(struct daemon *d, bool fresh, struct err *e) must_check;
 void member_stop(struct daemon *d);
+void member_moved(struct daemon *d, const char *addr); /* this node has another address: told to all, links made anew */
+
+/* ---- address_io.c: when the advertised address goes from its interface and another is there, member_moved() ---- */
+void address_watch(struct daemon *d); /* nothing when the address is on no interface (an outside one) */
+void address_unwatch(struct daemon *d);
 
 /* A new certificate came from the leader. A change of role takes effect at the end of the turn. */
 void member_certified(struct daemon *d, const void *p, size_t size);

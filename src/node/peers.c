@@ -450,8 +450,15 @@ void peers_update(struct peers *ps)
         struct peer *p = peer_get(ps, n->id);
         p->known = true;
         p->manager = n->spec.role == ROLE_MANAGER || (d->manager && n->status.state == NODE_UNKNOWN);
-        str_set(&p->addr, n->status.addr);
         p->port = (uint16_t)n->control_port;
+        const char *addr = d->gossip ? gossip_address_of(d->gossip, n->id) : NULL; /* as it says itself */
+        if (!addr)
+            addr = n->status.addr;
+        if (!str_equal(p->addr, addr)) {
+            str_set(&p->addr, addr);
+            if (p->calling)
+                drop_end(p->calling);
+        }
         if (p->manager && !p->calling)
             call(p);
     }

@@ -109,8 +109,10 @@ bool relay_datagram(struct relay *r, const char *to, const void *p, size_t size)
     if (!r->d->gossip || size > DATAGRAM_MAX_BYTES - HEAD - NONCE - NUMBER - TAG)
         return false;
     const struct node *n = seal(r, RELAY_DATAGRAM, to, p, size, &b);
-    return n && n->status.addr && n->gossip_port &&
-           gossip_send_datagram(r->d->gossip, n->status.addr, (uint16_t)n->gossip_port, b.s, b.len);
+    const char *addr = gossip_address_of(r->d->gossip, to); /* as it says itself */
+    if (n && !addr)
+        addr = n->status.addr;
+    return n && addr && n->gossip_port && gossip_send_datagram(r->d->gossip, addr, (uint16_t)n->gossip_port, b.s, b.len);
 }
 
 bool relay_envelope(struct relay *r, const char *to, const void *p, size_t size, struct sb *out)

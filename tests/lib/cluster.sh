@@ -50,7 +50,7 @@ daemon_start() { # N [FLAGS...]
     local n=$1
     shift
     nsenter --net=/run/netns/$C-$n unshare --uts sh -c 'hostname $0; exec "$@"' host$n \
-        "$SHOAL" daemon --root "$C_DIR/$n/$C_ROOT" --run "$C_DIR/$n/run" --listen $C_NET.$n ${DAEMON_FLAGS:-} "$@" \
+        "$SHOAL" daemon --root "$C_DIR/$n/$C_ROOT" --run "$C_DIR/$n/run" ${DAEMON_LISTEN---listen $C_NET.$n} ${DAEMON_FLAGS:-} "$@" \
         </dev/null >>"$C_DIR/$n/log" 2>&1 &
     echo $! >"$C_DIR/$n/pid"
     until_ 20 "the daemon of host $n does not answer" sh_ $n version

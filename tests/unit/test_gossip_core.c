@@ -1,5 +1,5 @@
-/* Gossip's pure parts: packet form and hostile packets, sealing, and the core's judgement in virtual time
- * (suspicion, refutation, leaving, coming back). Sources: SWIM (Das et al. 2002), include/shoal/gossip.h. */
+/* Gossip's pure parts: facts and hostile packets, sealing, and the core's judgement in virtual time (observers, votes,
+ * refutation, leaving, removal). The whole is in tests/sim/sim_gossip.c. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -10,522 +10,433 @@
 #include <shoal/base/crypto.h>
 #include <stdio.h>
 
-enum { SENT_MAX = 4096, PROBE_MS = 200 };
+enum { N = 10, SENT_MAX = 8192 };
 
-/* One core under test, "me"; what it says is kept. */
-static struct gossip_core g;
-static struct { char addr[GOSSIP_ADDR_MAX]; size_t size; struct gossip_packet k; } sent[SENT_MAX];
-static unsigned n_sent;
-static struct { char id[GOSSIP_ID_MAX + 1]; enum gossip_state state; } said[64];
-static unsigned n_said;
+/* Ten nodes with real keys; node 0 is under test, what it sends is kept, the others only sign. */
+static struct gossip_table *table;
+static struct person { struct gossip_core g; uint8_t public[32], secret[64]; } nodes[N];
+static struct gossip_core *g = &nodes[0].g;
+static struct { uint32_t to; char addr[GOSSIP_ADDR_MAX]; struct out_packet o; } sent[SENT_MAX];
+static unsigned n_sent, n_said, n_moved, n_nodes;
+static struct { uint32_t who; enum gossip_state state; } said[64];
 static int64_t now;
 
-static void on_send(void *arg, const char *addr, uint16_t port, const void *p, size_t size)
+static void on_send(void *arg, uint32_t to, const char *addr, uint16_t port, const void *p, size_t size)
 {
-    (void)arg;
-    assert_int_equal(port, 7);
+    assert_true(port == 7 || port == 8);
+    assert_true(size <= PLAIN_MAX_BYTES);
+    if (arg != &nodes[0])
+        return;
     assert_true(n_sent < SENT_MAX);
-    assert_true(size + SEAL_OVERHEAD <= GOSSIP_PACKET_MAX_BYTES);
+    sent[n_sent].to = to;
     snprintf(sent[n_sent].addr, sizeof sent[n_sent].addr, "%s", addr);
-    sent[n_sent].size = size;
-    assert_true(gossip_packet_read(&sent[n_sent++].k, p, size));
+    memcpy(sent[n_sent].o.v, p, size);
+    sent[n_sent++].o.n = size;
 }
 
-static void on_state(void *arg, const char *id, enum gossip_state state)
+static void on_state(void *arg, uint32_t who, enum gossip_state state)
+{
+    if (arg != &nodes[0])
+        return;
+    assert_true(n_said < ARRAY_N(said));
+    said[n_said].who = who;
+    said[n_said++].state = state;
+}
+
+static void on_address(void *arg, uint32_t who, const char *addr, uint16_t port)
+{
+    (void)who, (void)addr, (void)port;
+    n_moved += arg == &nodes[0];
+}
+
+static void on_sign(void *arg, uint8_t signature[64], const void *p, size_t size)
+{
+    crypto_sign(signature, p, size, ((struct person *)arg)->secret);
+}
+
+static bool on_verify(void *arg, const struct gossip_identity *by, const uint8_t signature[64], const void *p, size_t size)
 {
     (void)arg;
-    assert_true(n_said < ARRAY_N(said));
-    snprintf(said[n_said].id, sizeof said[n_said].id, "%s", id);
-    said[n_said++].state = state;
+    return crypto_sign_verify(signature, p, size, by->key);
+}
+
+static void start_n(unsigned n)
+{
+    table = gossip_table_new();
+    now = 1000000;
+    n_nodes = n;
+    n_sent = n_said = n_moved = 0;
+    for (unsigned i = 0; i < n; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "m%u", i);
+        const struct gossip_config cfg = { .node_id = id, .addr = id, .port = 7, .incarnation = 10 };
+        const struct gossip_core_out out = { &nodes[i], on_send, on_state, on_address, on_sign, on_verify };
+        crypto_sign_keypair(nodes[i].public, nodes[i].secret);
+        gossip_core_init(&nodes[i].g, &cfg, &out, table, nodes[i].public, 42 + i, now);
+    }
+    for (unsigned i = 0; i < n; i++)
+        for (unsigned k = 0; k < n; k++) {
+            char id[8];
+            snprintf(id, sizeof id, "m%u", k);
+            gossip_core_member(&nodes[i].g, id, id, 7, nodes[k].public);
+        }
+    gossip_core_tick(g, now);
 }
 
 static int start(void **state)
 {
-    const struct gossip_config cfg = { .node_id = "me", .incarnation = 10 };
-    const struct gossip_core_out out = { NULL, on_send, on_state };
     (void)state;
-    now = 1000000;
-    n_sent = n_said = 0;
-    gossip_core_init(&g, &cfg, &out, 42, now);
+    start_n(N);
+    return 0;
+}
+
+static int start_three(void **state)
+{
+    (void)state;
+    start_n(3);
     return 0;
 }
 
 static int stop(void **state)
 {
     (void)state;
-    gossip_core_done(&g);
+    for (unsigned i = 0; i < n_nodes; i++)
+        gossip_core_done(&nodes[i].g);
+    gossip_table_unref(table);
     return 0;
 }
 
-static void members(unsigned n)
+static void receive(uint32_t from, const struct out_packet *o)
 {
-    for (unsigned i = 0; i < n; i++) {
-        char id[16];
-        snprintf(id, sizeof id, "m%u", i);
-        gossip_core_member(&g, id, id, 7);
-    }
+    gossip_core_receive(g, now, from, "elsewhere", 8, o->v, o->n);
 }
 
-static void hear(const char *from, enum gossip_kind kind, uint32_t seq, const char *about, enum gossip_state s,
-                 uint64_t incarnation)
+/* FROM tells the node under test what BY signed. */
+static void tell(uint32_t from, uint32_t by, enum fact_kind kind, uint32_t about, uint64_t incarnation)
 {
-    uint8_t bytes[GOSSIP_PACKET_MAX_BYTES];
-    struct gossip_packet k = { .kind = kind, .seq = seq };
-    snprintf(k.from, sizeof k.from, "%s", from);
-    snprintf(k.target, sizeof k.target, "m1");
-    if (about) {
-        k.n_rumours = 1;
-        k.rumours[0] = (struct gossip_rumour){ .state = s, .incarnation = incarnation };
-        snprintf(k.rumours[0].id, sizeof k.rumours[0].id, "%s", about);
-    }
-    gossip_core_receive(&g, now, bytes, gossip_packet_write(&k, bytes, sizeof bytes, NULL));
+    struct out_packet o;
+    struct gossip_fact *f = gossip_fact_make(&nodes[by].g, kind, about, incarnation);
+    packet_begin(g, &o, KIND_FACTS, 0);
+    assert_true(packet_fact(g, &o, f));
+    gossip_fact_unref(table, f);
+    receive(from, &o);
 }
 
-static enum gossip_state state_of(const char *id)
-{
-    const struct gossip_peer *p = map_find(&g.peers, id);
-    assert_non_null(p);
-    return p->state;
-}
-
-/* Ticks for ms; everybody but `silent` answers each ping at once. */
-static void pass(int64_t ms, const char *silent)
+/* Ticks for ms; everybody but SILENT answers each ping at once. */
+static void pass(int64_t ms, uint32_t silent)
 {
     for (int64_t end = now + ms; now < end; now += 10) {
-        unsigned first = n_sent = 0;
-        gossip_core_tick(&g, now);
-        for (unsigned n = n_sent; first < n; first++)
-            if (sent[first].k.kind == KIND_PING && !str_equal(sent[first].addr, silent))
-                hear(sent[first].addr, KIND_ACK, sent[first].k.seq, NULL, 0, 0);
-    }
-}
-
-/* The newest thing said about `id` in the packets kept; false: nothing. */
-static bool rumour_about(const char *id, struct gossip_rumour *ret)
-{
-    for (unsigned i = n_sent; i-- > 0;)
-        for (unsigned k = 0; k < sent[i].k.n_rumours; k++)
-            if (str_equal(sent[i].k.rumours[k].id, id)) {
-                *ret = sent[i].k.rumours[k];
-                return true;
-            }
-    return false;
-}
-
-/* ---- packets ---- */
-static struct gossip_packet sample(enum gossip_kind kind)
-{
-    struct gossip_packet k = { .kind = kind, .seq = 0xfedcba98u, .n_rumours = 3 };
-    snprintf(k.from, sizeof k.from, "sender");
-    snprintf(k.target, sizeof k.target, "%s", kind == KIND_PING_REQUEST ? "target" : "");
-    for (unsigned i = 0; i < 3; i++) {
-        k.rumours[i] = (struct gossip_rumour){ .state = GOSSIP_SUSPECT + i, .incarnation = 0x0102030405060708 + i };
-        memset(k.rumours[i].id, 'a' + (int)i, i == 2 ? GOSSIP_ID_MAX : 5);
-    }
-    return k;
-}
-
-static void round_trip(void **state)
-{
-    (void)state;
-    for (enum gossip_kind kind = KIND_PING; kind <= KIND_RUMOURS; kind++) {
-        struct gossip_packet k = sample(kind), got;
-        uint8_t bytes[GOSSIP_PACKET_MAX_BYTES];
-        unsigned n;
-        memset(&got, 0xee, sizeof got);
-        size_t size = gossip_packet_write(&k, bytes, sizeof bytes, &n);
-        assert_int_equal(n, 3);
-        assert_true(gossip_packet_read(&got, bytes, size));
-        assert_int_equal(got.kind, kind);
-        assert_int_equal(got.seq, k.seq);
-        assert_string_equal(got.from, "sender");
-        assert_string_equal(got.target, k.target);
-        assert_int_equal(got.n_rumours, 3);
-        for (unsigned i = 0; i < 3; i++) {
-            assert_int_equal(got.rumours[i].state, k.rumours[i].state);
-            assert_true(got.rumours[i].incarnation == k.rumours[i].incarnation);
-            assert_string_equal(got.rumours[i].id, k.rumours[i].id);
+        n_sent = 0;
+        gossip_core_tick(g, now);
+        for (unsigned i = 0, n = n_sent; i < n; i++) {
+            struct gossip_packet k;
+            struct out_packet o;
+            assert_true(gossip_packet_read(&k, sent[i].o.v, sent[i].o.n));
+            packet_begin(g, &o, KIND_ACK, k.seq);
+            if (k.kind == KIND_PING && sent[i].to != silent)
+                receive(sent[i].to, &o);
         }
     }
 }
 
-static void full_packet_is_bounded(void **state)
+/* ---- facts and packets ---- */
+static void facts_round_trip(void **state)
 {
-    struct gossip_packet k = { .kind = KIND_PING_REQUEST, .n_rumours = RUMOURS_MAX }, got;
-    uint8_t bytes[GOSSIP_PACKET_MAX_BYTES];
-    unsigned n;
     (void)state;
-    memset(k.from, 'f', GOSSIP_ID_MAX);
-    memset(k.target, 't', GOSSIP_ID_MAX);
-    for (unsigned i = 0; i < RUMOURS_MAX; i++)
-        memset(k.rumours[i].id, 'r', GOSSIP_ID_MAX);
-    size_t size = gossip_packet_write(&k, bytes, sizeof bytes - SEAL_OVERHEAD, &n);
-    assert_true(size <= sizeof bytes - SEAL_OVERHEAD);
-    assert_int_equal(n, (sizeof bytes - SEAL_OVERHEAD - 5 - 2 * 65) / (10 + GOSSIP_ID_MAX));
-    assert_true(gossip_packet_read(&got, bytes, size));
-    assert_int_equal(got.n_rumours, n);
-}
-
-/* Cut at every length: the cut packet is whole only where a rumour ends. */
-static void truncated(void **state)
-{
-    struct gossip_packet k = sample(KIND_PING_REQUEST), got;
-    uint8_t bytes[GOSSIP_PACKET_MAX_BYTES];
-    const size_t head = 5 + 7 + 7;
-    unsigned whole = 0;
-    (void)state;
-    size_t size = gossip_packet_write(&k, bytes, sizeof bytes, NULL);
-    for (size_t n = 0; n <= size; n++) {
-        uint8_t *cut = xmemdup(bytes, n); /* its own block: the sanitizer sees a byte too far */
-        bool is_whole = n == head || n == head + 15 || n == head + 30 || n == size;
-        assert_int_equal(gossip_packet_read(&got, cut, n), is_whole);
-        whole += is_whole;
-        free(cut);
+    for (enum fact_kind kind = FACT_ALIVE; kind <= FACT_ALERT; kind++) {
+        uint8_t bytes[FACT_MAX_BYTES];
+        struct gossip_fact *f = gossip_fact_make(&nodes[1].g, kind, kind == FACT_ALERT ? 2 : 1, 77), got;
+        size_t size = gossip_fact_write(table, f, bytes);
+        for (size_t n = 0; n <= size; n++) {
+            uint8_t *cut = xmemdup(bytes, n); /* its own block: the sanitizer sees a byte too far */
+            const uint8_t *p = cut;
+            assert_int_equal(gossip_fact_read(table, &p, cut + n, &got), n == size);
+            if (n == size)
+                assert_ptr_equal(p, cut + n);
+            free(cut);
+        }
+        assert_int_equal(got.kind, kind);
+        assert_int_equal(got.subject, f->subject);
+        assert_int_equal(got.signer, 1);
+        assert_true(got.incarnation == 77 && got.hash == f->hash);
+        assert_string_equal(got.addr, kind == FACT_ALERT ? "" : "m1");
+        assert_memory_equal(got.signature, f->signature, 64);
+        for (size_t i = 0; i < size; i++) { /* whatever byte is touched, it is not the same fact any more */
+            struct gossip_fact *k;
+            const uint8_t *p = bytes;
+            bytes[i] ^= 1;
+            if (gossip_fact_read(table, &p, bytes + size, &got) && got.subject != NO_SLOT && got.signer != NO_SLOT)
+                assert_null(k = gossip_fact_keep(g, &got));
+            bytes[i] ^= 1;
+        }
+        gossip_fact_unref(table, f);
     }
-    assert_int_equal(whole, 4);
 }
 
-static void malformed(void **state)
+static void malformed_facts(void **state)
 {
-    struct gossip_packet k = sample(KIND_PING), got;
-    uint8_t bytes[GOSSIP_PACKET_MAX_BYTES], bad[GOSSIP_PACKET_MAX_BYTES];
-    size_t size = gossip_packet_write(&k, bytes, sizeof bytes, NULL);
-    static const struct { size_t at; uint8_t value; } breaks[] = {
-        { 0, 0 }, { 0, KIND_RUMOURS + 1 }, /* kind */
-        { 5, 0 }, { 5, 65 }, { 5, 255 },   /* length of the sender */
-        { 7, 0 },                          /* NUL inside an id */
-        { 12, GOSSIP_LEFT + 1 },           /* state */
-        { 21, 0 }, { 21, 65 },             /* length of a rumour's id */
-    };
+    uint8_t bytes[FACT_MAX_BYTES];
+    struct gossip_fact *f = gossip_fact_make(&nodes[1].g, FACT_ALIVE, 1, 77), got;
+    static const struct { size_t at; uint8_t value; } breaks[] = { { 0, 0 }, { 0, 4 }, { 19, 64 }, { 19, 255 }, { 20, 0 } };
+    size_t size = gossip_fact_write(table, f, bytes);
     (void)state;
-    assert_true(gossip_packet_read(&got, bytes, size));
+    gossip_fact_unref(table, f);
     for (unsigned i = 0; i < ARRAY_N(breaks); i++) {
-        memcpy(bad, bytes, size);
-        bad[breaks[i].at] = breaks[i].value;
-        assert_false(gossip_packet_read(&got, bad, size));
+        uint8_t was = bytes[breaks[i].at];
+        const uint8_t *p = bytes;
+        bytes[breaks[i].at] = breaks[i].value;
+        assert_false(gossip_fact_read(table, &p, bytes + size, &got));
+        bytes[breaks[i].at] = was;
     }
-    /* More rumours than a packet may carry. */
-    size = 0;
-    memcpy(bad, "\x01\0\0\0\1\1s", 7);
-    size = 7;
-    for (unsigned i = 0; i <= RUMOURS_MAX; i++, size += 11)
-        memcpy(bad + size, "\0\0\0\0\0\0\0\0\1\1r", 11);
-    assert_false(gossip_packet_read(&got, bad, size));
-    assert_true(gossip_packet_read(&got, bad, size - 11));
+    const uint8_t *p = bytes;
+    bytes[1] ^= 1; /* nobody we know */
+    assert_true(gossip_fact_read(table, &p, bytes + size, &got));
+    assert_int_equal(got.subject, NO_SLOT);
 }
 
-/* Random bytes and random damage: nothing breaks, and whatever is accepted stays within its bounds. */
+/* Random bytes and random damage of every kind of packet: nothing breaks, no member is made, nobody believed. */
 static void random_bytes(void **state)
 {
     struct rng r;
     (void)state;
-    members(3);
     rng_init(&r, 7);
-    for (int i = 0; i < 100000; i++) {
-        struct gossip_packet k = sample(KIND_PING_REQUEST);
-        uint8_t bytes[GOSSIP_PACKET_MAX_BYTES];
-        size_t size;
-        if (i % 2) {
-            rng_bytes(&r, bytes, size = rng_below(&r, sizeof bytes));
-            if (size)
-                bytes[0] = (uint8_t)rng_below(&r, 6);
+    for (int i = 0; i < 50000; i++) {
+        struct out_packet o;
+        packet_begin(g, &o, KIND_PING + (enum gossip_kind)rng_below(&r, 6), (uint32_t)rng_u64(&r));
+        size_t n = rng_below(&r, 1200);
+        rng_bytes(&r, o.v + o.n, n);
+        if (i % 3 == 0) {
+            struct gossip_fact *f = gossip_fact_make(&nodes[1].g, FACT_ALERT, 2, 0);
+            packet_fact(g, &o, f);
+            o.v[HEAD_BYTES + rng_below(&r, o.n - HEAD_BYTES)] ^= (uint8_t)rng_range(&r, 1, 255);
+            gossip_fact_unref(table, f);
         } else {
-            snprintf(k.from, sizeof k.from, "m0");
-            size = gossip_packet_write(&k, bytes, sizeof bytes, NULL);
-            for (int d = 0; d < 3; d++)
-                bytes[rng_below(&r, size)] = (uint8_t)rng_u64(&r);
+            o.n += n;
         }
-        uint8_t *p = xmemdup(bytes, size);
-        n_sent = n_said = 0;
-        gossip_core_receive(&g, now, p, size);
+        uint8_t *p = xmemdup(o.v, o.n);
+        n_sent = 0;
+        gossip_core_receive(g, now += i % 7 == 0, 1 + (uint32_t)rng_below(&r, N - 1), "x", 8, p, o.n);
         free(p);
     }
-    assert_int_equal(g.peers.n, 3); /* rumours make no members */
+    assert_int_equal(g->n_members, N);
+    assert_int_equal(n_said, 0);
+    assert_int_equal(g->n_cases, 0);
 }
 
 static void sealing(void **state)
 {
-    struct gossip_key_ref keys[2] = { { .id = 1, .key = { 1 } }, { .id = 2, .key = { 2 } } };
-    uint8_t nonce[24] = { 9 }, sealed[5 + SEAL_OVERHEAD], plain[64];
+    const struct gossip_key_ref key = { .id = 1, .key = { 1 } }, other = { .id = 1, .key = { 2 } };
+    uint8_t nonce[24] = { 9 }, sealed[5 + SEAL_OVERHEAD], plain[64], pair[32], wrong[32], shared[32] = { 5 }, stranger[32] = { 6 };
+    struct gossip_seal_head head;
     (void)state;
-    assert_int_equal(gossip_seal(&keys[1], nonce, "hello", 5, sealed), sizeof sealed);
-    assert_int_equal(gossip_open_sealed(keys, 2, sealed, sizeof sealed, plain), 5);
+    gossip_pair_key(pair, &key, shared);
+    assert_int_equal(gossip_seal(pair, 1, 100, 200, nonce, "hello", 5, sealed), sizeof sealed);
+    assert_true(gossip_seal_read(&head, sealed, sizeof sealed));
+    assert_true(head.key_id == 1 && head.sender == 100);
+    assert_int_equal(gossip_unseal(pair, 200, sealed, sizeof sealed, plain), 5);
     assert_memory_equal(plain, "hello", 5);
-    assert_int_equal(gossip_open_sealed(keys, 1, sealed, sizeof sealed, plain), 0); /* key 2 not held */
-    struct gossip_key_ref wrong = { .id = 2, .key = { 3 } };
-    assert_int_equal(gossip_open_sealed(&wrong, 1, sealed, sizeof sealed, plain), 0);
-    for (size_t i = 0; i < sizeof sealed; i++) { /* the header is sealed as well */
+    assert_int_equal(gossip_unseal(pair, 100, sealed, sizeof sealed, plain), 0); /* sent back to its sender */
+    gossip_pair_key(wrong, &other, shared);
+    assert_int_equal(gossip_unseal(wrong, 200, sealed, sizeof sealed, plain), 0); /* without the cluster's key */
+    gossip_pair_key(wrong, &key, stranger);
+    assert_int_equal(gossip_unseal(wrong, 200, sealed, sizeof sealed, plain), 0); /* another member */
+    for (size_t i = 0; i < sizeof sealed; i++) { /* the head is sealed as well */
         sealed[i] ^= 1;
-        assert_int_equal(gossip_open_sealed(keys, 2, sealed, sizeof sealed, plain), 0);
+        assert_int_equal(gossip_unseal(pair, 200, sealed, sizeof sealed, plain), 0);
         sealed[i] ^= 1;
     }
     for (size_t n = 0; n < sizeof sealed; n++) {
         uint8_t *cut = xmemdup(sealed, n);
-        assert_int_equal(gossip_open_sealed(keys, 2, cut, n, plain), 0);
+        assert_int_equal(gossip_unseal(pair, 200, cut, n, plain), 0);
         free(cut);
     }
 }
 
-/* ---- judgement ---- */
-/* The silent one is suspected after its probe's period and dead mult * 1 * probe_ms later, scaled by our own
- * health at that moment; all in a bound, and not too early. */
-static void suspicion_to_dead(void **state)
+/* ---- rings ---- */
+static bool all(const void *arg, uint32_t slot)
 {
-    int64_t suspect = 0, dead = 0;
-    (void)state;
-    members(5);
-    pass(3000, "");
-    for (int i = 0; i < 5; i++) {
-        char id[4];
-        snprintf(id, sizeof id, "m%d", i);
-        assert_int_equal(state_of(id), GOSSIP_ALIVE);
-    }
-    assert_int_equal(n_said, 0);
-    assert_int_equal(g.health, 0);
-    for (int64_t start_ms = now; !dead && now - start_ms < 20000;) {
-        pass(10, "m1");
-        if (!suspect && state_of("m1") == GOSSIP_SUSPECT)
-            suspect = now - start_ms;
-        if (state_of("m1") == GOSSIP_DEAD)
-            dead = now - start_ms;
-    }
-    assert_true(suspect > 0 && suspect <= (2 * 5 + 1) * PROBE_MS); /* round robin: within two rounds */
-    assert_true(dead - suspect >= 4 * PROBE_MS);                   /* never before its time */
-    assert_true(dead - suspect <= 4 * PROBE_MS * 3 / 2 + 10);      /* one failed probe: health 1 */
-    assert_int_equal(n_said, 2);
-    assert_string_equal(said[0].id, "m1");
-    assert_int_equal(said[0].state, GOSSIP_SUSPECT);
-    assert_int_equal(said[1].state, GOSSIP_DEAD);
+    (void)arg, (void)slot;
+    return true;
 }
 
-/* Without a direct answer others are asked, and their answer (in the member's name) clears it. */
-static void indirect_probe(void **state)
+static void rings(void **state)
 {
-    unsigned asked = 0;
+    struct gossip_table *t = gossip_table_new(), *u = gossip_table_new();
     (void)state;
-    members(5);
-    for (int i = 0; i < 300; i++) { /* m1 answers only through others */
-        n_sent = 0;
-        gossip_core_tick(&g, now);
-        for (unsigned k = 0, n = n_sent; k < n; k++) {
-            bool m1 = str_equal(sent[k].addr, "m1");
-            if (sent[k].k.kind == KIND_PING && !m1)
-                hear(sent[k].addr, KIND_ACK, sent[k].k.seq, NULL, 0, 0);
-            else if (sent[k].k.kind == KIND_PING_REQUEST && str_equal(sent[k].k.target, "m1")) {
-                assert_false(m1);
-                asked++;
-                hear("m1", KIND_ACK, sent[k].k.seq, NULL, 0, 0); /* as the helper passes it on */
-            }
+    for (unsigned i = 0; i < 500; i++) { /* the same members in another order */
+        char a[8], b[8];
+        snprintf(a, sizeof a, "n%u", i);
+        snprintf(b, sizeof b, "n%u", 499 - i);
+        gossip_table_put(t, a, "", 1, NULL);
+        gossip_table_put(u, b, "", 1, NULL);
+    }
+    struct gossip_ring *r = gossip_ring_get(t, 1, all, NULL), *s = gossip_ring_get(u, 1, all, NULL);
+    unsigned subjects[500] = { 0 };
+    for (unsigned i = 0; i < 500; i++) {
+        assert_int_equal(r->n[i], GOSSIP_OBSERVERS);
+        for (unsigned k = 0; k < GOSSIP_OBSERVERS; k++) {
+            assert_int_not_equal(r->observers[i][k], i);
+            assert_int_equal(s->observers[499 - i][k], 499 - r->observers[i][k]);
+            subjects[r->observers[i][k]]++;
+            for (unsigned m = 0; m < k; m++)
+                assert_int_not_equal(r->observers[i][k], r->observers[i][m]);
         }
-        now += 10;
     }
-    assert_true(asked >= 3);
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-    assert_int_equal(n_said, 0);
+    for (unsigned i = 0; i < 500; i++)
+        assert_true(subjects[i] >= GOSSIP_OBSERVERS - 3 && subjects[i] <= GOSSIP_OBSERVERS + 4);
+    gossip_ring_unref(t, r);
+    gossip_ring_unref(u, s);
+    gossip_table_unref(t);
+    gossip_table_unref(u);
 }
 
-static void relays_for_others(void **state)
+/* ---- judgement ---- */
+/* The silent one is accused by this node after one series, and suspect only when enough others say the same. */
+static void six_of_eight(void **state)
 {
+    uint32_t who = g->probes[0].slot;
+    unsigned votes = 1;
     (void)state;
-    members(3);
-    hear("m0", KIND_PING_REQUEST, 77, NULL, 0, 0); /* about m1 */
-    assert_int_equal(n_sent, 1);
-    assert_string_equal(sent[0].addr, "m1");
-    assert_int_equal(sent[0].k.kind, KIND_PING);
-    hear("m1", KIND_ACK, sent[0].k.seq, NULL, 0, 0);
-    assert_int_equal(n_sent, 2);
-    assert_string_equal(sent[1].addr, "m0");
-    assert_int_equal(sent[1].k.kind, KIND_ACK);
-    assert_int_equal(sent[1].k.seq, 77);
-    assert_string_equal(sent[1].k.from, "m1");
-    hear("m1", KIND_ACK, sent[0].k.seq, NULL, 0, 0); /* once only */
-    assert_int_equal(n_sent, 2);
+    for (uint32_t i = 1; i < N; i++)
+        tell(i, i, FACT_ALIVE, i, 10);
+    pass(3000, NO_SLOT);
+    assert_int_equal(g->n_cases, 0);
+    pass(1400, who);
+    assert_true(has_alerted(g, who, 0));
+    assert_int_equal(g->n_cases, 1);
+    assert_int_equal(gossip_core_state(g, who), GOSSIP_ALIVE);
+    for (unsigned i = 0; i < g->ring->n[who]; i++) {
+        uint32_t o = g->ring->observers[who][i];
+        if (o == 0)
+            continue;
+        tell(o, o, FACT_ALERT, who, 10);
+        tell(o, o, FACT_ALERT, who, 10); /* said twice is said once */
+        votes++;
+        assert_int_equal(gossip_core_state(g, who), votes >= 6 ? GOSSIP_SUSPECT : GOSSIP_ALIVE);
+    }
+    assert_int_equal(votes, 8);
+    assert_int_equal(n_said, 1);
+    tell(2, who, FACT_ALIVE, who, 10); /* nothing new */
+    assert_int_equal(gossip_core_state(g, who), GOSSIP_SUSPECT);
+    tell(2, who, FACT_ALIVE, who, 11); /* it refutes, through another */
+    assert_int_equal(gossip_core_state(g, who), GOSSIP_ALIVE);
+    assert_int_equal(g->n_cases, 0);
+    tell(1, 1 == who ? 2 : 1, FACT_ALERT, who, 10); /* old */
+    assert_int_equal(g->n_cases, 0);
 }
 
-/* Called suspect or dead, a node outbids the rumour and says so in its next packet. */
+static void nobody_speaks_for_others(void **state)
+{
+    struct out_packet o;
+    (void)state;
+    for (uint32_t i = 2; i < N; i++) { /* node 2 in the name of all */
+        struct gossip_fact *f = gossip_fact_make(&nodes[2].g, FACT_ALERT, 1, 0), forged = *f;
+        gossip_fact_unref(table, f);
+        forged.signer = i == 2 ? 3 : i;
+        packet_begin(g, &o, KIND_FACTS, 0);
+        packet_fact(g, &o, &forged);
+        receive(2, &o);
+    }
+    assert_int_equal(g->n_cases, 0);
+    assert_int_equal(g->stats.n_forged, N - 2);
+    tell(2, 1, FACT_ALIVE, 1, 12);
+    tell(2, 1, FACT_LEFT, 1, 12);
+    assert_int_equal(gossip_core_state(g, 1), GOSSIP_LEFT);
+    tell(3, 4, FACT_ALERT, 1, 12); /* it has left: no news */
+    assert_int_equal(g->n_cases, 0);
+    tell(3, 1, FACT_ALIVE, 1, 13); /* it came back */
+    assert_int_equal(gossip_core_state(g, 1), GOSSIP_ALIVE);
+    tell(3, 1, FACT_ALIVE, 1, 9);
+    assert_true(incarnation_of(g, 1) == 13);
+}
+
 static void refutation(void **state)
 {
-    struct gossip_rumour r;
     (void)state;
-    members(3);
-    pass(3000, "");
+    assert_true(g->incarnation == 10);
+    tell(3, 4, FACT_ALERT, 0, 9); /* of a former life */
+    assert_true(g->incarnation == 10);
     n_sent = 0;
-    hear("m0", KIND_PING, 5, "me", GOSSIP_SUSPECT, 10);
-    assert_true(g.incarnation == 11);
-    assert_true(rumour_about("me", &r)); /* on the answer itself */
-    assert_int_equal(r.state, GOSSIP_ALIVE);
-    assert_true(r.incarnation == 11);
-    hear("m0", KIND_RUMOURS, 0, "me", GOSSIP_DEAD, 500); /* of a former life */
-    assert_true(g.incarnation == 501);
-    hear("m0", KIND_RUMOURS, 0, "me", GOSSIP_SUSPECT, 12); /* old: no bid needed */
-    assert_true(g.incarnation == 501);
-    hear("m0", KIND_RUMOURS, 0, "me", GOSSIP_ALIVE, 501);
-    assert_true(g.incarnation == 501);
+    tell(3, 4, FACT_ALERT, 0, 10);
+    assert_true(g->incarnation == 11);
+    assert_true(n_sent >= GOSSIP_OBSERVERS); /* told to all its observers at once */
+    tell(3, 5, FACT_ALERT, 0, 11);           /* again: not as often as somebody likes */
+    assert_true(g->incarnation == 11);
+    now += 600;
+    tell(3, 6, FACT_ALERT, 0, 11);
+    assert_true(g->incarnation == 12);
+    tell(3, 0, FACT_ALIVE, 0, 500); /* its own word of a life with a later clock */
+    assert_true(g->incarnation == 501);
 }
 
-/* What outranks what (SWIM, section 4.2). */
-static void order_of_rumours(void **state)
+static void removal_is_for_good(void **state)
 {
+    struct out_packet o;
     (void)state;
-    members(3);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_ALIVE, 5);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_SUSPECT, 4); /* old */
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_SUSPECT, 5);
-    assert_int_equal(state_of("m1"), GOSSIP_SUSPECT);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_ALIVE, 5); /* not enough to refute */
-    assert_int_equal(state_of("m1"), GOSSIP_SUSPECT);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_ALIVE, 6);
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_DEAD, 6);
-    assert_int_equal(state_of("m1"), GOSSIP_DEAD);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_SUSPECT, 6); /* dead is stronger */
-    assert_int_equal(state_of("m1"), GOSSIP_DEAD);
-    hear("m1", KIND_RUMOURS, 0, "m1", GOSSIP_ALIVE, 7); /* it came back */
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_LEFT, 8);
-    assert_int_equal(state_of("m1"), GOSSIP_LEFT);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_DEAD, 9); /* it said goodbye: left it stays */
-    assert_int_equal(state_of("m1"), GOSSIP_LEFT);
-    hear("m1", KIND_RUMOURS, 0, "m1", GOSSIP_ALIVE, 10);
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-}
-
-static void unknown_ids_count_for_nothing(void **state)
-{
-    (void)state;
-    members(2);
-    hear("stranger", KIND_PING, 5, "m0", GOSSIP_DEAD, 100);
-    assert_int_equal(n_sent, 0);
-    assert_int_equal(state_of("m0"), GOSSIP_ALIVE);
-    hear("me", KIND_PING, 5, "m0", GOSSIP_DEAD, 100); /* our own name from outside */
-    assert_int_equal(n_sent, 0);
-    assert_int_equal(state_of("m0"), GOSSIP_ALIVE);
-    hear("m0", KIND_RUMOURS, 0, "stranger", GOSSIP_DEAD, 100);
-    assert_null(map_find(&g.peers, "stranger"));
-    gossip_core_forget(&g, "m0");
-    hear("m0", KIND_PING, 5, "m1", GOSSIP_DEAD, 100);
-    assert_int_equal(n_sent, 0);
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-    assert_int_equal(n_said, 0);
-}
-
-static void leaving(void **state)
-{
-    struct gossip_rumour r;
-    (void)state;
-    members(4);
-    pass(1000, "");
+    tell(2, 1, FACT_ALIVE, 1, 12);
+    gossip_core_forget(g, "m1");
+    assert_int_equal(gossip_core_state(g, 1), GOSSIP_DEAD);
+    tell(2, 1, FACT_ALIVE, 1, 13);
+    gossip_core_member(g, "m1", "m1", 7, nodes[1].public); /* an older table */
+    assert_int_equal(gossip_core_state(g, 1), GOSSIP_DEAD);
+    assert_int_equal(g->n_members, N - 1);
     n_sent = 0;
-    gossip_core_leave(&g);
-    assert_int_equal(n_sent, 4); /* fewer members than goodbyes of a round: all are told */
-    for (unsigned i = 0; i < n_sent; i++) {
-        assert_int_equal(sent[i].k.kind, KIND_RUMOURS);
-        assert_string_equal(sent[i].k.rumours[0].id, "me");
-        assert_int_equal(sent[i].k.rumours[0].state, GOSSIP_LEFT);
-    }
-    assert_true(rumour_about("me", &r) && r.incarnation == 11); /* outranks the alive of before */
+    packet_begin(g, &o, KIND_PING, 5);
+    memset(o.v + o.n, 0, 9);
+    o.n += 9;
+    receive(1, &o);
+    assert_int_equal(n_sent, 0); /* no member, no answer */
+    receive(2, &o);
+    assert_int_equal(n_sent, 1);
+    assert_string_equal(sent[0].addr, "elsewhere"); /* where the question came from */
+}
+
+static void address_follows(void **state)
+{
+    const char *addr;
+    uint16_t port;
+    (void)state;
+    tell(1, 1, FACT_ALIVE, 1, 12);
+    gossip_core_address(&nodes[1].g, "new");
+    tell(2, 1, FACT_ALIVE, 1, 13);
+    gossip_core_reach(g, 1, &addr, &port);
+    assert_string_equal(addr, "new");
+    assert_int_equal(n_moved, 1);
+}
+
+/* Three nodes: one alone says so when it hears nobody, of two both must. */
+static void three_nodes(void **state)
+{
+    (void)state;
+    tell(1, 1, FACT_ALIVE, 1, 10);
+    tell(2, 2, FACT_ALIVE, 2, 10);
+    pass(2000, NO_SLOT);
+    pass(1000, 1);
+    assert_true(has_alerted(g, 1, 0));
+    assert_int_equal(gossip_core_state(g, 1), GOSSIP_ALIVE); /* node 2 does not say so */
+    tell(2, 2, FACT_ALERT, 1, 10);
+    assert_int_equal(gossip_core_state(g, 1), GOSSIP_SUSPECT);
+    assert_int_equal(gossip_core_state(g, 2), GOSSIP_ALIVE);
+}
+
+static void goodbye(void **state)
+{
+    (void)state;
     n_sent = 0;
-    hear("m0", KIND_PING, 5, "me", GOSSIP_SUSPECT, 11);
-    gossip_core_tick(&g, now += 5000);
-    assert_int_equal(n_sent, 0); /* gone: it neither answers, nor refutes, nor probes */
-    assert_true(g.incarnation == 11);
-}
-
-/* A dead member is still called now and then, told what is thought of it, and alive again once it refutes. */
-static void dead_members_are_called(void **state)
-{
-    struct gossip_rumour r;
-    bool called = false;
-    (void)state;
-    members(4);
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_DEAD, 3);
-    for (int64_t end = now + 3000; now < end && !called;) {
-        pass(10, "m1");
-        for (unsigned i = 0; i < n_sent; i++)
-            if (str_equal(sent[i].addr, "m1") && sent[i].k.kind == KIND_PING) {
-                called = true;
-                assert_string_equal(sent[i].k.rumours[0].id, "m1");
-                assert_int_equal(sent[i].k.rumours[0].state, GOSSIP_DEAD);
-            }
-    }
-    assert_true(called);
-    hear("m1", KIND_ACK, 0, "m1", GOSSIP_ALIVE, 4);
-    assert_int_equal(state_of("m1"), GOSSIP_ALIVE);
-    n_sent = 0;
-    hear("m2", KIND_PING, 9, NULL, 0, 0);
-    assert_true(rumour_about("m1", &r)); /* and the others hear of it */
-    assert_int_equal(r.state, GOSSIP_ALIVE);
-    assert_true(r.incarnation == 4);
-}
-
-/* A change rides lambda * log10(n) packets and no more. */
-static void rumours_fade(void **state)
-{
-    unsigned n = 0;
-    (void)state;
-    members(9);
-    pass(4000, "");
-    hear("m0", KIND_RUMOURS, 0, "m1", GOSSIP_LEFT, 3);
-    for (int i = 0; i < 200; i++) {
-        struct gossip_rumour r;
-        n_sent = 0;
-        hear("m2", KIND_PING, 9, NULL, 0, 0);
-        assert_int_equal(n_sent, 1);
-        n += rumour_about("m1", &r);
-    }
-    assert_in_range(n, 4, 12);
-}
-
-/* Nobody answers a sick node: it slows down instead of calling all dead at full speed; answers heal it. */
-static void own_health(void **state)
-{
-    (void)state;
-    members(12);
-    for (int64_t end = now + 4000; now < end; now += 10) {
-        n_sent = 0;
-        gossip_core_tick(&g, now);
-    }
-    assert_true(g.health >= 3 && g.health <= GOSSIP_HEALTH_MAX);
-    assert_true(g.period_ms > PROBE_MS);
-    unsigned sick = g.health;
-    pass(20000, "");
-    assert_true(g.health < sick);
-    assert_int_equal(g.health, 0);
-}
-
-static void members_are_idempotent(void **state)
-{
-    char longest[GOSSIP_ID_MAX + 2];
-    (void)state;
-    members(2);
-    members(2);
-    gossip_core_member(&g, "me", "self", 7);
-    gossip_core_member(&g, "", "x", 7);
-    memset(longest, 'l', sizeof longest - 1);
-    longest[sizeof longest - 1] = '\0';
-    gossip_core_member(&g, longest, "x", 7);
-    assert_int_equal(g.peers.n, 2);
-    gossip_core_member(&g, "m0", "moved", 7);
-    assert_string_equal(((struct gossip_peer *)map_find(&g.peers, "m0"))->addr, "moved");
-    gossip_core_forget(&g, "m0");
-    gossip_core_forget(&g, "m0");
-    gossip_core_forget(&g, "never");
-    assert_int_equal(g.peers.n, 1);
-    pass(2000, "");
+    gossip_core_leave(g);
+    assert_true(n_sent >= GOSSIP_OBSERVERS);
+    tell(3, 4, FACT_ALERT, 0, 11); /* it goes: nothing to refute */
+    assert_true(g->incarnation == 11);
 }
 
 int main(void)
 {
     crypto_init();
-#define WITH_CORE(f) cmocka_unit_test_setup_teardown(f, start, stop)
+#define WITH(f) cmocka_unit_test_setup_teardown(f, start, stop)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(full_packet_is_bounded), cmocka_unit_test(truncated),
-        cmocka_unit_test(malformed), WITH_CORE(random_bytes), cmocka_unit_test(sealing),
-        WITH_CORE(suspicion_to_dead), WITH_CORE(indirect_probe), WITH_CORE(relays_for_others),
-        WITH_CORE(refutation), WITH_CORE(order_of_rumours), WITH_CORE(unknown_ids_count_for_nothing),
-        WITH_CORE(leaving), WITH_CORE(dead_members_are_called), WITH_CORE(rumours_fade), WITH_CORE(own_health),
-        WITH_CORE(members_are_idempotent),
+        WITH(facts_round_trip), WITH(malformed_facts), WITH(random_bytes), cmocka_unit_test(sealing), cmocka_unit_test(rings),
+        WITH(six_of_eight), WITH(nobody_speaks_for_others), WITH(refutation), WITH(removal_is_for_good), WITH(address_follows),
+        cmocka_unit_test_setup_teardown(three_nodes, start_three, stop), WITH(goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
