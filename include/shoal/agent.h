@@ -93,4 +93,16 @@ bool executor_container_event(struct executor *x, const struct container *c);
 /* A volume's folder, made if missing. NULL with e. Caller frees. */
 char *executor_volume(struct executor *x, const char *name, struct err *e);
 
+/* ---- healthchecks (health_io.c): run inside a started container; fn after each result that counts ---- */
+struct health;
+typedef void health_fn(void *arg, bool healthy, const char *last_output);
+/* NULL: it has no check. h NULL: the image's. */
+struct health *health_new(struct loop *l, struct runtime *rt, const char *container_id, const struct healthcheck *h,
+                          const struct image_config *image, health_fn *fn, void *arg);
+void health_free(struct health *h); /* takes NULL */
+/* Every single run of the check; healthy, unhealthy: what it makes of the container (neither: as before). */
+struct health_probe { int64_t start_ns, end_ns; int exit_code, failures; bool healthy, unhealthy; const char *output; };
+typedef void health_probe_fn(void *arg, const struct health_probe *p);
+void health_watch(struct health *h, health_probe_fn *fn); /* with the arg of health_new */
+
 #endif

@@ -70,7 +70,7 @@ REC_DECLARE(container_ulimit)
     X(T, STR, seccomp, _, 32, "Seccomp", "empty: the default list; unconfined", .max = 64)            \
     X(T, INT, log_max_bytes, _, 33, "LogMaxSize", "of one file; 0: 20 MiB", .min = 0, .max = INT64_MAX) \
     X(T, INT, log_max_files, _, 34, "LogMaxFile", "0: 2", .min = 0, .max = 1000)                      \
-    X(T, STRS, health_test, _, 35, "HealthTest", "argv of the check, empty: none", .max = 256)
+    X(T, STR, asked, _, 36, "Asked", "JSON of the request that made it, for the API; empty: a task", .max = 4 << 20)
 REC_DECLARE(container_spec)
 
 enum container_phase { CONTAINER_CREATED, CONTAINER_RUNNING, CONTAINER_PAUSED, CONTAINER_EXITED };
@@ -87,18 +87,34 @@ extern const char *const container_phase_names[];
     X(T, BOOL, ready, _, 9, "Ready", "created and waiting for its start")                             \
     X(T, UINT, start_id, _, 10, "StartId", "start time of Pid in clock ticks: pids are used again")
 REC_DECLARE(container_state)
+/* What the daemon, not the shim, knows of a container and must not forget. */
+#define container_notes_FIELDS(X, T)                                                                  \
+    X(T, UINT, restarts, _, 1, "RestartCount", "by its policy", .max = UINT32_MAX)                    \
+    X(T, BOOL, stopped, _, 2, "Stopped", "by a person: the policy leaves it alone")
+REC_DECLARE(container_notes)
 struct container {
     struct container_spec spec; /* secrets' data left out */
     struct container_state state;
-    char *dir;                  /* its folder: spec.mp state.mp log.json */
+    struct container_notes notes;
+    enum container_phase before; /* in an event: the phase before this change */
+    bool gone;                  /* the last event: it was removed */
+    char *dir;                  /* its folder: spec.mp state.mp notes.mp log.json */
 };
+/* Its processes exist: running or paused. */
+static inline bool container_is_up(const struct container *c)
+{
+    return c->state.phase == CONTAINER_RUNNING || c->state.phase == CONTAINER_PAUSED;
+}
+
+/* "SIGTERM", "TERM", "15", "RTMIN+3"; -E_INVALID. */
+int signal_number(const char *text, struct err *e) must_check;
 
 struct runtime;
 struct runtime_config {
     const char *dir;        /* DIR/<id>/... survives restarts */
     const char *cgroup;     /* name of this daemon's own group, e.g. "shoal-1a2b" */
 };
-/* A container's state changed (also: found again after a restart, once for each at runtime_open). */
+/* A container's state changed (also: found again after a restart, once for each at runtime_open), or it is gone. */
 typedef void runtime_event_fn(void *arg, const struct container *c);
 
 /* Forks the spawner: call before any thread exists. It forks a shim for each container, and ends with the
@@ -118,6 +134,16 @@ void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, vo
 int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e) must_check;
 /* Stop signal, grace, kill of everything in its group; done when it is over (0 also when it did not run). */
 void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg);
+void runtime_stop_by(struct runtime *rt, const char *id, int signum /* 0: its own */, int64_t grace_ns /* < 0: no end */,
+                     runtime_done_fn *done, void *arg);
+/* Freezes all its processes, or lets them go on. -E_CONFLICT when they are not in the other state. */
+void runtime_pause(struct runtime *rt, const char *id, bool pause, runtime_done_fn *done, void *arg);
+/* -E_CONFLICT: another container has that name. */
+int runtime_rename(struct runtime *rt, const char *id, const char *name, struct err *e) must_check;
+int runtime_set_notes(struct runtime *rt, const char *id, const struct container_notes *n, struct err *e) must_check;
+/* The specification as it is now with other limits (memory, processors, processes) or another restart policy; in force
+ * at once and after the next start. On error nothing has changed. */
+int runtime_update(struct runtime *rt, const struct container_spec *spec, struct err *e) must_check;
 /* Kills if needed, removes state, logs, mounts, cgroup. */
 void runtime_delete(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg);
 
@@ -148,6 +174,26 @@ struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e)
 int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, uint16_t rows, uint16_t cols,
                         struct err *e) must_check;
 
+/* Files of a container, running or not, through a process with few rights; no link of the container leads out of its
+ * root. The stream begins with one line: "E CODE TEXT", or else, for
+ *   STAT    {"name","size","mode","mtime","linkTarget"} as Docker's clients read it, and the end
+ *   OUT     the same, then a tar of the path; without its end when it could not be read to the end
+ *   IN      an empty line; then the caller writes a tar and half-closes, and one more line comes: "E ..." or empty
+ *   EXPORT  an empty line, then a tar of the whole root without what is mounted in it
+ *   CHANGES an empty line, then [{"Path","Kind"}] against the image: 0 changed, 1 added, 2 deleted
+ * NULL with e: it could not even begin. */
+enum copy_op { COPY_STAT, COPY_OUT, COPY_IN, COPY_EXPORT, COPY_CHANGES };
+#define copy_request_FIELDS(X, T)                                                                     \
+    X(T, UINT, op, _, 1, "Op", "enum copy_op", .max = COPY_CHANGES)                                   \
+    X(T, STR, path, _, 2, "Path", "in the container", .max = 4096)                                    \
+    X(T, BOOL, no_swap, _, 3, "NoOverwriteDirNonDir", "a folder replaces no file, nor the reverse")   \
+    X(T, BOOL, user_owns, _, 4, "CopyUIDGID", "what comes in is the container's user's")              \
+    X(T, STR, dir, _, 5, "Dir", "filled in by runtime_copy", .max = 4096)                             \
+    X(T, UINT, pid, _, 6, "Pid", "likewise; 0: it does not run", .max = INT32_MAX)                    \
+    X(T, UINT, start_id, _, 7, "StartId", "likewise")
+REC_DECLARE(copy_request)
+struct stream *runtime_copy(struct runtime *rt, const char *id, const struct copy_request *q, struct err *e);
+
 /* Logs: entries in order; follow goes on until runtime_logs_stop. line without its newline. */
 struct log_entry { int64_t time_ns; bool err; const char *line; size_t size; };
 struct log_query { bool follow, out, err; int64_t since_ns, until_ns, tail; /* tail < 0: all */ };
@@ -160,7 +206,23 @@ struct runtime_logs *runtime_logs(struct runtime *rt, const char *id, const stru
 void runtime_logs_resume(struct runtime_logs *q);
 void runtime_logs_stop(struct runtime_logs *q); /* takes NULL */
 
-struct container_stats { int64_t memory_bytes, memory_limit, cpu_ns, n_pids; };
+/* Used since its start; -1: this kernel does not count it. */
+struct container_io { unsigned major, minor; char op[12]; int64_t bytes; };
+struct container_net {
+    char name[16];
+    int64_t rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped;
+};
+enum { STATS_MEMORY_TEXT_BYTES = 8192, STATS_IOS_MAX = 64, STATS_NETS_MAX = 16 };
+struct container_stats {
+    int64_t memory_bytes, memory_peak_bytes, memory_limit, cpu_ns, cpu_user_ns, cpu_kernel_ns, n_periods,
+        n_throttled, throttled_ns, n_pids, pids_limit;
+    char memory[STATS_MEMORY_TEXT_BYTES]; /* "name value" lines of the kernel */
+    struct container_io ios[STATS_IOS_MAX];
+    struct container_net nets[STATS_NETS_MAX];
+    unsigned n_ios, n_nets;
+};
 int runtime_stats(struct runtime *rt, const char *id, struct container_stats *ret, struct err *e) must_check;
+/* The processes in it, as this machine numbers them. At most max; returns how many. */
+unsigned runtime_pids(struct runtime *rt, const char *id, int64_t *ret, unsigned max);
 
 #endif

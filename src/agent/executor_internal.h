@@ -22,12 +22,4 @@ int task_container_spec(const struct task *t, const struct assignment *a, const 
                         const struct template_context *c, task_volume_fn *volume, void *arg,
                         struct container_spec *ret, struct err *e) must_check;
 
-/* health_io.c: runs the check of a started container and calls fn when its state changes. */
-struct health;
-typedef void health_fn(void *arg, bool healthy, const char *last_output);
-/* NULL: it has no check. h NULL: the image's. */
-struct health *health_new(struct loop *l, struct runtime *rt, const char *container_id, const struct healthcheck *h,
-                          const struct image_config *image, health_fn *fn, void *arg);
-void health_free(struct health *h); /* takes NULL */
-
 #endif

@@ -377,7 +377,7 @@ static void stop(void *arg, const char *task_id, int64_t grace_ns)
     if (!j) {
         container_id_of(task_id, id);
         const struct container *c = runtime_find(x->cfg.runtime, id);
-        if (c && c->state.phase == CONTAINER_RUNNING)
+        if (c && container_is_up(c))
             runtime_stop(x->cfg.runtime, id, grace_ns, nothing, NULL);
         else if (x->agent)
             agent_executor_event(x->agent, task_id, &(struct executor_event){ .kind = EXEC_EXITED });
@@ -387,7 +387,7 @@ static void stop(void *arg, const char *task_id, int64_t grace_ns)
     if (j->preparing || j->starting)
         return; /* given_up() or on_started() goes on */
     const struct container *c = runtime_find(x->cfg.runtime, j->container_id);
-    if (c && c->state.phase == CONTAINER_RUNNING)
+    if (c && container_is_up(c))
         runtime_stop(x->cfg.runtime, j->container_id, grace_ns, nothing, NULL);
     else
         tell_exit(j, j->started ? c : NULL);
@@ -428,7 +428,7 @@ bool executor_container_event(struct executor *x, const struct container *c)
     struct job *j = task_id ? job_find(x, task_id) : NULL;
     if (!task_id)
         return false;
-    if (j && j->started && c->state.phase == CONTAINER_EXITED)
+    if (j && j->started && c->state.phase == CONTAINER_EXITED && !c->gone)
         tell_exit(j, c);
     return true;
 }
@@ -451,7 +451,7 @@ static void adopt_one(struct executor *x, const struct container *c, const char 
     container_id_of(task_id, j->container_id);
     j->started = true;
     map_put(&x->jobs, task_id, j);
-    bool running = c->state.phase == CONTAINER_RUNNING;
+    bool running = container_is_up(c);
     if (running)
         watch_health(j);
     else

@@ -3,6 +3,8 @@
 #include "executor_internal.h"
 #include <shoal/base/file.h>
 
+enum { OUTPUT_KEPT_BYTES = 4096 };
+
 struct health {
     struct loop *loop;
     struct runtime *rt;
@@ -10,13 +12,18 @@ struct health {
     struct strs argv;
     int64_t interval, timeout, start_period, start_interval, retries;
     health_fn *fn;
+    health_probe_fn *probe;
     void *arg;
     struct loop_timer *timer, *limit;
     struct stream *out;
     struct sb text;
-    int64_t started_ms;
+    int64_t started_ms, began_ns;
     int failures;
-    bool healthy, running, freed;
+    bool healthy, running, freed, late, exited, eof;
+    int code;                  /* of the check that exited */
+    unsigned char head[8];     /* of the frame that comes */
+    unsigned n_head;
+    uint32_t frame_left;
 };
 
 static void check(void *arg);
@@ -38,8 +45,16 @@ static void plan(struct health *h)
     loop_timer_set(h->timer, (starting ? h->start_interval : h->interval) / MS_NS);
 }
 
-static void result(struct health *h, bool good)
+static void tell_probe(const struct health *h, int code)
 {
+    struct health_probe p = { h->began_ns, clock_real_ns(), code, h->failures, code == 0, h->failures >= h->retries, h->text.s };
+    if (h->probe)
+        h->probe(h->arg, &p);
+}
+
+static void result(struct health *h, int code)
+{
+    bool good = code == 0 && !h->late;
     bool starting = loop_now_ms(h->loop) - h->started_ms < h->start_period / MS_NS;
     loop_timer_set(h->limit, -1);
     h->running = false;
@@ -54,29 +69,54 @@ static void result(struct health *h, bool good)
         h->failures = 0;
         h->healthy = true;
         h->fn(h->arg, true, h->text.s);
-    } else if (!starting || h->healthy) {
+    } else if (!h->late && (!starting || h->healthy)) {
         if (++h->failures >= h->retries)
             h->fn(h->arg, false, h->text.s);
     }
+    if (!h->late)
+        tell_probe(h, code);
 }
 
+/* Output comes in frames: eight bytes of which the last four are the length (big-endian), then so many bytes. */
 static size_t on_data(void *arg, const char *p, size_t size)
 {
     struct health *h = arg;
-    if (h->text.len < 4096)
-        sb_add(&h->text, p, MIN(size, 4096 - h->text.len));
+    for (size_t i = 0; i < size;) {
+        if (h->frame_left == 0) {
+            h->head[h->n_head++] = (unsigned char)p[i++];
+            if (h->n_head == sizeof h->head) {
+                h->frame_left = (uint32_t)h->head[4] << 24 | (uint32_t)h->head[5] << 16 | (uint32_t)h->head[6] << 8 | h->head[7];
+                h->n_head = 0;
+            }
+            continue;
+        }
+        size_t n = MIN(size - i, (size_t)h->frame_left);
+        if (h->text.len < OUTPUT_KEPT_BYTES)
+            sb_add(&h->text, p + i, MIN(n, OUTPUT_KEPT_BYTES - h->text.len));
+        h->frame_left -= (uint32_t)n;
+        i += n;
+    }
     return size;
+}
+
+/* Exit code and output come on two ways: it is over when both are there. */
+static void ended(struct health *h)
+{
+    if (h->exited && h->eof)
+        result(h, h->code);
 }
 
 static void on_eof(void *arg)
 {
-    (void)arg; /* the exit code tells */
+    struct health *h = arg;
+    h->eof = true;
+    ended(h);
 }
 
 static void on_error(void *arg, const struct err *e)
 {
-    (void)arg;
     (void)e;
+    on_eof(arg);
 }
 
 static void on_started(void *arg, int r, struct stream *s, uint64_t exec_id, const struct err *e)
@@ -86,7 +126,7 @@ static void on_started(void *arg, int r, struct stream *s, uint64_t exec_id, con
     (void)exec_id;
     if (r < 0) {
         sb_str(&h->text, e->text);
-        result(h, false);
+        result(h, -1);
         return;
     }
     h->out = s;
@@ -96,16 +136,33 @@ static void on_started(void *arg, int r, struct stream *s, uint64_t exec_id, con
 
 static void on_exited(void *arg, uint64_t exec_id, int code)
 {
+    struct health *h = arg;
     (void)exec_id;
-    result(arg, code == 0);
+    h->exited = true;
+    h->code = code;
+    ended(h);
+}
+
+/* A paused container is neither well nor ill. */
+static bool is_paused(const struct health *h)
+{
+    const struct container *c = runtime_find(h->rt, h->id);
+    return c && c->state.phase == CONTAINER_PAUSED;
 }
 
 /* The check hangs: it counts as failed; its process goes with the container or at its own end. */
 static void on_limit(void *arg)
 {
     struct health *h = arg;
+    if (is_paused(h)) {
+        loop_timer_set(h->limit, h->timeout / MS_NS);
+        return;
+    }
+    h->late = true;
     if (++h->failures >= h->retries && !h->freed)
         h->fn(h->arg, false, "the check did not end in time");
+    if (!h->freed)
+        tell_probe(h, -1);
 }
 
 static void check(void *arg)
@@ -114,7 +171,15 @@ static void check(void *arg)
     struct exec_spec x = { 0 };
     if (h->running)
         return;
+    if (is_paused(h)) {
+        plan(h);
+        return;
+    }
     h->running = true;
+    h->late = h->exited = h->eof = false;
+    h->n_head = 0;
+    h->frame_left = 0;
+    h->began_ns = clock_real_ns();
     sb_reset(&h->text);
     for (uint32_t i = 0; i < h->argv.n; i++)
         strs_add(&x.argv, h->argv.v[i]);
@@ -157,6 +222,11 @@ struct health *health_new(struct loop *l, struct runtime *rt, const char *contai
     h->limit = loop_timer_new(l, on_limit, h);
     plan(h);
     return h;
+}
+
+void health_watch(struct health *h, health_probe_fn *fn)
+{
+    h->probe = fn;
 }
 
 void health_free(struct health *h)

@@ -11,7 +11,8 @@ LOG_MODULE("api");
 
 struct door { struct api *api; bool peer; };
 static const struct route *const tables[] = { system_routes, swarm_routes, service_routes, network_routes,
-                                              image_routes, container_routes, exec_routes, volume_routes, manager_routes, backup_routes };
+                                              image_routes, container_routes, copy_routes, exec_routes, volume_routes,
+                                              manager_routes, backup_routes };
 
 /* ---- replies ---- */
 void call_free(struct call *c)
@@ -169,6 +170,18 @@ bool query_flag(const struct call *c, const char *name)
 {
     const char *v = query(c, name);
     return v && (str_equal(v, "1") || str_equal(v, "true") || str_equal(v, "True") || str_equal(v, "yes"));
+}
+
+bool query_time(const char *text, int64_t *ret)
+{
+    char *end;
+    if (!text || !*text || str_equal(text, "0"))
+        return true;
+    if (strchr(text, 'T') || strchr(text, '-'))
+        return time_parse(text, ret) == 0;
+    double s = strtod(text, &end);
+    *ret = (int64_t)(s * (double)SEC_NS);
+    return *end == '\0' && s >= 0;
 }
 
 uint64_t query_version(struct call *c, bool *ok)
@@ -526,6 +539,8 @@ struct api *api_new(const struct api_backend *b)
     map_init(&a->execs);
     map_init(&a->watchers);
     map_init(&a->waits);
+    map_init(&a->keeps);
+    keeper_open(a);
     a->local = open_door(a, false);
     a->peer = open_door(a, true);
     return a;
@@ -541,6 +556,8 @@ void api_free(struct api *a)
     map_done(&a->execs);
     map_done(&a->watchers);
     map_done(&a->waits);
+    keeper_free(a);
+    events_free(a);
     free(a->doors[0]);
     free(a->doors[1]);
     free(a);
@@ -568,6 +585,7 @@ void api_leader_changed(struct api *a)
 
 void api_container_event(struct api *a, const struct container *c)
 {
-    container_wait_check(a, c);
     events_container(a, c);
+    keeper_event(a, c);
+    container_wait_check(a, c);
 }

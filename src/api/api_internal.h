@@ -11,7 +11,7 @@
 #define API_VERSION "1.44"
 #define API_MIN_VERSION "1.24"
 
-enum { BODY_MAX_BYTES = 4 << 20 };
+enum { BODY_MAX_BYTES = 4 << 20, EVENTS_KEPT = 1024 };
 
 struct route;
 struct call {
@@ -34,14 +34,17 @@ typedef void handler_fn(struct call *c);
 enum { ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
 struct route { const char *method, *path; handler_fn *fn; int kind; };
 extern const struct route system_routes[], swarm_routes[], service_routes[], network_routes[], image_routes[],
-    container_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[]; /* each ended by NULL */
+    container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[]; /* each ended by NULL */
 
 struct api {
     struct api_backend b;
     struct http_server *local, *peer;
     struct map execs;    /* id -> struct exec_box */
     struct list_node leader_waits;
-    struct map watchers, waits; /* pointer text -> struct call: GET /events; /containers/x/wait */
+    struct map watchers, waits; /* pointer text -> struct watch, of GET /events; struct call, of /containers/x/wait */
+    struct event *events[EVENTS_KEPT]; /* the last ones, as a ring */
+    uint64_t n_events;   /* ever */
+    struct map keeps;    /* id -> struct keep, of containers that are no task's */
     void *doors[2];
 };
 
@@ -62,6 +65,7 @@ struct manager *call_manager(const struct call *c);
 const struct store *call_store(const struct call *c);
 const char *query(const struct call *c, const char *name);
 bool query_flag(const struct call *c, const char *name); /* 1, true, yes */
+bool query_time(const char *text, int64_t *ret_ns);       /* seconds since 1970, or RFC 3339; nothing: 0 */
 uint64_t query_version(struct call *c, bool *ok);
 void stream_begin(struct call *c, const char *content_type);
 void stream_put(struct call *c, const void *p, size_t size);
@@ -94,17 +98,52 @@ void error_line(struct call *c, const struct err *e);
 /* ---- machine_io.c ---- */
 struct machine_facts { char kernel[66], arch[66], os[128], host[256], id[64]; int64_t cpus, memory_bytes; };
 void machine_facts(struct machine_facts *ret);
+int64_t machine_cpu_ns(void); /* of all processors since the start, idle time too */
 
 /* ---- parts used across files ---- */
 void api_event(struct api *a, const char *type, const char *action, const char *id, const struct labels *attributes);
-struct val *container_state_val(struct val_doc *d, const struct container *c);
-void container_wait_check(struct api *a, const struct container *c); /* events.c calls it on each change */
-void events_container(struct api *a, const struct container *c);
+void container_event(struct api *a, const struct container *c, const char *action, const char *key /* or NULL */,
+                     const char *value);
+void events_container(struct api *a, const struct container *c); /* on each change that the runtime tells of */
+void events_free(struct api *a);
+handler_fn events_watch;
+void container_wait_check(struct api *a, const struct container *c);
+const struct container *container_of_call(struct call *c); /* by the first parameter; NULL: answered */
+/* The request that made it; NULL: none (a task's). Caller frees. */
+struct val_doc *container_asked(const struct container *c);
+/* "created", ..., also "restarting". */
+const char *container_status(const struct api *a, const struct container *c);
+bool container_is_task(const struct container *c);
+/* Its network, where a reboot has taken it. */
+int container_network_again(struct api *a, const struct container *c, struct err *e) must_check;
+int container_check_update(const struct val *body, struct err *e) must_check; /* all of it can be changed */
+/* ---- volumes_io.c ---- */
+/* "NAME" of ROOT/volumes/NAME/_data; NULL: no volume's folder. Caller frees. */
+char *api_volume_name(const struct api *a, const char *path);
+/* Those without a name that only this container used. */
+void api_volumes_of_container_remove(struct api *a, const struct container *c);
+/* ---- keeper.c: restarts and healthchecks of containers that are no task's ---- */
+void keeper_open(struct api *a);
+void keeper_free(struct api *a);
+void keeper_event(struct api *a, const struct container *c);
+bool keeper_waits(const struct api *a, const char *id); /* to be restarted after a while */
+/* A person starts or stops it: what its policy would do is off. */
+void keeper_by_hand(struct api *a, const struct container *c, bool stopped);
+/* When it is removed, so are its volumes without a name. */
+void keeper_with_volumes(struct api *a, const struct container *c);
+const char *keeper_health(const struct api *a, const char *id); /* "none", "starting", "healthy", "unhealthy" */
+struct val *keeper_health_val(const struct api *a, const char *id, struct val_doc *d); /* State.Health; NULL: no check */
+/* "", "no", "always", "unless-stopped", "on-failure"; anything else is refused. */
+int restart_policy_check(const struct val *policy, struct err *e) must_check;
 handler_fn service_logs, task_logs, container_logs; /* logs.c */
 handler_fn container_create; /* container_create.c */
+handler_fn container_list, container_inspect; /* container_show.c */
+handler_fn container_stats, container_top; /* container_stats.c, top_io.c */
+handler_fn container_pause, container_unpause, container_rename, container_update, containers_prune; /* container_change.c */
 /* Folder of a volume (made when asked), NULL with e. Caller frees. */
 char *api_volume_path(const struct api *a, const char *name, bool make, struct err *e);
 void exec_free_all(struct api *a);
+struct val *exec_ids_val(const struct api *a, const char *container_id, struct val_doc *d); /* those that run; null: none */
 bool auth_of(const struct call *c, char **ret_json); /* decoded X-Registry-Auth */
 struct val *strs_val(struct val_doc *d, const struct strs *s);
 struct val *labels_val(struct val_doc *d, const struct labels *l);

@@ -5,8 +5,6 @@
 #include <shoal/base/file.h>
 #include <stdio.h>
 
-#define AUTO_REMOVE_LABEL "io.shoal.auto-remove"
-
 struct creation { struct call *c; struct container_spec spec; struct sandbox sandbox; bool host, none; };
 
 static bool asks_nothing(const struct val *v)
@@ -47,7 +45,7 @@ static int check_all(const struct val *body, struct err *e)
     static const char *const config[] = {
         "Hostname", "User", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce", "Env", "Cmd",
         "Image", "WorkingDir", "Entrypoint", "Labels", "StopSignal", "StopTimeout", "HostConfig", "NetworkingConfig",
-        "ExposedPorts", "Volumes", "OnBuild", NULL };
+        "ExposedPorts", "Volumes", "OnBuild", "Healthcheck", NULL };
     static const char *const host[] = {
         "Binds", "Mounts", "Memory", "NanoCpus", "PidsLimit", "ReadonlyRootfs", "CapAdd", "CapDrop", "Privileged", "Init",
         "AutoRemove", "NetworkMode", "PortBindings", "RestartPolicy", "SecurityOpt", "Tmpfs", "Ulimits", "Sysctls",
@@ -57,14 +55,33 @@ static int check_all(const struct val *body, struct err *e)
     int r = check_known(body, "", config, e);
     if (r == 0)
         r = check_known(h, "HostConfig.", host, e);
+    if (r == 0)
+        r = restart_policy_check(val_get(h, "RestartPolicy"), e);
     const char *restart = val_get_str(val_get(h, "RestartPolicy"), "Name");
-    if (r == 0 && restart && *restart && !str_equal(restart, "no"))
-        r = err_set(e, E_UNSUPPORTED, "HostConfig.RestartPolicy: \"%s\" is not built for single containers; use a service", restart);
+    if (r == 0 && val_get_bool(h, "AutoRemove", false) && restart && *restart && !str_equal(restart, "no"))
+        r = err_set(e, E_INVALID, "can't create 'AutoRemove' container with restart policy");
     const char *ipc = val_get_str(h, "IpcMode"), *cg = val_get_str(h, "CgroupnsMode");
     if (r == 0 && ipc && *ipc && !str_equal(ipc, "private") && !str_equal(ipc, "shareable"))
         r = err_set(e, E_UNSUPPORTED, "HostConfig.IpcMode: \"%s\" is not built; leave it out", ipc);
     if (r == 0 && cg && *cg && !str_equal(cg, "private"))
         r = err_set(e, E_UNSUPPORTED, "HostConfig.CgroupnsMode: \"%s\" is not built; leave it out", cg);
+    return r;
+}
+
+int container_check_update(const struct val *body, struct err *e)
+{
+    static const char *const can[] = { "Memory", "MemorySwap", "NanoCpus", "CpuQuota", "CpuPeriod", "PidsLimit", "RestartPolicy", NULL };
+    return body && body->kind == V_MAP ? check_known(body, "", can, e) : err_set(e, E_INVALID, "request body: an object is needed");
+}
+
+static int check_health(const struct val *v, struct err *e)
+{
+    struct healthcheck h = { 0 };
+    int r = v && v->kind == V_MAP ? rec_from_val(&healthcheck_rec, &h, v, "Healthcheck", e) : 0;
+    static const char *const kinds[] = { "NONE", "CMD", "CMD-SHELL", NULL };
+    if (r == 0 && h.test.n && *h.test.v[0] && !listed(kinds, h.test.v[0]))
+        r = err_set(e, E_INVALID, "Healthcheck.Test: \"%s\" must be NONE, CMD or CMD-SHELL", h.test.v[0]);
+    healthcheck_clear(&h);
     return r;
 }
 
@@ -316,9 +333,9 @@ static int fill(struct creation *x, const struct val *body, const struct image *
         strs_add(&s->env, image->config.env.v[i]);
     for (uint32_t i = 0; i < image->config.labels.n; i++)
         labels_set(&s->labels, image->config.labels.v[i].key, image->config.labels.v[i].value);
-    if (val_get_bool(h, "AutoRemove", false))
-        labels_set(&s->labels, AUTO_REMOVE_LABEL, "true");
     int r = check_all(body, e);
+    if (r == 0)
+        r = check_health(val_get(body, "Healthcheck"), e);
     if (r == 0)
         r = command(body, image, &s->argv, e);
     if (r == 0)
@@ -358,12 +375,33 @@ static void created(void *arg, int result, const struct err *e)
     creation_free(x);
 }
 
+int container_network_again(struct api *a, const struct container *k, struct err *e)
+{
+    struct call c = { .api = a };
+    struct creation x = { .c = &c };
+    const char *netns = NULL;
+    if (!k->spec.netns || str_equal(k->spec.netns, "host") || overlay_sandbox(a->b.overlay(a->b.arg), k->spec.id))
+        return 0;
+    struct val_doc *d = container_asked(k);
+    str_set(&x.sandbox.id, k->spec.id);
+    int r = network(&x, d ? val_get(val_root(d), "HostConfig") : NULL, e);
+    if (r == 0)
+        r = overlay_sandbox_add(a->b.overlay(a->b.arg), &x.sandbox, &netns, e);
+    if (r == 0 && !str_equal(netns, k->spec.netns)) {
+        overlay_sandbox_remove(a->b.overlay(a->b.arg), k->spec.id);
+        r = err_set(e, E_CONFLICT, "container %.12s was made under another --run folder; make it again", k->spec.id);
+    }
+    val_doc_free(d);
+    rec_clear(&sandbox_rec, &x.sandbox);
+    return r;
+}
+
 static void create_body(struct call *c, const struct val *body, const char *text, size_t size)
 {
     struct err e = { 0 };
     const char *ref = val_get_str(body, "Image"), *name = query(c, "name"), *netns = NULL;
     const struct image *image = ref ? image_find(c->api->b.images, ref) : NULL;
-    (void)text, (void)size;
+    (void)size;
     if (!ref || !*ref) {
         reply_error(c, E_INVALID, "Image: no image is named");
         return;
@@ -391,6 +429,7 @@ static void create_body(struct call *c, const struct val *body, const char *text
     }
     const struct sandbox *s = netns ? overlay_sandbox(c->api->b.overlay(c->api->b.arg), x->spec.id) : NULL;
     str_set(&x->spec.netns, x->host ? "host" : netns);
+    str_set(&x->spec.asked, text);
     name_files(x, s ? s->gateway_addr : NULL);
     runtime_create(c->api->b.runtime, &x->spec, created, x);
 }

@@ -5,253 +5,12 @@
 #include <signal.h>
 #include <stdio.h>
 
-#define AUTO_REMOVE_LABEL "io.shoal.auto-remove"
-
-static const struct container *find(struct call *c)
+const struct container *container_of_call(struct call *c)
 {
     const struct container *x = runtime_find(c->api->b.runtime, c->param[0]);
     if (!x)
         reply_error(c, E_NOT_FOUND, "No such container: %s", c->param[0]);
     return x;
-}
-
-static void ago(char out[64], int64_t ns)
-{
-    static const struct { int64_t s; const char *name; } units[] = {
-        { 365 * 86400, "year" }, { 30 * 86400, "month" }, { 7 * 86400, "week" }, { 86400, "day" }, { 3600, "hour" },
-        { 60, "minute" }, { 1, "second" },
-    };
-    int64_t s = MAX(ns / SEC_NS, 1);
-    for (unsigned i = 0; i < ARRAY_N(units); i++)
-        if (s >= units[i].s) {
-            int64_t n = s / units[i].s;
-            snprintf(out, 64, "%lld %s%s", (long long)n, units[i].name, n == 1 ? "" : "s");
-            return;
-        }
-}
-
-static void status_text(char out[160], const struct container *x)
-{
-    int64_t now = clock_real_ns();
-    char t[64] = "";
-    if (x->state.phase == CONTAINER_RUNNING) {
-        ago(t, now - x->state.started_ns);
-        snprintf(out, 160, "Up %s", t);
-    } else if (x->state.phase == CONTAINER_EXITED) {
-        ago(t, now - x->state.finished_ns);
-        snprintf(out, 160, "Exited (%d) %s ago", (int)x->state.exit_code, t);
-    } else {
-        snprintf(out, 160, "Created");
-    }
-}
-
-static char *command_of(const struct container *x)
-{
-    struct sb b;
-    sb_init(&b, 0);
-    for (uint32_t i = 0; i < x->spec.argv.n; i++)
-        sb_printf(&b, "%s%s", i ? " " : "", x->spec.argv.v[i]);
-    return sb_take(&b);
-}
-
-static const char *const port_words[] = { "tcp", "udp", "sctp" };
-
-static const struct sandbox *sandbox_of(const struct api *a, const struct container *x)
-{
-    const char *task = labels_get(&x->spec.labels, "com.docker.swarm.task.id");
-    return overlay_sandbox(a->b.overlay(a->b.arg), task ? task : x->spec.id);
-}
-
-static struct val *ports_val(struct call *c, struct val_doc *d, const struct container *x)
-{
-    struct val *list = val_list(d);
-    const struct sandbox *s = sandbox_of(c->api, x);
-    for (uint32_t i = 0; s && i < s->ports.n; i++) {
-        struct val *v = val_map(d);
-        val_set(d, v, "IP", val_str(d, "0.0.0.0"));
-        val_set(d, v, "PrivatePort", val_int(d, (int64_t)s->ports.v[i].target));
-        val_set(d, v, "PublicPort", val_int(d, (int64_t)s->ports.v[i].published));
-        val_set(d, v, "Type", val_str(d, port_words[s->ports.v[i].protocol]));
-        val_push(d, list, v);
-    }
-    return list;
-}
-
-static struct val *mounts_val(struct val_doc *d, const struct container *x)
-{
-    struct val *list = val_list(d);
-    for (uint32_t i = 0; i < x->spec.mounts.n; i++) {
-        const struct container_mount *m = &x->spec.mounts.v[i];
-        struct val *v = val_map(d);
-        val_set(d, v, "Type", val_str(d, m->type == CONTAINER_TMPFS ? "tmpfs" : m->fill ? "volume" : "bind"));
-        val_set(d, v, "Source", val_str(d, m->source ? m->source : ""));
-        val_set(d, v, "Destination", val_str(d, m->target));
-        val_set(d, v, "Mode", val_str(d, ""));
-        val_set(d, v, "RW", val_bool(d, !m->read_only));
-        val_set(d, v, "Propagation", val_str(d, m->propagation ? m->propagation : "rprivate"));
-        val_push(d, list, v);
-    }
-    return list;
-}
-
-static struct val *networks_val(struct call *c, struct val_doc *d, const struct container *x)
-{
-    struct val *m = val_map(d);
-    const struct sandbox *s = sandbox_of(c->api, x);
-    struct agent *agent = c->api->b.agent(c->api->b.arg);
-    const struct assignment *a = agent ? agent_assignment(agent) : NULL;
-    for (uint32_t i = 0; s && i < s->links.n; i++) {
-        const char *name = s->links.v[i].network_id;
-        struct val *v = val_map(d);
-        for (uint32_t k = 0; a && k < a->networks.n; k++)
-            if (str_equal(a->networks.v[k].id, name))
-                name = a->networks.v[k].name;
-        AUTO_FREE char *ip = xstrndup(s->links.v[i].addr, strcspn(s->links.v[i].addr, "/"));
-        val_set(d, v, "NetworkID", val_str(d, s->links.v[i].network_id));
-        val_set(d, v, "IPAddress", val_str(d, ip));
-        val_set(d, m, name, v);
-    }
-    if (s && s->links.n == 0 && s->gateway_addr) {
-        struct val *v = val_map(d);
-        AUTO_FREE char *ip = xstrndup(s->gateway_addr, strcspn(s->gateway_addr, "/"));
-        val_set(d, v, "IPAddress", val_str(d, ip));
-        val_set(d, m, "bridge", v);
-    }
-    return m;
-}
-
-static bool shown(struct call *c, const struct filters *f, const struct container *x)
-{
-    const char *status = container_phase_names[x->state.phase];
-    bool all = query_flag(c, "all") || filters_has(f, "status");
-    const struct image *i = x->spec.image_id ? image_find(c->api->b.images, x->spec.image_id) : NULL;
-    return (all || x->state.phase == CONTAINER_RUNNING) && filter_prefix(f, "id", x->spec.id) &&
-           filter_name(f, "name", x->spec.name) && filter_labels(f, "label", &x->spec.labels) &&
-           filter_exact(f, "status", status) &&
-           (filter_exact(f, "ancestor", x->spec.image) || filter_exact(f, "ancestor", x->spec.image_id) ||
-            (i && i->repo_tags.n && filter_exact(f, "ancestor", i->repo_tags.v[0])));
-}
-
-static void container_list(struct call *c)
-{
-    static const char *const allowed[] = { "id", "name", "label", "status", "ancestor", NULL };
-    struct filters f;
-    struct err e;
-    uint64_t limit = 0;
-    const char *text = query(c, "limit");
-    if (filters_parse(query(c, "filters"), allowed, &f, &e) < 0) {
-        reply_err(c, &e);
-        return;
-    }
-    if (text && *text && !str_equal(text, "-1") && !str_u64(text, 0, 1000000, &limit)) {
-        filters_free(&f);
-        reply_error(c, E_INVALID, "limit: \"%s\" is no number", text);
-        return;
-    }
-    struct val_doc *d = val_doc_new();
-    struct val *list = val_list(d);
-    for (const struct container *x = NULL; (x = runtime_next(c->api->b.runtime, x));) {
-        char status[160];
-        if (!shown(c, &f, x) || (limit && list->n >= limit))
-            continue;
-        struct val *v = val_map(d), *names = val_list(d), *host = val_map(d), *net = val_map(d);
-        AUTO_FREE char *name = xasprintf("/%s", x->spec.name ? x->spec.name : "");
-        AUTO_FREE char *command = command_of(x);
-        status_text(status, x);
-        val_push(d, names, val_str(d, name));
-        val_set(d, v, "Id", val_str(d, x->spec.id));
-        val_set(d, v, "Names", names);
-        val_set(d, v, "Image", val_str(d, x->spec.image ? x->spec.image : ""));
-        val_set(d, v, "ImageID", val_str(d, x->spec.image_id ? x->spec.image_id : ""));
-        val_set(d, v, "Command", val_str(d, command));
-        val_set(d, v, "Created", val_int(d, x->state.created_ns / SEC_NS));
-        val_set(d, v, "Ports", ports_val(c, d, x));
-        val_set(d, v, "Labels", labels_val(d, &x->spec.labels));
-        val_set(d, v, "State", val_str(d, container_phase_names[x->state.phase]));
-        val_set(d, v, "Status", val_str(d, status));
-        val_set(d, host, "NetworkMode", val_str(d, "default"));
-        val_set(d, v, "HostConfig", host);
-        val_set(d, net, "Networks", networks_val(c, d, x));
-        val_set(d, v, "NetworkSettings", net);
-        val_set(d, v, "Mounts", mounts_val(d, x));
-        val_push(d, list, v);
-    }
-    filters_free(&f);
-    val_set_root(d, list);
-    reply_val(c, 200, d);
-}
-
-struct val *container_state_val(struct val_doc *d, const struct container *x)
-{
-    struct val *v = val_map(d);
-    val_set(d, v, "Status", val_str(d, container_phase_names[x->state.phase]));
-    val_set(d, v, "Running", val_bool(d, x->state.phase == CONTAINER_RUNNING));
-    val_set(d, v, "Paused", val_bool(d, false));
-    val_set(d, v, "Restarting", val_bool(d, false));
-    val_set(d, v, "OOMKilled", val_bool(d, x->state.oom_killed));
-    val_set(d, v, "Dead", val_bool(d, false));
-    val_set(d, v, "Pid", val_int(d, x->state.pid));
-    val_set(d, v, "ExitCode", val_int(d, x->state.exit_code));
-    val_set(d, v, "Error", val_str(d, x->state.error ? x->state.error : ""));
-    val_set(d, v, "StartedAt", time_val(d, x->state.started_ns));
-    val_set(d, v, "FinishedAt", time_val(d, x->state.finished_ns));
-    return v;
-}
-
-static void container_inspect(struct call *c)
-{
-    const struct container *x = find(c);
-    if (!x)
-        return;
-    const struct container_spec *s = &x->spec;
-    struct val_doc *d = val_doc_new();
-    struct val *v = val_map(d), *config = val_map(d), *host = val_map(d), *net = val_map(d), *rest = val_list(d);
-    AUTO_FREE char *name = xasprintf("/%s", s->name ? s->name : "");
-    AUTO_FREE char *log = path_join(x->dir, "log.json");
-    val_set_root(d, v);
-    for (uint32_t i = 1; i < s->argv.n; i++)
-        val_push(d, rest, val_str(d, s->argv.v[i]));
-    val_set(d, v, "Id", val_str(d, s->id));
-    val_set(d, v, "Created", time_val(d, x->state.created_ns));
-    val_set(d, v, "Path", val_str(d, s->argv.n ? s->argv.v[0] : ""));
-    val_set(d, v, "Args", rest);
-    val_set(d, v, "State", container_state_val(d, x));
-    val_set(d, v, "Image", val_str(d, s->image_id ? s->image_id : ""));
-    val_set(d, v, "Name", val_str(d, name));
-    val_set(d, v, "LogPath", val_str(d, log));
-    val_set(d, v, "RestartCount", val_int(d, 0));
-    val_set(d, v, "Driver", val_str(d, "overlayfs"));
-    val_set(d, v, "Platform", val_str(d, "linux"));
-    val_set(d, v, "Mounts", mounts_val(d, x));
-    val_set(d, config, "Hostname", val_str(d, s->hostname ? s->hostname : ""));
-    val_set(d, config, "User", val_str(d, s->user ? s->user : ""));
-    val_set(d, config, "Tty", val_bool(d, s->tty));
-    val_set(d, config, "OpenStdin", val_bool(d, s->open_stdin));
-    val_set(d, config, "AttachStdout", val_bool(d, true));
-    val_set(d, config, "AttachStderr", val_bool(d, true));
-    val_set(d, config, "Env", strs_val(d, &s->env));
-    val_set(d, config, "Cmd", strs_val(d, &s->argv));
-    val_set(d, config, "Image", val_str(d, s->image ? s->image : ""));
-    val_set(d, config, "WorkingDir", val_str(d, s->cwd ? s->cwd : ""));
-    val_set(d, config, "Labels", labels_val(d, &s->labels));
-    val_set(d, v, "Config", config);
-    val_set(d, host, "Memory", val_int(d, s->memory_bytes));
-    val_set(d, host, "NanoCpus", val_int(d, s->nano_cpus));
-    val_set(d, host, "PidsLimit", val_int(d, s->pids_limit));
-    val_set(d, host, "Privileged", val_bool(d, s->privileged));
-    val_set(d, host, "ReadonlyRootfs", val_bool(d, s->read_only));
-    val_set(d, host, "CapAdd", strs_val(d, &s->cap_add));
-    val_set(d, host, "CapDrop", strs_val(d, &s->cap_drop));
-    val_set(d, host, "NetworkMode", val_str(d, str_equal(s->netns, "host") ? "host" : s->netns ? "default" : "none"));
-    struct val *log_config = val_map(d);
-    val_set(d, log_config, "Type", val_str(d, "json-file"));
-    val_set(d, log_config, "Config", val_map(d));
-    val_set(d, host, "LogConfig", log_config);
-    val_set(d, v, "HostConfig", host);
-    val_set(d, net, "Networks", networks_val(c, d, x));
-    val_set(d, net, "Ports", val_map(d));
-    val_set(d, v, "NetworkSettings", net);
-    reply_val(c, 200, d);
 }
 
 /* ---- life ---- */
@@ -264,92 +23,136 @@ static void done_no_content(void *arg, int result, const struct err *e)
         reply_empty(c, 204);
 }
 
+static void start(struct call *c, const struct container *x, runtime_done_fn *done)
+{
+    struct err e;
+    keeper_by_hand(c->api, x, false);
+    if (container_network_again(c->api, x, &e) < 0)
+        done(c, -e.code, &e);
+    else
+        runtime_start(c->api->b.runtime, x->spec.id, done, c);
+}
+
 static void container_start(struct call *c)
 {
-    const struct container *x = find(c);
+    const struct container *x = container_of_call(c);
     if (!x)
         return;
     if (x->state.phase == CONTAINER_RUNNING)
         reply_empty(c, 304);
+    else if (x->state.phase == CONTAINER_PAUSED)
+        reply_error(c, E_CONFLICT, "cannot start a paused container, try unpause instead");
     else
-        runtime_start(c->api->b.runtime, x->spec.id, done_no_content, c);
+        start(c, x, done_no_content);
 }
 
-static bool seconds(struct call *c, int64_t *ret)
+/* Of a stop or restart: t= seconds (-1: as long as it takes), signal=. False: answered. */
+struct manner { int64_t grace_ns; int signum; };
+
+static bool manner_of(struct call *c, const struct container *x, struct manner *ret)
 {
-    const char *t = query(c, "t");
-    uint64_t n;
-    if (!t || !*t)
-        return true;
-    if (!str_u64(t, 0, 1000000, &n)) {
+    const char *t = query(c, "t"), *name = query(c, "signal");
+    uint64_t n = 0;
+    struct err e;
+    *ret = (struct manner){ x->spec.stop_grace_ns ? x->spec.stop_grace_ns : 10 * SEC_NS, 0 };
+    if (t && *t && !str_equal(t, "-1") && !str_u64(t, 0, 1000000, &n)) {
         reply_error(c, E_INVALID, "t: \"%s\" is no number of seconds", t);
         return false;
     }
-    *ret = (int64_t)n * SEC_NS;
+    if (t && *t)
+        ret->grace_ns = str_equal(t, "-1") ? -SEC_NS : (int64_t)n * SEC_NS;
+    if (name && *name && (ret->signum = signal_number(name, &e)) < 0) {
+        reply_err(c, &e);
+        return false;
+    }
     return true;
+}
+
+static void stopped(void *arg, int result, const struct err *e)
+{
+    struct call *c = arg;
+    const struct container *x = c->param[1] ? runtime_find(c->api->b.runtime, c->param[1]) : NULL;
+    if (result == 0 && x)
+        container_event(c->api, x, "stop", NULL, NULL);
+    done_no_content(c, result, e);
 }
 
 static void container_stop(struct call *c)
 {
-    const struct container *x = find(c);
-    int64_t grace = x && x->spec.stop_grace_ns ? x->spec.stop_grace_ns : 10 * SEC_NS;
-    if (!x || !seconds(c, &grace))
+    struct manner how;
+    const struct container *x = container_of_call(c);
+    if (!x || !manner_of(c, x, &how))
         return;
-    if (x->state.phase != CONTAINER_RUNNING)
-        reply_empty(c, 304);
+    bool waited = keeper_waits(c->api, x->spec.id);
+    keeper_by_hand(c->api, x, true);
+    free(c->param[1]);
+    c->param[1] = xstrdup(x->spec.id);
+    if (!container_is_up(x))
+        reply_empty(c, waited ? 204 : 304);
     else
-        runtime_stop(c->api->b.runtime, x->spec.id, grace, done_no_content, c);
+        runtime_stop_by(c->api->b.runtime, c->param[1], how.signum, how.grace_ns, stopped, c);
+}
+
+static void restarted(void *arg, int result, const struct err *e)
+{
+    struct call *c = arg;
+    const struct container *x = runtime_find(c->api->b.runtime, c->param[1]);
+    if (result == 0 && x)
+        container_event(c->api, x, "restart", NULL, NULL);
+    done_no_content(c, result, e);
 }
 
 static void restart_stopped(void *arg, int result, const struct err *e)
 {
     struct call *c = arg;
-    const struct container *x = result < 0 ? NULL : runtime_find(c->api->b.runtime, c->param[0]);
+    const struct container *x = result < 0 ? NULL : runtime_find(c->api->b.runtime, c->param[1]);
     if (result < 0)
         reply_err(c, e);
     else if (x)
-        runtime_start(c->api->b.runtime, x->spec.id, done_no_content, c);
+        start(c, x, restarted);
     else
         reply_error(c, E_NOT_FOUND, "No such container: %s", c->param[0]);
 }
 
 static void container_restart(struct call *c)
 {
-    const struct container *x = find(c);
-    int64_t grace = x && x->spec.stop_grace_ns ? x->spec.stop_grace_ns : 10 * SEC_NS;
-    if (x && seconds(c, &grace))
-        runtime_stop(c->api->b.runtime, x->spec.id, grace, restart_stopped, c);
-}
-
-static int signal_of(const char *text, struct err *e)
-{
-    static const struct { const char *name; int n; } some[] = {
-        { "HUP", SIGHUP }, { "INT", SIGINT }, { "QUIT", SIGQUIT }, { "KILL", SIGKILL }, { "TERM", SIGTERM },
-        { "USR1", SIGUSR1 }, { "USR2", SIGUSR2 }, { "STOP", SIGSTOP }, { "CONT", SIGCONT }, { "WINCH", SIGWINCH },
-        { "ABRT", SIGABRT }, { "ALRM", SIGALRM }, { "PIPE", SIGPIPE }, { "SEGV", SIGSEGV },
-    };
-    uint64_t n;
-    if (!text || !*text)
-        return SIGKILL;
-    if (str_u64(text, 1, 64, &n))
-        return (int)n;
-    for (unsigned i = 0; i < ARRAY_N(some); i++)
-        if (str_equal(some[i].name, str_starts(text, "SIG") ? text + 3 : text))
-            return some[i].n;
-    return err_set(e, E_INVALID, "Invalid signal: %s", text);
+    struct manner how;
+    const struct container *x = container_of_call(c);
+    if (!x || !manner_of(c, x, &how))
+        return;
+    keeper_by_hand(c->api, x, true);
+    free(c->param[1]);
+    c->param[1] = xstrdup(x->spec.id);
+    runtime_stop_by(c->api->b.runtime, c->param[1], how.signum, how.grace_ns, restart_stopped, c);
 }
 
 static void container_kill(struct call *c)
 {
+    char number[16];
     struct err e;
-    const struct container *x = find(c);
-    int n = x ? signal_of(query(c, "signal"), &e) : 0;
+    const struct container *x = container_of_call(c);
+    const char *name = query(c, "signal");
     if (!x)
         return;
-    if (n < 0 || runtime_signal(c->api->b.runtime, x->spec.id, n, &e) < 0)
+    int n = name && *name ? signal_number(name, &e) : SIGKILL;
+    if (n < 0) {
+        reply_error(c, E_INVALID, "Invalid signal: %s", name);
+        return;
+    }
+    if (!container_is_up(x)) {
+        reply_error(c, E_CONFLICT, "container %s is not running", x->spec.id);
+        return;
+    }
+    int stop = x->spec.stop_signal ? signal_number(x->spec.stop_signal, NULL) : SIGTERM;
+    if (n == SIGKILL || n == stop)
+        keeper_by_hand(c->api, x, true);
+    if (runtime_signal(c->api->b.runtime, x->spec.id, n, &e) < 0) {
         reply_err(c, &e);
-    else
-        reply_empty(c, 204);
+        return;
+    }
+    snprintf(number, sizeof number, "%d", n);
+    container_event(c->api, x, "kill", "signal", number);
+    reply_empty(c, 204);
 }
 
 static void removed(void *arg, int result, const struct err *e)
@@ -361,17 +164,24 @@ static void removed(void *arg, int result, const struct err *e)
 
 static void container_remove(struct call *c)
 {
-    const struct container *x = find(c);
+    const struct container *x = container_of_call(c);
     if (!x)
         return;
-    if (labels_get(&x->spec.labels, "com.docker.swarm.task.id")) {
+    if (container_is_task(x)) {
         reply_error(c, E_CONFLICT, "container %.12s belongs to a service's task; scale or remove the service instead", x->spec.id);
         return;
     }
-    if (x->state.phase == CONTAINER_RUNNING && !query_flag(c, "force")) {
-        reply_error(c, E_CONFLICT, "container %.12s is running: stop it first or remove it with --force", x->spec.id);
+    bool waits = keeper_waits(c->api, x->spec.id);
+    if ((container_is_up(x) || waits) && !query_flag(c, "force")) {
+        reply_error(c, E_CONFLICT, "cannot remove container %.12s: container is %s: %s", x->spec.id, container_status(c->api, x),
+                    x->state.phase == CONTAINER_PAUSED ? "unpause and stop it first, or remove it with --force"
+                                                       : "stop the container before removing or force remove");
         return;
     }
+    keeper_by_hand(c->api, x, true);
+    if (query_flag(c, "v"))
+        keeper_with_volumes(c->api, x);
+    free(c->param[1]);
     c->param[1] = xstrdup(x->spec.id);
     runtime_delete(c->api->b.runtime, c->param[1], removed, c);
 }
@@ -405,48 +215,48 @@ static void wait_answer(struct call *c, int64_t code, const char *error)
     stream_done(c);
 }
 
+enum { WAIT_STOPPED, WAIT_NEXT, WAIT_REMOVED };
+
 static void container_wait(struct call *c)
 {
+    static const char *const words[] = { "not-running", "next-exit", "removed" };
     char key[32];
-    const struct container *x = find(c);
+    const struct container *x = container_of_call(c);
     const char *until = query(c, "condition");
+    uint64_t kind = WAIT_STOPPED;
     if (!x)
         return;
+    while (until && *until && kind < ARRAY_N(words) && !str_equal(words[kind], until))
+        kind++;
+    if (kind == ARRAY_N(words)) {
+        reply_error(c, E_INVALID, "invalid condition: %s", until);
+        return;
+    }
     stream_begin(c, "application/json"); /* the head goes at once: clients start the container after it */
-    bool next = str_equal(until, "next-exit"), gone = str_equal(until, "removed");
-    if (x->state.phase == CONTAINER_EXITED && !next && !gone) {
+    if (kind == WAIT_STOPPED && !container_is_up(x) && !keeper_waits(c->api, x->spec.id)) {
         wait_answer(c, x->state.exit_code, NULL);
         return;
     }
     free(c->param[1]);
     c->param[1] = xstrdup(x->spec.id);
+    c->place = kind;
     c->gone = wait_gone;
     snprintf(key, sizeof key, "w%p", (void *)c);
     map_put(&c->api->waits, key, c);
 }
 
-static void auto_removed(void *arg, int result, const struct err *e)
-{
-    (void)arg, (void)result, (void)e;
-}
-
 void container_wait_check(struct api *a, const struct container *x)
 {
-    if (x->state.phase != CONTAINER_EXITED)
+    if (!x->gone && (x->state.phase != CONTAINER_EXITED || x->before == CONTAINER_EXITED))
         return;
     for (struct map_item *it = NULL; (it = map_next(&a->waits, it));) {
         struct call *c = it->value;
-        if (!str_equal(c->param[1], x->spec.id))
+        if (!str_equal(c->param[1], x->spec.id) || (c->place == WAIT_REMOVED && !x->gone))
             continue;
         c->gone = NULL;
         AUTO_FREE char *key = xstrdup(it->key);
         map_remove(&a->waits, key);
         wait_answer(c, x->state.exit_code, NULL);
-    }
-    if (labels_get(&x->spec.labels, AUTO_REMOVE_LABEL)) {
-        AUTO_FREE char *id = xstrdup(x->spec.id);
-        overlay_sandbox_remove(a->b.overlay(a->b.arg), id);
-        runtime_delete(a->b.runtime, id, auto_removed, NULL);
     }
 }
 
@@ -454,7 +264,7 @@ void container_wait_check(struct api *a, const struct container *x)
 static void container_attach(struct call *c)
 {
     struct err e;
-    const struct container *x = find(c);
+    const struct container *x = container_of_call(c);
     if (!x)
         return;
     if (query_flag(c, "logs") && !query_flag(c, "stream")) {
@@ -466,6 +276,7 @@ static void container_attach(struct call *c)
         reply_err(c, &e);
         return;
     }
+    container_event(c->api, x, "attach", NULL, NULL);
     struct stream *client = http_hijack(c->r, x->spec.tty ? "application/vnd.docker.raw-stream"
                                                           : "application/vnd.docker.multiplexed-stream");
     c->r = NULL;
@@ -477,7 +288,7 @@ static void container_resize(struct call *c)
 {
     struct err e;
     uint64_t h, w;
-    const struct container *x = find(c);
+    const struct container *x = container_of_call(c);
     if (!x)
         return;
     if (!str_u64(query(c, "h") ? query(c, "h") : "", 0, 65535, &h) || !str_u64(query(c, "w") ? query(c, "w") : "", 0, 65535, &w))
@@ -501,5 +312,11 @@ const struct route container_routes[] = {
     { "POST", "/containers/{}/attach", container_attach, ROUTE_LOCAL },
     { "POST", "/containers/{}/resize", container_resize, ROUTE_LOCAL },
     { "DELETE", "/containers/{}", container_remove, ROUTE_LOCAL },
+    { "POST", "/containers/{}/pause", container_pause, ROUTE_LOCAL },
+    { "POST", "/containers/{}/unpause", container_unpause, ROUTE_LOCAL },
+    { "POST", "/containers/{}/rename", container_rename, ROUTE_LOCAL },
+    { "POST", "/containers/{}/update", container_update, ROUTE_LOCAL },
+    { "GET", "/containers/{}/stats", container_stats, ROUTE_LOCAL },
+    { "GET", "/containers/{}/top", container_top, ROUTE_LOCAL },
     { 0 },
 };

@@ -28,6 +28,33 @@ void exec_free_all(struct api *a)
         box_free(it->value);
 }
 
+struct val *exec_ids_val(const struct api *a, const char *container_id, struct val_doc *d)
+{
+    struct val *list = val_list(d);
+    for (struct map_item *it = NULL; (it = map_next(&a->execs, it));) {
+        const struct exec_box *x = it->value;
+        if (x->running && str_equal(x->container_id, container_id))
+            val_push(d, list, val_str(d, x->id));
+    }
+    return list->n ? list : val_null(d);
+}
+
+/* exec_create: COMMAND, exec_start: COMMAND, exec_die */
+static void tell(const struct exec_box *x, const char *action)
+{
+    char code[16];
+    AUTO_SB struct sb b;
+    const struct container *k = runtime_find(x->api->b.runtime, x->container_id);
+    bool over = str_equal(action, "exec_die");
+    sb_init(&b, 64 << 10);
+    sb_str(&b, action);
+    for (uint32_t i = 0; !over && i < x->spec.argv.n; i++)
+        sb_printf(&b, "%s%s", i ? " " : ": ", x->spec.argv.v[i]);
+    snprintf(code, sizeof code, "%d", x->exit_code);
+    if (k)
+        container_event(x->api, k, b.s, over ? "exitCode" : "execID", over ? code : x->id);
+}
+
 /* Ended ones are kept to be asked for their exit code, the oldest go. */
 static void make_room(struct api *a)
 {
@@ -48,6 +75,10 @@ static void create_body(struct call *c, const struct val *body, const char *text
     (void)text, (void)size;
     if (!k) {
         reply_error(c, E_NOT_FOUND, "No such container: %s", c->param[0]);
+        return;
+    }
+    if (k->state.phase == CONTAINER_PAUSED) {
+        reply_error(c, E_CONFLICT, "Container %s is paused, unpause the container before exec", k->spec.id);
         return;
     }
     if (k->state.phase != CONTAINER_RUNNING) {
@@ -76,6 +107,7 @@ static void create_body(struct call *c, const struct val *body, const char *text
     id_random_hex(x->id);
     make_room(c->api);
     map_put(&c->api->execs, x->id, x);
+    tell(x, "exec_create");
     snprintf(json, sizeof json, "{\"Id\":\"%s\"}\n", x->id);
     reply_json(c, 201, json);
 }
@@ -99,6 +131,7 @@ static void on_exited(void *arg, uint64_t exec_id, int code)
     (void)exec_id;
     x->running = false;
     x->exit_code = code;
+    tell(x, "exec_die");
 }
 
 static size_t drain(void *arg, const char *p, size_t size)
@@ -127,6 +160,7 @@ static void on_started(void *arg, int r, struct stream *s, uint64_t exec_id, con
     }
     x->running = true;
     x->exec_id = exec_id;
+    tell(x, "exec_start");
     if (!c->r || x->detach) { /* nobody listens: output goes nowhere */
         stream_set_events(s, &nobody, NULL);
         stream_close_write(s);

@@ -2,13 +2,19 @@ noinst_LIBRARIES += libapi.a
 libapi_a_SOURCES = \
 	src/api/api.c \
 	src/api/backup.c \
+	src/api/container_change.c \
+	src/api/container_copy.c \
 	src/api/container_create.c \
+	src/api/container_show.c \
+	src/api/container_stats.c \
 	src/api/containers.c \
+	src/api/events.c \
 	src/api/exec.c \
 	src/api/filters.c \
 	src/api/image_list.c \
 	src/api/image_transfer.c \
 	src/api/images.c \
+	src/api/keeper.c \
 	src/api/logs.c \
 	src/api/machine_io.c \
 	src/api/managers.c \
@@ -16,5 +22,6 @@ libapi_a_SOURCES = \
 	src/api/services.c \
 	src/api/swarm.c \
 	src/api/system.c \
+	src/api/top_io.c \
 	src/api/volumes_io.c \
 	src/api/api_internal.h

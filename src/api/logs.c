@@ -8,18 +8,6 @@
 enum { TASKS_MAX = 1000, NEW_TASKS_MS = 300, FRAME_HEAD = 8, FRAME_MAX_BYTES = 1 << 20 };
 
 /* ---- parameters ---- */
-static bool time_of(const char *text, int64_t *ret)
-{
-    char *end;
-    if (!text || !*text || str_equal(text, "0"))
-        return true;
-    if (strchr(text, 'T') || strchr(text, '-'))
-        return time_parse(text, ret) == 0;
-    double s = strtod(text, &end);
-    *ret = (int64_t)(s * (double)SEC_NS);
-    return *end == '\0' && s >= 0;
-}
-
 static bool parse_query(struct call *c, struct log_query *q)
 {
     const char *tail = query(c, "tail");
@@ -37,7 +25,7 @@ static bool parse_query(struct call *c, struct log_query *q)
         }
         q->tail = (int64_t)n;
     }
-    if (!time_of(query(c, "since"), &q->since_ns) || !time_of(query(c, "until"), &q->until_ns)) {
+    if (!query_time(query(c, "since"), &q->since_ns) || !query_time(query(c, "until"), &q->until_ns)) {
         reply_error(c, E_INVALID, "since and until must be seconds since 1970 or RFC 3339 times");
         return false;
     }

@@ -6,6 +6,20 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+int64_t machine_cpu_ns(void)
+{
+    long long v[8] = { 0 };
+    int64_t sum = 0;
+    AUTO_FREE char *text = NULL;
+    size_t n;
+    if (file_read("/proc/stat", 1 << 20, &text, &n, NULL) < 0 ||
+        sscanf(text, "cpu %lld %lld %lld %lld %lld %lld %lld %lld", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]) != 8)
+        return 0;
+    for (unsigned i = 0; i < ARRAY_N(v); i++)
+        sum += v[i];
+    return sum * (SEC_NS / 100); /* in ticks of USER_HZ, 100 everywhere */
+}
+
 void machine_facts(struct machine_facts *ret)
 {
     struct utsname u = { 0 };

@@ -211,81 +211,10 @@ static void info(struct call *c)
     reply_val(c, 200, d);
 }
 
-/* ---- events ---- */
-static void events_gone(struct call *c)
-{
-    char key[32];
-    snprintf(key, sizeof key, "%p", (void *)c);
-    map_remove(&c->api->watchers, key);
-    call_free(c);
-}
-
-static void events(struct call *c)
-{
-    char key[32];
-    if (query(c, "until")) { /* only what is to come can be watched: nothing is kept */
-        reply_error(c, E_UNSUPPORTED, "events of the past are not kept: leave out until");
-        return;
-    }
-    snprintf(key, sizeof key, "%p", (void *)c);
-    map_put(&c->api->watchers, key, c);
-    c->gone = events_gone;
-    stream_begin(c, "application/json");
-}
-
-void api_event(struct api *a, const char *type, const char *action, const char *id, const struct labels *attributes)
-{
-    struct val_doc *d = val_doc_new();
-    struct val *v = val_map(d), *actor = val_map(d);
-    struct sb b;
-    int64_t now = clock_real_ns();
-    if (a->watchers.n == 0) {
-        val_doc_free(d);
-        return;
-    }
-    val_set(d, v, "Type", val_str(d, type));
-    val_set(d, v, "Action", val_str(d, action));
-    val_set(d, actor, "ID", val_str(d, id));
-    val_set(d, actor, "Attributes", labels_val(d, attributes));
-    val_set(d, v, "Actor", actor);
-    val_set(d, v, "scope", val_str(d, "local"));
-    val_set(d, v, "status", val_str(d, action));
-    val_set(d, v, "id", val_str(d, id));
-    val_set(d, v, "time", val_int(d, now / SEC_NS));
-    val_set(d, v, "timeNano", val_int(d, now));
-    sb_init(&b, 0);
-    json_write(&b, v, 0);
-    sb_char(&b, '\n');
-    for (struct map_item *it = NULL; (it = map_next(&a->watchers, it));)
-        stream_put(it->value, b.s, b.len);
-    sb_done(&b);
-    val_doc_free(d);
-}
-
-void events_container(struct api *a, const struct container *c)
-{
-    struct labels attributes = { 0 };
-    char code[16];
-    if (c->state.phase != CONTAINER_RUNNING && c->state.phase != CONTAINER_EXITED)
-        return;
-    for (uint32_t i = 0; i < c->spec.labels.n; i++)
-        labels_set(&attributes, c->spec.labels.v[i].key, c->spec.labels.v[i].value);
-    labels_set(&attributes, "name", c->spec.name ? c->spec.name : "");
-    labels_set(&attributes, "image", c->spec.image ? c->spec.image : "");
-    if (c->state.phase == CONTAINER_EXITED) {
-        snprintf(code, sizeof code, "%d", (int)c->state.exit_code);
-        labels_set(&attributes, "exitCode", code);
-        if (c->state.oom_killed)
-            api_event(a, "container", "oom", c->spec.id, &attributes);
-    }
-    api_event(a, "container", c->state.phase == CONTAINER_RUNNING ? "start" : "die", c->spec.id, &attributes);
-    labels_clear(&attributes);
-}
-
 const struct route system_routes[] = {
     { "GET", "/_ping", ping, ROUTE_LOCAL },
     { "GET", "/version", version, ROUTE_LOCAL },
     { "GET", "/info", info, ROUTE_LOCAL },
-    { "GET", "/events", events, ROUTE_LOCAL },
+    { "GET", "/events", events_watch, ROUTE_LOCAL },
     { 0 },
 };

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+LOG_MODULE("api");
+
 char *api_volume_path(const struct api *a, const char *name, bool make, struct err *e)
 {
     if (check_name(name) && strlen(name) != 64) {
@@ -20,6 +22,49 @@ char *api_volume_path(const struct api *a, const char *name, bool make, struct e
         return NULL;
     }
     return path;
+}
+
+char *api_volume_name(const struct api *a, const char *path)
+{
+    AUTO_FREE char *prefix = xasprintf("%s/volumes/", a->b.root_dir);
+    const char *rest = str_starts(path, prefix) ? path + strlen(prefix) : NULL, *slash = rest ? strchr(rest, '/') : NULL;
+    return slash && str_equal(slash, "/_data") ? xstrndup(rest, (size_t)(slash - rest)) : NULL;
+}
+
+/* A container that uses it. */
+static const struct container *user_of(const struct api *a, const char *path)
+{
+    for (const struct container *x = NULL; (x = runtime_next(a->b.runtime, x));)
+        for (uint32_t i = 0; i < x->spec.mounts.n; i++)
+            if (str_equal(x->spec.mounts.v[i].source, path))
+                return x;
+    return NULL;
+}
+
+static bool is_anonymous(const char *name)
+{
+    return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
+}
+
+static int remove_volume(struct api *a, const char *name, struct err *e)
+{
+    AUTO_FREE char *folder = xasprintf("%s/volumes/%s", a->b.root_dir, name);
+    struct labels none = { 0 };
+    int r = file_remove_tree(folder, e);
+    if (r == 0)
+        api_event(a, "volume", "destroy", name, &none);
+    return r;
+}
+
+void api_volumes_of_container_remove(struct api *a, const struct container *x)
+{
+    struct err e;
+    for (uint32_t i = 0; i < x->spec.mounts.n; i++) {
+        const char *source = x->spec.mounts.v[i].source;
+        AUTO_FREE char *name = source ? api_volume_name(a, source) : NULL;
+        if (name && is_anonymous(name) && !user_of(a, source) && remove_volume(a, name, &e) < 0)
+            log_warn("volume %s: %s", name, e.text);
+    }
 }
 
 static struct val *volume_val(struct val_doc *d, const char *name, const char *path)
@@ -107,14 +152,12 @@ static void volume_remove(struct call *c)
         reply_err(c, &e);
         return;
     }
-    for (const struct container *x = NULL; (x = runtime_next(c->api->b.runtime, x));)
-        for (uint32_t i = 0; i < x->spec.mounts.n; i++)
-            if (str_equal(x->spec.mounts.v[i].source, path)) {
-                reply_error(c, E_CONFLICT, "volume %s is in use by container %.12s", c->param[0], x->spec.id);
-                return;
-            }
-    AUTO_FREE char *folder = xasprintf("%s/volumes/%s", c->api->b.root_dir, c->param[0]);
-    if (file_remove_tree(folder, &e) < 0)
+    const struct container *x = user_of(c->api, path);
+    if (x) {
+        reply_error(c, E_CONFLICT, "volume %s is in use by container %.12s", c->param[0], x->spec.id);
+        return;
+    }
+    if (remove_volume(c->api, c->param[0], &e) < 0)
         reply_err(c, &e);
     else
         reply_empty(c, 204);

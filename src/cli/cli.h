@@ -47,8 +47,8 @@ struct cli_command {
 extern const struct cli_command *const cli_groups[]; /* NULL-terminated; every command, in order of help */
 extern const struct cli_command swarm_commands[], node_commands[], service_commands[], stack_commands[],
     service_change_commands[];
-extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[], container_commands[], system_commands[],
-    debug_commands[];
+extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[],
+    container_commands[], change_commands[], copy_commands[], usage_commands[], system_commands[], debug_commands[];
 extern const struct cli_flag cli_global_flags[];
 
 struct cli_value {
@@ -125,6 +125,8 @@ struct cli_stream {
     void *source_arg;
     cli_data_fn *data;
     void *arg;
+    const char *header; /* of the reply, its value is added to header_value; NULL: none */
+    struct sb *header_value;
 };
 int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e) must_check;
 /* A request that becomes a raw connection: reply 101 (or 200). *ret_fd is the caller's; bytes that came after
@@ -280,6 +282,11 @@ int show_image_pull(struct cli *c, const char *ref, bool quiet, struct err *e) m
 extern const struct cli_flag run_flags[], exec_flags[];
 int cmd_run(struct cli *c, struct err *e);
 int cmd_exec(struct cli *c, struct err *e);
+/* ---- cmd_change.c ---- */
+/* POST /containers/X + what + query for every argument; goes on after one that fails. */
+int container_post_each(struct cli *c, const char *what, const char *query, const char *body, struct err *e);
+/* --restart as Docker's RestartPolicy; *ret NULL: not given. */
+int restart_policy_of(struct cli *c, struct val_doc *d, struct val **ret, struct err *e) must_check;
 /* ---- logs.c ---- */
 extern const struct cli_flag log_flags[];
 int show_container_logs(struct cli *c, const char *id, const char *path, struct err *e) must_check;

@@ -235,6 +235,9 @@ int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e)
         rc = upload(s->source ? s->source : read_fd, s->source ? s->source_arg : &from, fd, e);
     if (rc == 0)
         rc = read_head(r, e);
+    const char *value = rc == 0 && s->header ? http_message_header(&r->m, s->header) : NULL;
+    if (value)
+        sb_str(s->header_value, value);
     if (rc == 0)
         rc = r->m.status >= 400 ? refused(c, r, s->method, e) : read_body(r, s->method, s->data, s->arg, e);
     reply_free(r);

@@ -7,7 +7,7 @@ static const struct cli_flag ps_flags[] = {
     { "all", 'a', CLI_BOOL, "Also those that do not run", NULL },
     { "last", 'n', CLI_INT, "Only the N newest, of all states", NULL },
     { "latest", 'l', CLI_BOOL, "Only the newest, of all states", NULL },
-    { "filter", 'f', CLI_LIST, "Only containers with KEY=VALUE (id, name, label, status)", NULL },
+    { "filter", 'f', CLI_LIST, "Only containers with KEY=VALUE (id, name, label, status, health, network, volume, ...)", NULL },
     { "format", 0, CLI_STR, "Output: table or json (one object a line)", NULL },
     { "no-trunc", 0, CLI_BOOL, "Whole ids and commands", NULL },
     { "quiet", 'q', CLI_BOOL, "Only ids", NULL },
@@ -116,32 +116,9 @@ static int cmd_logs(struct cli *c, struct err *e)
     return rc == 0 ? show_container_logs(c, id.s, path.s, e) : rc;
 }
 
-/* POST /containers/X/WHAT?QUERY for every argument. */
-static int post_each(struct cli *c, const char *what, const struct sb *query, struct err *e)
-{
-    int failed = 0;
-    for (uint32_t i = 0; i < c->args.n && failed != -E_UNAVAILABLE; i++) {
-        AUTO_SB struct sb path;
-        sb_init(&path, 0);
-        sb_str(&path, "/containers/");
-        http_encode(&path, c->args.v[i]);
-        sb_printf(&path, "/%s%s", what, query->s);
-        if (failed)
-            fprintf(c->err, "Error: %s\n", e->text);
-        failed = cli_call(c, "POST", path.s, NULL, NULL, e);
-        if (failed)
-            c->status = 1;
-        else
-            fprintf(c->out, "%s\n", c->args.v[i]);
-    }
-    return failed;
-}
-
 static int cmd_start(struct cli *c, struct err *e)
 {
-    AUTO_SB struct sb q;
-    sb_init(&q, 0);
-    return post_each(c, "start", &q, e);
+    return container_post_each(c, "/start", "", NULL, e);
 }
 
 static int cmd_stop(struct cli *c, struct err *e)
@@ -154,7 +131,7 @@ static int cmd_stop(struct cli *c, struct err *e)
         add_query(&q, "t", seconds);
     if (cli_str(c, "signal"))
         add_query(&q, "signal", cli_str(c, "signal"));
-    return post_each(c, "stop", &q, e);
+    return container_post_each(c, "/stop", q.s, NULL, e);
 }
 
 static int cmd_kill(struct cli *c, struct err *e)
@@ -162,7 +139,7 @@ static int cmd_kill(struct cli *c, struct err *e)
     AUTO_SB struct sb q;
     sb_init(&q, 0);
     add_query(&q, "signal", cli_str(c, "signal") ? cli_str(c, "signal") : "KILL");
-    return post_each(c, "kill", &q, e);
+    return container_post_each(c, "/kill", q.s, NULL, e);
 }
 
 static int cmd_rm(struct cli *c, struct err *e)

@@ -29,6 +29,7 @@ const struct cli_flag run_flags[] = {
     { "cap-add", 0, CLI_LIST, "Add a capability", NULL },
     { "cap-drop", 0, CLI_LIST, "Drop a capability", NULL },
     { "ulimit", 0, CLI_LIST, "NAME=SOFT[:HARD]", NULL },
+    { "restart", 0, CLI_STR, "When it is started again: no, always, unless-stopped, on-failure[:N]", NULL },
     { "stop-signal", 0, CLI_STR, "Signal that asks the process to end", NULL },
     { "pull", 0, CLI_STR, "Fetch the image first", "always|missing|never" },
     { 0 },
@@ -112,7 +113,7 @@ static int put_ports(struct body *b, struct val *config, struct err *e)
 
 static int put_host_config(struct body *b, struct val *config, struct err *e)
 {
-    struct val *ulimits = val_list(b->d);
+    struct val *ulimits = val_list(b->d), *policy;
     const struct strs *given = cli_list(b->c, "ulimit");
     put_strs(b, "Binds", cli_list(b->c, "volume"), 0);
     put_strs(b, "CapAdd", cli_list(b->c, "cap-add"), 0);
@@ -124,10 +125,15 @@ static int put_host_config(struct body *b, struct val *config, struct err *e)
     put_bool(b, "ReadonlyRootfs", cli_on(b->c, "read-only"));
     put_bool(b, "Init", cli_on(b->c, "init"));
     put_bool(b, "Privileged", cli_on(b->c, "privileged"));
+    int rc = restart_policy_of(b->c, b->d, &policy, e);
+    if (rc < 0)
+        return rc;
+    if (policy)
+        val_set(b->d, b->m, "RestartPolicy", policy);
     put_bool(b, "AutoRemove", cli_on(b->c, "rm") && cli_on(b->c, "detach"));
     for (uint32_t i = 0; i < given->n; i++) {
         struct ulimit u;
-        int rc = value_ulimit(given->v[i], &u, e);
+        rc = value_ulimit(given->v[i], &u, e);
         if (rc < 0)
             return rc;
         struct val *one = rec_to_val(&ulimit_rec, &u, b->d);

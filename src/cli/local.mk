@@ -3,7 +3,9 @@ libcli_a_SOURCES = \
 	src/cli/cli.c \
 	src/cli/client_io.c \
 	src/cli/cmd_backup.c \
+	src/cli/cmd_change.c \
 	src/cli/cmd_container.c \
+	src/cli/cmd_copy_io.c \
 	src/cli/cmd_debug.c \
 	src/cli/cmd_image.c \
 	src/cli/cmd_login.c \
@@ -15,6 +17,7 @@ libcli_a_SOURCES = \
 	src/cli/cmd_stack.c \
 	src/cli/cmd_swarm.c \
 	src/cli/cmd_system.c \
+	src/cli/cmd_usage.c \
 	src/cli/complete.c \
 	src/cli/converge.c \
 	src/cli/credentials_io.c \

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <shoal/base/file.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 
 #define ROOT "/sys/fs/cgroup"
 enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000 };
-static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices" };
+static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio" };
 
 static bool is_v2(void)
 {
@@ -66,34 +67,52 @@ static int make(const char *controller, const char *parent, const char *id, stru
     return file_mkdirs(path, 0755, e);
 }
 
+/* Limits as the specification has them; those it has not are lifted when the group had others before (again). */
+static int limit_v2(const char *parent, const struct container_spec *s, bool again, struct err *e)
+{
+    char path[512], text[64] = "max";
+    int r = 0;
+    if (s->memory_bytes || again) {
+        if (s->memory_bytes)
+            snprintf(text, sizeof text, "%lld", (long long)s->memory_bytes);
+        group_path(path, NULL, parent, s->id, "memory.max");
+        r = file_poke(path, text, e);
+        group_path(path, NULL, parent, s->id, "memory.swap.max");
+        poke_if_possible(path, s->memory_bytes ? "0" : "max");
+        if (s->memory_bytes)
+            set_if_possible(NULL, parent, s->id, "memory.oom.group", 1);
+    }
+    if (r == 0 && (s->nano_cpus || again)) {
+        if (s->nano_cpus)
+            snprintf(text, sizeof text, "%lld %d", (long long)(s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000), CPU_PERIOD_US);
+        group_path(path, NULL, parent, s->id, "cpu.max");
+        r = file_poke(path, s->nano_cpus ? text : "max", e);
+    }
+    if (r == 0 && (s->pids_limit || again)) {
+        snprintf(text, sizeof text, "%lld", (long long)s->pids_limit);
+        group_path(path, NULL, parent, s->id, "pids.max");
+        r = file_poke(path, s->pids_limit ? text : "max", e);
+    }
+    return r;
+}
+
 static int create_v2(const char *parent, const struct container_spec *s, struct err *e)
 {
-    char path[512], text[64];
+    char path[512];
     int r;
     /* Controllers go down level by level; those a kernel lacks are named when a limit needs them. */
     r = make(NULL, parent, NULL, e);
     if (r < 0)
         return r;
-    static const char *const want[] = { "+memory", "+cpu", "+pids" };
+    static const char *const want[] = { "+memory", "+cpu", "+pids", "+io" };
     for (unsigned i = 0; i < ARRAY_N(want); i++) {
         poke_if_possible(ROOT "/cgroup.subtree_control", want[i]);
         group_path(path, NULL, parent, NULL, "cgroup.subtree_control");
         poke_if_possible(path, want[i]);
     }
     r = make(NULL, parent, s->id, e);
-    if (r == 0 && s->memory_bytes)
-        r = set(NULL, parent, s->id, "memory.max", s->memory_bytes, e);
-    if (r == 0 && s->memory_bytes)
-        set_if_possible(NULL, parent, s->id, "memory.swap.max", 0);
-    if (r == 0 && s->memory_bytes)
-        set_if_possible(NULL, parent, s->id, "memory.oom.group", 1);
-    if (r == 0 && s->nano_cpus) {
-        group_path(path, NULL, parent, s->id, "cpu.max");
-        snprintf(text, sizeof text, "%lld %d", (long long)(s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000), CPU_PERIOD_US);
-        r = file_poke(path, text, e);
-    }
-    if (r == 0 && s->pids_limit)
-        r = set(NULL, parent, s->id, "pids.max", s->pids_limit, e);
+    if (r == 0)
+        r = limit_v2(parent, s, false, e);
     group_path(path, NULL, parent, s->id, NULL);
     return r == 0 && !s->privileged ? devices_restrict_v2(path, e) : r;
 }
@@ -105,23 +124,45 @@ static int need(const char *controller, const char *what, struct err *e)
                                             controller, what);
 }
 
+/* The limit of memory and swap together may never be the lower one: which goes first depends on the direction. */
+static int limit_memory_v1(const char *parent, const struct container_spec *s, struct err *e)
+{
+    int64_t bytes = s->memory_bytes ? s->memory_bytes : -1;
+    set_if_possible("memory", parent, s->id, "memory.memsw.limit_in_bytes", bytes);
+    int r = set("memory", parent, s->id, "memory.limit_in_bytes", bytes, e);
+    set_if_possible("memory", parent, s->id, "memory.memsw.limit_in_bytes", bytes);
+    return r;
+}
+
+static int limit_v1(const char *parent, const struct container_spec *s, bool again, struct err *e)
+{
+    int r = 0;
+    if (s->memory_bytes || (again && v1_has("memory")))
+        if ((r = need("memory", "memory", e)) == 0)
+            r = limit_memory_v1(parent, s, e);
+    if (r == 0 && (s->nano_cpus || (again && v1_has("cpu"))) && (r = need("cpu", "CPU", e)) == 0) {
+        r = set("cpu", parent, s->id, "cpu.cfs_period_us", CPU_PERIOD_US, e);
+        if (r == 0)
+            r = set("cpu", parent, s->id, "cpu.cfs_quota_us",
+                    s->nano_cpus ? s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000 : -1, e);
+    }
+    if (r == 0 && (s->pids_limit || (again && v1_has("pids"))) && (r = need("pids", "process", e)) == 0) {
+        char path[512], text[32];
+        snprintf(text, sizeof text, "%lld", (long long)s->pids_limit);
+        group_path(path, "pids", parent, s->id, "pids.max");
+        r = file_poke(path, s->pids_limit ? text : "max", e);
+    }
+    return r;
+}
+
 static int create_v1(const char *parent, const struct container_spec *s, struct err *e)
 {
     int r = 0;
     for (unsigned i = 0; i < ARRAY_N(v1_controllers) && r == 0; i++)
         if (v1_has(v1_controllers[i]))
             r = make(v1_controllers[i], parent, s->id, e);
-    if (r == 0 && s->memory_bytes && (r = need("memory", "memory", e)) == 0) {
-        r = set("memory", parent, s->id, "memory.limit_in_bytes", s->memory_bytes, e);
-        set_if_possible("memory", parent, s->id, "memory.memsw.limit_in_bytes", s->memory_bytes);
-    }
-    if (r == 0 && s->nano_cpus && (r = need("cpu", "CPU", e)) == 0) {
-        r = set("cpu", parent, s->id, "cpu.cfs_period_us", CPU_PERIOD_US, e);
-        if (r == 0)
-            r = set("cpu", parent, s->id, "cpu.cfs_quota_us", s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000, e);
-    }
-    if (r == 0 && s->pids_limit && (r = need("pids", "process", e)) == 0)
-        r = set("pids", parent, s->id, "pids.max", s->pids_limit, e);
+    if (r == 0)
+        r = limit_v1(parent, s, false, e);
     if (r == 0 && !s->privileged && v1_has("devices")) {
         char path[512];
         group_path(path, "devices", parent, s->id, NULL);
@@ -149,33 +190,33 @@ int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e)
     return r;
 }
 
-/* Value after a word in a flat keyed file ("oom_kill 1"); word NULL: the file is one number. -1: none. */
-static int64_t number_in(const char *controller, const char *parent, const char *id, const char *file, const char *word)
+char *cgroup_text(const char *controller, const char *parent, const char *id, const char *file)
 {
-    char path[512];
-    AUTO_FREE char *text = NULL;
+    char path[512], *text = NULL;
     size_t size;
     group_path(path, controller, parent, id, file);
-    if (file_read(path, 65536, &text, &size, NULL) < 0)
-        return -1;
+    return file_read(path, 65536, &text, &size, NULL) < 0 ? NULL : text;
+}
+
+int64_t cgroup_number(const char *controller, const char *parent, const char *id, const char *file, const char *word)
+{
+    AUTO_FREE char *text = cgroup_text(controller, parent, id, file);
     const char *p = text;
-    if (word) {
-        size_t n = strlen(word);
-        while (p && !(strncmp(p, word, n) == 0 && p[n] == ' '))
-            p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL;
-        if (!p)
-            return -1;
-        p += n + 1;
-    }
+    size_t n = word ? strlen(word) : 0;
+    while (p && word && !(strncmp(p, word, n) == 0 && p[n] == ' '))
+        p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL;
+    if (!p)
+        return -1;
     char *end;
+    p += word ? n + 1 : 0;
     long long v = strtoll(p, &end, 10);
     return end == p ? -1 : v;
 }
 
 bool cgroup_oom_killed(const char *parent, const char *id)
 {
-    return is_v2() ? number_in(NULL, parent, id, "memory.events", "oom_kill") > 0
-                   : number_in("memory", parent, id, "memory.oom_control", "oom_kill") > 0;
+    return is_v2() ? cgroup_number(NULL, parent, id, "memory.events", "oom_kill") > 0
+                   : cgroup_number("memory", parent, id, "memory.oom_control", "oom_kill") > 0;
 }
 
 static bool kill_members(const char *controller, const char *parent, const char *id)
@@ -215,29 +256,84 @@ bool cgroup_remove(const char *parent, const char *id)
     if (is_v2())
         return remove_one(NULL, parent, id);
     for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++)
-        if (v1_has(v1_controllers[i]))
+        if (v1_has(v1_controllers[i])) {
+            if (str_equal(v1_controllers[i], "freezer")) { /* what is frozen does not even die */
+                char path[512];
+                group_path(path, "freezer", parent, id, "freezer.state");
+                poke_if_possible(path, "THAWED");
+            }
             gone = remove_one(v1_controllers[i], parent, id) && gone;
+        }
     return gone;
 }
 
-int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e)
+bool cgroup_is_v2(void)
 {
-    struct container_stats s = { 0 };
-    if (is_v2()) {
-        s.memory_bytes = number_in(NULL, parent, id, "memory.current", NULL);
-        s.memory_limit = number_in(NULL, parent, id, "memory.max", NULL);
-        s.cpu_ns = number_in(NULL, parent, id, "cpu.stat", "usage_usec") * 1000;
-        s.n_pids = number_in(NULL, parent, id, "pids.current", NULL);
-    } else {
-        s.memory_bytes = number_in("memory", parent, id, "memory.usage_in_bytes", NULL);
-        s.memory_limit = number_in("memory", parent, id, "memory.limit_in_bytes", NULL);
-        s.cpu_ns = number_in("cpuacct", parent, id, "cpuacct.usage", NULL);
-        s.n_pids = number_in("pids", parent, id, "pids.current", NULL);
+    return is_v2();
+}
+
+/* ---- freezing ---- */
+enum { FREEZE_LOOKS = 200, FREEZE_LOOK_MS = 10 };
+
+static bool is_frozen(const char *parent, const char *id)
+{
+    if (is_v2())
+        return cgroup_number(NULL, parent, id, "cgroup.events", "frozen") == 1;
+    AUTO_FREE char *text = cgroup_text("freezer", parent, id, "freezer.state");
+    return text && str_starts(text, "FROZEN");
+}
+
+static int set_frozen(const char *parent, const char *id, bool frozen, struct err *e)
+{
+    char path[512];
+    group_path(path, is_v2() ? NULL : "freezer", parent, id, is_v2() ? "cgroup.freeze" : "freezer.state");
+    return file_poke(path, is_v2() ? (frozen ? "1" : "0") : frozen ? "FROZEN" : "THAWED", e);
+}
+
+int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e)
+{
+    if (!is_v2() && !v1_has("freezer"))
+        return err_set(e, E_UNSUPPORTED, "this machine has no \"freezer\" cgroup controller, a container cannot be paused");
+    for (int i = 0; i < FREEZE_LOOKS; i++) { /* v1 tries again at each write, and gives up on a fork in between */
+        int r = set_frozen(parent, id, frozen, e);
+        if (r < 0)
+            return err_wrap(e, frozen ? "pause the container" : "unpause the container");
+        if (!frozen || is_frozen(parent, id))
+            return 0;
+        poll(NULL, 0, FREEZE_LOOK_MS);
     }
-    if (s.memory_bytes < 0 && s.cpu_ns < 0)
-        return err_set(e, E_NOT_FOUND, "the container has no control group any more");
-    *ret = s;
-    return 0;
+    if (set_frozen(parent, id, false, e) < 0)
+        return err_wrap(e, "unpause the container");
+    return err_set(e, E_BUSY, "a process of the container cannot be stopped, it may wait for a disk; try again");
+}
+
+/* ---- other limits ---- */
+static int write_limits(const char *parent, const struct container_spec *s, struct err *e)
+{
+    int r = is_v2() ? limit_v2(parent, s, true, e) : limit_v1(parent, s, true, e);
+    return r < 0 ? err_wrap(e, "limits of the container") : 0;
+}
+
+int cgroup_update(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
+{
+    struct err second;
+    int r = write_limits(parent, s, e);
+    if (r < 0 && write_limits(parent, was, &second) < 0)
+        return err_set(e, E_IO, "%.300s; nor could the former limits be set again: %.300s", e->text, second.text);
+    return r;
+}
+
+unsigned cgroup_pids(const char *parent, const char *id, int64_t *ret, unsigned max)
+{
+    unsigned n = 0;
+    AUTO_FREE char *text = cgroup_text(is_v2() ? NULL : "memory", parent, id, "cgroup.procs");
+    for (char *p = text, *end; p && *p && n < max; p = *end ? end + 1 : end) {
+        long long pid = strtoll(p, &end, 10);
+        if (end == p)
+            break;
+        ret[n++] = pid;
+    }
+    return n;
 }
 
 void cgroup_list(const char *parent, struct strs *ret)

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -20,14 +19,6 @@
 
 /* What a mount target is; USER: named by the specification, not by us. */
 enum { TARGET_FILE = 1, TARGET_USER = 2 };
-
-static int open_in(int root, const char *path, int flags)
-{
-    struct open_how how = { .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-    while (*path == '/')
-        path++;
-    return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
-}
 
 /* A volume may not hide the root or what shows and guards the kernel (CVE-2019-16884, CVE-2019-19921). */
 static int check_user_target(int root, int fd, const char *path, struct err *e)
@@ -46,7 +37,7 @@ static int check_user_target(int root, int fd, const char *path, struct err *e)
 /* Opens PATH below root as a folder or a regular file (kind), making what is missing. */
 static int open_target(int root, const char *path, unsigned kind, struct err *e)
 {
-    int fd = open_in(root, path, O_PATH);
+    int fd = root_open_in(root, path, O_PATH);
     if (fd >= 0 && kind & TARGET_USER && check_user_target(root, fd, path, e) < 0) {
         close(fd);
         return -E_INVALID;
@@ -64,7 +55,7 @@ static int open_target(int root, const char *path, unsigned kind, struct err *e)
         *slash = '\0';
         parent = open_target(root, part[0] ? part : "/", 0, e);
     } else {
-        parent = open_in(root, "/", O_PATH);
+        parent = root_open_in(root, "/", O_PATH);
     }
     if (parent < 0)
         return parent;
@@ -75,7 +66,7 @@ static int open_target(int root, const char *path, unsigned kind, struct err *e)
     } else if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST) {
         return err_errno(e, errno, "make %s in the container", path);
     }
-    fd = open_in(root, path, O_PATH);
+    fd = root_open_in(root, path, O_PATH);
     return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
 }
 
@@ -114,7 +105,7 @@ static int bind_fd(int root, int source, const char *target, unsigned kind, bool
     if (mount(fd_path(from, source), fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
         return err_errno(e, errno, "bind on %s", target);
     /* The mount is above the descriptor; open again to reach it. */
-    AUTO_CLOSE int top = open_in(root, target, O_PATH);
+    AUTO_CLOSE int top = root_open_in(root, target, O_PATH);
     if (top < 0)
         return err_errno(e, errno, "%s in the container", target);
     struct statvfs vfs;
@@ -132,37 +123,6 @@ static int bind_fd(int root, int source, const char *target, unsigned kind, bool
             return mount(NULL, fd_path(to, top), NULL, kinds[i].flags, NULL) < 0
                        ? err_errno(e, errno, "propagation of %s", target) : 0;
     return err_set(e, E_INVALID, "mount %s: unknown propagation \"%s\"", target, propagation);
-}
-
-static int mount_overlay(const struct container_spec *s, const char *dir, struct err *e)
-{
-    struct sb o;
-    int r = 0;
-    AUTO_FREE char *merged = path_join(dir, "merged");
-    if (s->lower_dirs.n == 0)
-        return err_set(e, E_INVALID, "the image has no layers; import it again");
-    /* Layers are siblings: names relative to their folder keep the options below one page. */
-    AUTO_FREE char *base = xstrdup(s->lower_dirs.v[0]);
-    char *slash = strrchr(base, '/');
-    size_t skip = slash ? (size_t)(slash - base) + 1 : 0;
-    if (slash)
-        *slash = '\0';
-    sb_init(&o, 1 << 20);
-    sb_str(&o, "lowerdir=");
-    for (uint32_t i = 0; i < s->lower_dirs.n; i++) {
-        const char *l = s->lower_dirs.v[i];
-        bool sibling = slash && strncmp(l, base, skip - 1) == 0 && l[skip - 1] == '/' && !strchr(l + skip, '/');
-        sb_printf(&o, "%s%s", i ? ":" : "", sibling ? l + skip : l);
-    }
-    sb_printf(&o, ",upperdir=%s/upper,workdir=%s/work", dir, dir);
-    if (o.len >= (size_t)sysconf(_SC_PAGESIZE))
-        r = err_set(e, E_UNSUPPORTED, "the image has %u layers, too many for one mount; squash it", s->lower_dirs.n);
-    else if (slash && chdir(base) < 0)
-        r = err_errno(e, errno, "%s", base);
-    else if (mount("overlay", merged, "overlay", MS_NODEV, o.s) < 0)
-        r = err_errno(e, errno, "mount the root of the container");
-    sb_done(&o);
-    return r;
 }
 
 static int setup_dev(const struct container_spec *s, int root, struct pty *t, struct err *e)
@@ -215,7 +175,7 @@ static bool dir_is_empty(int fd)
 /* A new volume gets what the image has at its target (Docker's rule). */
 static int fill_volume(int root, const struct container_mount *m, int volume, struct err *e)
 {
-    AUTO_CLOSE int from = open_in(root, m->target, O_PATH | O_DIRECTORY);
+    AUTO_CLOSE int from = root_open_in(root, m->target, O_PATH | O_DIRECTORY);
     char source[64], target[64];
     if (from < 0 || dir_is_empty(from) || !dir_is_empty(volume))
         return 0;
@@ -310,7 +270,7 @@ static int hide(int root, struct err *e)
         return err_set(e, E_IO, "/dev/null of this machine is not the null device");
     for (unsigned i = 0; i < ARRAY_N(masked); i++) {
         char to[64];
-        AUTO_CLOSE int fd = open_in(root, masked[i], O_PATH | O_NOFOLLOW);
+        AUTO_CLOSE int fd = root_open_in(root, masked[i], O_PATH | O_NOFOLLOW);
         if (fd < 0)
             continue;
         if (fstat(fd, &st) < 0)
@@ -325,7 +285,7 @@ static int hide(int root, struct err *e)
             return err_errno(e, errno, "mask %s", masked[i]);
     }
     for (unsigned i = 0; i < ARRAY_N(read_only); i++) {
-        AUTO_CLOSE int fd = open_in(root, read_only[i], O_PATH | O_NOFOLLOW);
+        AUTO_CLOSE int fd = root_open_in(root, read_only[i], O_PATH | O_NOFOLLOW);
         if (fd < 0)
             continue;
         if (fstat(fd, &st) < 0)
@@ -353,7 +313,7 @@ static int set_sysctls(const struct container_spec *s, int root, struct err *e)
         for (char *p = path + 10; *p; p++)
             if (*p == '.')
                 *p = '/';
-        AUTO_CLOSE int fd = open_in(root, path, O_WRONLY);
+        AUTO_CLOSE int fd = root_open_in(root, path, O_WRONLY);
         if (fd < 0)
             return err_errno(e, errno, "sysctl %s", key);
         int r = fd_write_all(fd, s->sysctls.v[i].value, strlen(s->sysctls.v[i].value), e);
@@ -396,7 +356,7 @@ int root_setup(const struct container_spec *s, const char *dir, struct pty *t, s
     AUTO_FREE char *merged = path_join(dir, "merged");
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return err_errno(e, errno, "part from the host's mounts");
-    int r = mount_overlay(s, dir, e);
+    int r = root_mount_overlay(s, dir, e);
     if (r < 0)
         return r;
     AUTO_CLOSE int root = open(merged, O_PATH | O_DIRECTORY | O_CLOEXEC);

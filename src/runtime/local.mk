@@ -1,7 +1,15 @@
 noinst_LIBRARIES += libruntime.a
 libruntime_a_SOURCES = \
 	src/runtime/capability.c \
+	src/runtime/change_io.c \
+	src/runtime/copy_io.c \
 	src/runtime/kern_cgroup.c \
+	src/runtime/kern_changes.c \
+	src/runtime/kern_copy.c \
+	src/runtime/kern_overlay.c \
+	src/runtime/kern_stats.c \
+	src/runtime/kern_tar_in.c \
+	src/runtime/kern_tar_out.c \
 	src/runtime/kern_devices.c \
 	src/runtime/kern_seccomp.c \
 	src/runtime/logs_io.c \
@@ -12,6 +20,8 @@ libruntime_a_SOURCES = \
 	src/runtime/spawner_io.c \
 	src/runtime/spec.c \
 	src/runtime/user.c \
+	src/runtime/box_internal.h \
+	src/runtime/copy_internal.h \
 	src/runtime/runtime_internal.h \
 	src/runtime/seccomp_list.h
 
@@ -21,7 +31,9 @@ shoal_shim_SOURCES = \
 	src/runtime/capability.c \
 	src/runtime/kern_cgroup.c \
 	src/runtime/kern_devices.c \
+	src/runtime/kern_overlay.c \
 	src/runtime/kern_root.c \
+	src/runtime/kern_stats.c \
 	src/runtime/log_io.c \
 	src/runtime/process_io.c \
 	src/runtime/shim_io.c \

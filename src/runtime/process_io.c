@@ -64,20 +64,6 @@ static void tell_ready(const struct process_start *p, const struct pty *t, int e
         _exit(127);
 }
 
-uint64_t process_start_id(pid_t pid)
-{
-    char path[64];
-    AUTO_FREE char *text = NULL;
-    size_t size;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    if (file_read(path, 4096, &text, &size, NULL) < 0)
-        return 0;
-    const char *p = strrchr(text, ')'); /* the name may hold anything */
-    for (int i = 0; p && i < 20; i++)
-        p = strchr(p + 1, ' ');
-    return p ? strtoull(p + 1, NULL, 10) : 0;
-}
-
 /* ---- steps inside the child ---- */
 static int set_ulimits(const struct container_spec *s, struct err *e)
 {

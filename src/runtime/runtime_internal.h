@@ -10,13 +10,11 @@
 #include <shoal/runtime.h>
 #include <sys/types.h>
 
-/* ---- capabilities and signals (capability.c, signal.c; pure) ---- */
+/* ---- capabilities (capability.c; pure) ---- */
 /* Bit mask of the default capabilities with add and drop applied ("ALL", with or without CAP_). */
 int capability_set(const struct strs *add, const struct strs *drop, bool privileged, uint64_t *ret, struct err *e)
     must_check;
 const char *capability_name(unsigned n); /* "CAP_CHOWN", NULL: none */
-/* "SIGTERM", "TERM", "15", "RTMIN+3"; -E_INVALID. */
-int signal_number(const char *text, struct err *e) must_check;
 
 /* ---- user.c (pure): "name|id[:group|id]" by the image's own passwd and group (either may be NULL) ---- */
 struct user {
@@ -39,7 +37,21 @@ int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e) mus
 bool cgroup_oom_killed(const char *parent, const char *id);
 /* Kills what is in it and removes it; false: something still lives. */
 bool cgroup_remove(const char *parent, const char *id);
+/* Freezes or thaws all members; -E_BUSY: they do not stop, and go on. */
+int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e) must_check;
+/* Other limits for a group that exists: what differs between the two is written, all or nothing. */
+int cgroup_update(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
+    must_check;
+unsigned cgroup_pids(const char *parent, const char *id, int64_t *ret, unsigned max);
+bool cgroup_is_v2(void);
+/* Text of a control file, at most 64 KiB; NULL: there is none. controller is that of v1. Caller frees. */
+char *cgroup_text(const char *controller, const char *parent, const char *id, const char *file);
+/* Value after a word in a flat keyed file ("oom_kill 1"); word NULL: the file is one number. -1: none. */
+int64_t cgroup_number(const char *controller, const char *parent, const char *id, const char *file, const char *word);
+/* ---- kern_stats.c ---- */
 int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
+void net_stats(pid_t pid, struct container_stats *ret); /* of its network namespace */
+uint64_t process_start_id(pid_t pid); /* 0: gone */
 /* Ids of the groups below PARENT, for cleaning up. */
 void cgroup_list(const char *parent, struct strs *ret);
 bool cgroup_remove_parent(const char *parent); /* if empty; false: something is in it */
@@ -50,6 +62,11 @@ int devices_restrict_v2(const char *group, struct err *e) must_check;
 
 /* A terminal: its size (0: 24x80), and when open both ends. */
 struct pty { unsigned rows, cols; int master, slave; };
+
+/* ---- kern_overlay.c ---- */
+/* Opens PATH below root (O_CLOEXEC): links are followed, none leads out of it. -1 with errno. */
+int root_open_in(int root, const char *path, int flags);
+int root_mount_overlay(const struct container_spec *s, const char *dir, struct err *e) must_check; /* on DIR/merged */
 
 /* ---- kern_root.c: in the container's new mount namespace ---- */
 int root_setup(const struct container_spec *s, const char *dir, struct pty *t /* to be opened, or NULL */, struct err *e)
@@ -73,7 +90,6 @@ int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate,
 int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t container_pid, pid_t *ret_pid,
                  int *ret_errors, struct err *e) must_check;
 int pty_open(struct pty *t, int root, struct err *e) must_check;
-uint64_t process_start_id(pid_t pid); /* 0: gone */
 
 /* ---- log_io.c: the writer in the shim ---- */
 struct log_file;
@@ -93,6 +109,7 @@ enum shim_message {
     SHIM_REPLY,      /* shim: arg = 0 or -E_, text */
     SHIM_EXEC_EXIT,  /* shim: id, arg = exit code */
     SHIM_ATTACH,     /* daemon: + a stream socket: stdin and live output of the container -> REPLY */
+    SHIM_FREEZE,     /* daemon: arg = 1 all processes stop, 0 they go on -> REPLY */
 };
 enum { SHIM_MESSAGE_MAX_BYTES = 128 << 10 };
 struct shim_head { uint32_t type; int32_t arg; uint64_t id; };
@@ -111,6 +128,11 @@ int shim_run(const struct shim_args *a); /* exit status */
 struct loop *runtime_loop(const struct runtime *rt);
 struct list_node *runtime_log_readers(struct runtime *rt);
 void logs_container_ended(struct runtime *rt, const char *id); /* followers: look again */
+
+/* ---- kern_copy.c: reads and writes a container's files for the daemon, in a process of its own that the spawner forks ---- */
+enum { COPY_REQUEST_MAX_BYTES = 12 << 10 };
+#define COPY_REQUEST_BYTE 'C' /* first of the spawner's message, before the packed request; with one stream socket */
+_Noreturn void copy_main(const void *request, size_t size, int sock);
 
 /* ---- shim_image.c: the program of the shim, to be run from memory ---- */
 extern const unsigned char shim_image[], shim_image_end[];

@@ -3,7 +3,7 @@
  * whose shim is gone is dead, its remains are taken away. Files here are renamed into place without waiting for the
  * disk: they survive any kill, and a power cut ends every container anyway; what was made in the seconds before it
  * may be forgotten and is then removed at the next start. */
-#include "runtime_internal.h"
+#include "box_internal.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,41 +23,6 @@ LOG_MODULE("runtime");
 
 enum { SPEC_FILE_MAX = 64 << 20, KILL_AFTER_STOP_MS = 5000 };
 
-struct request {
-    uint64_t id;
-    uint32_t type;
-    runtime_done_fn *done;
-    runtime_exec_fn *started;
-    runtime_exit_fn *exited;
-    void *arg;
-    struct stream *stream;
-    struct request *next;
-};
-struct box { /* one container */
-    struct container c;
-    struct runtime *rt;
-    int fd;
-    struct loop_fd *watch;
-    struct request *requests;         /* asked, not answered; execs until they end */
-    runtime_done_fn *created;         /* runtime_create in flight */
-    runtime_done_fn *stopped;
-    runtime_done_fn *deleted;
-    void *created_arg, *stopped_arg, *deleted_arg;
-    struct loop_timer *stop_timer;
-    bool respawning, dying;
-    runtime_done_fn *restarted;
-    void *restarted_arg;
-};
-struct runtime {
-    struct loop *loop;
-    char *dir, *cgroup;
-    runtime_event_fn *event;
-    void *event_arg;
-    struct map boxes; /* id -> struct box */
-    struct list_node log_readers;
-    uint64_t next_id;
-};
-
 struct loop *runtime_loop(const struct runtime *rt)
 {
     return rt->loop;
@@ -68,12 +33,12 @@ struct list_node *runtime_log_readers(struct runtime *rt)
     return &rt->log_readers;
 }
 
-static struct box *box_find(const struct runtime *rt, const char *id)
+struct box *box_find(const struct runtime *rt, const char *id)
 {
     return map_find(&rt->boxes, id);
 }
 
-static char *box_path(const struct box *b, const char *name)
+char *box_path(const struct box *b, const char *name)
 {
     return path_join(b->c.dir, name);
 }
@@ -86,6 +51,7 @@ static void box_free(struct box *b)
     loop_timer_free(b->stop_timer);
     container_spec_clear(&b->c.spec);
     container_state_clear(&b->c.state);
+    container_notes_clear(&b->c.notes);
     free(b->c.dir);
     free(b);
 }
@@ -141,12 +107,13 @@ static void announce(struct box *b)
 {
     if (!b->dying)
         b->rt->event(b->rt->event_arg, &b->c);
+    b->c.before = b->c.state.phase;
     if (b->c.state.phase == CONTAINER_EXITED || b->dying)
         logs_container_ended(b->rt, b->c.spec.id);
 }
 
 /* ---- requests ---- */
-static struct request *ask(struct box *b, uint32_t type, int32_t arg, const void *p, size_t size, const int *fd)
+struct request *box_ask(struct box *b, uint32_t type, int32_t arg, const void *p, size_t size, const int *fd)
 {
     struct request *q = xnew(struct request);
     q->id = ++b->rt->next_id;
@@ -221,6 +188,10 @@ static void remove_done(void *arg)
     map_remove(&b->rt->boxes, b->c.spec.id);
     if (m->result < 0)
         log_warn("%s", m->e.text);
+    if (b->known) {
+        b->c.gone = true;
+        b->rt->event(b->rt->event_arg, &b->c);
+    }
     if (b->deleted)
         b->deleted(b->deleted_arg, m->result, m->result < 0 ? &m->e : NULL);
     box_free(b);
@@ -246,6 +217,7 @@ static void finish_create(struct box *b)
     if (!done)
         return;
     if (b->c.state.ready) {
+        b->known = true;
         done(b->created_arg, 0, NULL);
         return;
     }
@@ -391,8 +363,8 @@ static void on_shim(void *arg, unsigned events)
 static void on_stop_timeout(void *arg)
 {
     struct box *b = arg;
-    if (b->c.state.phase == CONTAINER_RUNNING) {
-        ask(b, SHIM_KILL_ALL, 0, NULL, 0, NULL);
+    if (container_is_up(&b->c)) {
+        box_ask(b, SHIM_KILL_ALL, 0, NULL, 0, NULL);
         loop_timer_set(b->stop_timer, KILL_AFTER_STOP_MS);
     }
 }
@@ -409,7 +381,7 @@ static struct box *box_new(struct runtime *rt, const char *id)
 
 /* ---- creation ---- */
 /* The specification as kept: everything but the data of secrets. */
-static int save_spec(const struct box *b, struct err *e)
+int box_save_spec(const struct box *b, struct err *e)
 {
     struct sb p;
     AUTO_FREE char *path = box_path(b, "spec.mp");
@@ -465,12 +437,8 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
     int r = 0;
     if (box_find(rt, spec->id))
         r = err_set(&e, E_EXISTS, "container %.12s exists already", spec->id);
-    for (struct map_item *it = NULL; r == 0 && spec->name && (it = map_next(&rt->boxes, it));) {
-        const struct box *other = it->value;
-        if (str_equal(other->c.spec.name, spec->name) && !other->dying)
-            r = err_set(&e, E_CONFLICT, "the container name \"%s\" is used by container %.12s; remove or rename that one",
-                        spec->name, other->c.spec.id);
-    }
+    if (r == 0 && spec->name)
+        r = runtime_name_free(rt, spec->name, &e);
     if (r == 0 && spec->argv.n == 0)
         r = err_set(&e, E_INVALID, "no command given and the image has none");
     if (r < 0) {
@@ -492,7 +460,7 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
     b->c.state.created_ns = clock_real_ns();
     r = make_folders(b, &e);
     if (r == 0)
-        r = save_spec(b, &e);
+        r = box_save_spec(b, &e);
     if (r == 0)
         r = spawn_shim(b, spec, &e);
     if (r < 0) {
@@ -508,7 +476,7 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
 }
 
 /* ---- the other calls ---- */
-static struct box *box_or_fail(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg)
+struct box *box_or_fail(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg)
 {
     struct box *b = box_find(rt, id);
     struct err e;
@@ -525,8 +493,8 @@ void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, vo
     struct box *b = box_or_fail(rt, id, done, arg);
     if (!b)
         return;
-    if (b->c.state.phase == CONTAINER_RUNNING) {
-        err_set(&e, E_CONFLICT, "container %.12s runs already", id);
+    if (container_is_up(&b->c)) {
+        err_set(&e, E_CONFLICT, b->c.state.phase == CONTAINER_PAUSED ? "container %.12s is paused; unpause it instead" : "container %.12s runs already", id);
         done(arg, -E_CONFLICT, &e);
         return;
     }
@@ -549,7 +517,7 @@ void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, vo
         }
         return;
     }
-    struct request *q = ask(b, SHIM_START, 0, NULL, 0, NULL);
+    struct request *q = box_ask(b, SHIM_START, 0, NULL, 0, NULL);
     q->done = done;
     q->arg = arg;
 }
@@ -559,18 +527,23 @@ int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e
     struct box *b = box_find(rt, id);
     if (!b || b->dying)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
-    if (b->c.state.phase != CONTAINER_RUNNING)
+    if (!container_is_up(&b->c))
         return err_set(e, E_CONFLICT, "container %.12s is not running", id);
-    ask(b, SHIM_SIGNAL, signum, NULL, 0, NULL);
+    box_ask(b, SHIM_SIGNAL, signum, NULL, 0, NULL);
     return 0;
 }
 
 void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg)
 {
+    runtime_stop_by(rt, id, 0, grace_ns, done, arg);
+}
+
+void runtime_stop_by(struct runtime *rt, const char *id, int signum, int64_t grace_ns, runtime_done_fn *done, void *arg)
+{
     struct box *b = box_or_fail(rt, id, done, arg);
     if (!b)
         return;
-    if (b->c.state.phase != CONTAINER_RUNNING) {
+    if (!container_is_up(&b->c)) {
         done(arg, 0, NULL);
         return;
     }
@@ -580,11 +553,14 @@ void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_
         done(arg, -E_BUSY, &e);
         return;
     }
-    int signum = signal_number(b->c.spec.stop_signal ? b->c.spec.stop_signal : "SIGTERM", NULL);
+    if (!signum)
+        signum = signal_number(b->c.spec.stop_signal ? b->c.spec.stop_signal : "SIGTERM", NULL);
+    if (b->c.state.phase == CONTAINER_PAUSED) /* or it would not see the signal before it is killed */
+        box_ask(b, SHIM_FREEZE, 0, NULL, 0, NULL);
     b->stopped = done;
     b->stopped_arg = arg;
-    ask(b, SHIM_SIGNAL, signum > 0 ? signum : SIGTERM, NULL, 0, NULL);
-    loop_timer_set(b->stop_timer, grace_ns / MS_NS);
+    box_ask(b, SHIM_SIGNAL, signum > 0 ? signum : SIGTERM, NULL, 0, NULL);
+    loop_timer_set(b->stop_timer, grace_ns < 0 ? -1 : grace_ns / MS_NS);
 }
 
 void runtime_delete(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg)
@@ -597,7 +573,7 @@ void runtime_delete(struct runtime *rt, const char *id, runtime_done_fn *done, v
     b->deleted = done;
     b->deleted_arg = arg;
     if (b->fd >= 0)
-        free(take_request(b, ask(b, SHIM_QUIT, 0, NULL, 0, NULL)->id, 0)); /* answered by EOF */
+        free(take_request(b, box_ask(b, SHIM_QUIT, 0, NULL, 0, NULL)->id, 0)); /* answered by EOF */
     else
         remove_box(b);
 }
@@ -611,6 +587,8 @@ void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *sp
     struct box *b = box_find(rt, id);
     if (!b || b->dying)
         err_set(&e, E_NOT_FOUND, "no such container: %.64s", id);
+    else if (b->c.state.phase == CONTAINER_PAUSED)
+        err_set(&e, E_CONFLICT, "container %.12s is paused, unpause the container before exec", id);
     else if (b->c.state.phase != CONTAINER_RUNNING)
         err_set(&e, E_CONFLICT, "container %.12s is not running", id);
     else if (spec->argv.n == 0)
@@ -631,7 +609,7 @@ void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *sp
         started(arg, -e.code, NULL, 0, &e);
         return;
     }
-    struct request *q = ask(b, SHIM_EXEC, 0, p.s, p.len, &pair[1]);
+    struct request *q = box_ask(b, SHIM_EXEC, 0, p.s, p.len, &pair[1]);
     close(pair[1]);
     sb_done(&p);
     q->started = started;
@@ -650,7 +628,7 @@ struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e)
         return err_set(e, E_CONFLICT, "container %.12s is not running", id), NULL;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return err_errno(e, errno, "attach"), NULL;
-    ask(b, SHIM_ATTACH, 0, NULL, 0, &pair[1]);
+    box_ask(b, SHIM_ATTACH, 0, NULL, 0, &pair[1]);
     close(pair[1]);
     return stream_from_fd(rt->loop, pair[0]);
 }
@@ -661,7 +639,7 @@ int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, ui
     struct box *b = box_find(rt, id);
     if (!b || b->dying || b->fd < 0)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
-    ask(b, SHIM_RESIZE, (int32_t)((uint32_t)rows << 16 | cols), &exec_id, sizeof exec_id, NULL);
+    box_ask(b, SHIM_RESIZE, (int32_t)((uint32_t)rows << 16 | cols), &exec_id, sizeof exec_id, NULL);
     return 0;
 }
 
@@ -697,11 +675,6 @@ const struct container *runtime_next(const struct runtime *rt, const struct cont
             found = true;
     }
     return NULL;
-}
-
-int runtime_stats(struct runtime *rt, const char *id, struct container_stats *ret, struct err *e)
-{
-    return cgroup_stats(rt->cgroup, id, ret, e);
 }
 
 /* ---- start and end of the daemon ---- */
@@ -770,6 +743,8 @@ static void take_over(struct runtime *rt, const char *id)
         return;
     }
     map_put(&rt->boxes, id, b);
+    box_load_notes(b);
+    b->known = true;
     adopt(b);
 }
 

@@ -424,7 +424,8 @@ static int start_exec(struct shim *s, uint64_t id, const void *bytes, size_t siz
     char text[512];
     int errors;
     if (s->state.phase != CONTAINER_RUNNING || fd < 0)
-        return err_set(e, E_CONFLICT, "the container is not running");
+        return err_set(e, E_CONFLICT, s->state.phase == CONTAINER_PAUSED ? "the container is paused, unpause it first"
+                                                                         : "the container is not running");
     int r = rec_unpack(&exec_spec_rec, &x, bytes, size, e);
     if (r < 0)
         return r;
@@ -476,11 +477,29 @@ static int resize(struct shim *s, uint64_t id, int32_t size, struct err *e)
     return err_set(e, E_CONFLICT, "it has no terminal");
 }
 
+static int freeze(struct shim *s, bool on, struct err *e)
+{
+    if (s->state.phase != (on ? CONTAINER_RUNNING : CONTAINER_PAUSED))
+        return err_set(e, E_CONFLICT, s->state.phase == CONTAINER_PAUSED    ? "the container is paused already"
+                                      : s->state.phase == CONTAINER_RUNNING ? "the container is not paused"
+                                                                            : "the container is not running");
+    int r = cgroup_freeze(s->a->cgroup_parent, s->a->spec->id, on, e);
+    if (r < 0)
+        return r;
+    s->state.phase = on ? CONTAINER_PAUSED : CONTAINER_RUNNING;
+    state_changed(s);
+    return 0;
+}
+
 static int signal_container(struct shim *s, int signum, struct err *e)
 {
-    if (s->state.phase != CONTAINER_RUNNING)
+    if (s->state.phase != CONTAINER_RUNNING && s->state.phase != CONTAINER_PAUSED)
         return err_set(e, E_CONFLICT, "the container is not running");
-    return kill(s->procs[0].pid, signum) < 0 ? err_errno(e, errno, "signal %d", signum) : 0;
+    if (kill(s->procs[0].pid, signum) < 0)
+        return err_errno(e, errno, "signal %d", signum);
+    int stop = s->a->spec->stop_signal ? signal_number(s->a->spec->stop_signal, NULL) : SIGTERM;
+    bool ends = signum == SIGKILL || signum == stop;
+    return ends && s->state.phase == CONTAINER_PAUSED ? freeze(s, false, e) : 0; /* a frozen one cannot obey */
 }
 
 /* ---- the loop ---- */
@@ -492,6 +511,7 @@ static void handle(struct shim *s, int conn, const struct shim_head *h, const vo
     switch (h->type) {
     case SHIM_START: r = start_container(s, &e); break;
     case SHIM_SIGNAL: r = signal_container(s, h->arg, &e); break;
+    case SHIM_FREEZE: r = freeze(s, h->arg != 0, &e); break;
     case SHIM_KILL_ALL: r = signal_container(s, SIGKILL, &e); break;
     case SHIM_EXEC: r = start_exec(s, h->id, p, size, fd, &e); break;
     case SHIM_RESIZE:
@@ -637,11 +657,15 @@ int shim_run(const struct shim_args *a)
         return 1;
     }
     s.state.ready = true;
+    s.state.pid = s.procs[0].pid; /* its root can be looked into from now on */
+    s.state.start_id = process_start_id(s.procs[0].pid);
     accept_daemon(&s);
     state_changed(&s);
     while (turn(&s))
         ;
     if (!s.procs[0].exited) {
+        if (signal_container(&s, SIGKILL, &e) < 0)
+            kill(s.procs[0].pid, SIGKILL);
         kill_and_reap(s.procs[0].pid);
         container_exited(&s, 128 + SIGKILL, NULL);
     }

@@ -1,6 +1,6 @@
 /* The spawner: a single-threaded child that the daemon forks before anything else, so that containers are
  * started neither from a process with threads and big memory nor from one that reads the network. It compiles
- * the system call filter and turns each request into a shim: the small program of shim_image.c, run from a sealed
+ * the system call filter, forks the processes that copy files (kern_copy.c), and turns each other request into a shim: the small program of shim_image.c, run from a sealed
  * memfd. Nothing a container can reach by /proc/PID/exe is a file of the host then (CVE-2019-5736). */
 #include "runtime_internal.h"
 #include <errno.h>
@@ -136,6 +136,15 @@ static int spawn_shim(const struct spawner *s, const char *dir, const char *cgro
     return error ? err_errno(e, error, "start a shim") : 0;
 }
 
+static void start_copy(const char *request, size_t size, const int *fds, unsigned n)
+{
+    pid_t pid = n == 1 ? fork() : -1;
+    if (pid == 0)
+        copy_main(request, size, fds[0]);
+    for (unsigned i = 0; i < n; i++) /* when it fails the stream ends, by which the daemon knows */
+        close(fds[i]);
+}
+
 static _Noreturn void spawner_run(int sock)
 {
     static char request[REQUEST_MAX_BYTES + 1];
@@ -160,6 +169,10 @@ static _Noreturn void spawner_run(int sock)
         if (size <= 0)
             _exit(0);
         request[size] = '\0';
+        if (request[0] == COPY_REQUEST_BYTE) {
+            start_copy(request + 1, (size_t)size - 1, fds, n);
+            continue;
+        }
         const char *dir = request, *cgroup = request + strlen(request) + 1;
         for (unsigned i = 0; i < n; i++) {
             high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, LOW_FDS);
