@@ -114,6 +114,8 @@ check_PROGRAMS += tests/linear/check
 tests_linear_check_LDADD = liblinear.a $(f0_libs)
 check_PROGRAMS += tests/linear/clients
 tests_linear_clients_LDADD = $(f1_libs)
+check_PROGRAMS += tests/bench/load
+tests_bench_load_LDADD = $(f1_libs)
 
 # ---- simulations ----
 simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern
