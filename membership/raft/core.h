@@ -125,6 +125,7 @@ struct raft_input {
     struct raft_message *message;
     const void *bytes;
     size_t size;
+    bool more; /* PROPOSE, READ: another one follows at once; what can be said of all together waits for the last */
     enum raft_change change;
     bool urgent; /* taken also while space is short: it frees some */
     struct raft_buf *image; /* the core takes its own reference */

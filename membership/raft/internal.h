@@ -209,7 +209,7 @@ bool raft_repair_heard(struct raft *r, struct raft_peer *p, const struct raft_me
 void raft_repair_heartbeat(const struct raft_peer *p, struct raft_message *m);
 
 /* read.c: linearizable reads and leadership transfer */
-void raft_on_read(struct raft *r, uint64_t cookie);
+void raft_on_read(struct raft *r, uint64_t cookie, bool more);
 void raft_reads_confirm(struct raft *r);
 void raft_reads_start(struct raft *r);
 void raft_reads_fail(struct raft *r);

@@ -54,7 +54,7 @@ struct job { /* work on the worker thread; outlives the node if it must */
 
 struct raft_node {
     struct loop *loop;
-    struct loop_timer *timer, *retry, *space;
+    struct loop_timer *soon, *timer, *retry, *space;
     struct raft_disk *disk;
     struct raft *core;
     struct raft_config cfg;

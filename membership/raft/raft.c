@@ -378,7 +378,7 @@ static void on_propose(struct raft *r, const struct raft_input *in)
         raft_append_local(r, RAFT_ENTRY_NORMAL, data);
     raft_result_add(&r->out->results, &r->out->n_results, &r->out->cap_results, in->cookie, rc,
                     rc ? 0 : raft_log_last(&r->log), rc ? 0 : r->term);
-    if (!rc)
+    if (!in->more && r->role == RAFT_LEADER)
         raft_broadcast(r);
 }
 
@@ -440,7 +440,7 @@ int raft_step(struct raft *r, struct raft_input *in, struct raft_output *out)
     case RAFT_DISK_DONE: on_disk_done(r, in->token); break;
     case RAFT_PROPOSE: on_propose(r, in); break;
     case RAFT_CHANGE: raft_on_change(r, in); break;
-    case RAFT_READ: raft_on_read(r, in->cookie); break;
+    case RAFT_READ: raft_on_read(r, in->cookie, in->more); break;
     case RAFT_TRANSFER: raft_on_transfer(r, in->id, in->cookie); break;
     case RAFT_RECOVER: raft_on_recover(r, in->cookie); break;
     case RAFT_SPACE: r->short_of_space = in->urgent; break;

@@ -331,7 +331,6 @@ static void handle(struct raft_node *n, struct raft_output *o)
         memset(&o->write, 0, sizeof(o->write));
         list_push_back(&n->writes, &w->link);
         n->n_writes++;
-        node_start_write(n);
     }
     take_sends(n, o);
     if (o->install)
@@ -361,6 +360,8 @@ void node_pump(struct raft_node *n)
     for (struct queued *q; (q = list_first(&n->inputs, struct queued, link));) {
         list_remove(&q->link);
         q->in.now_ms = loop_now_ms(n->loop);
+        const struct queued *next = list_first(&n->inputs, struct queued, link);
+        q->in.more = next && next->in.type == q->in.type;
         if (raft_step(n->core, &q->in, &out) != 0) {
             log_error("node %016" PRIx64 " broke the protocol (two leaders in a term, or a committed "
                       "entry replaced); this process stops before it does harm", q->in.from);
@@ -373,8 +374,20 @@ void node_pump(struct raft_node *n)
     }
     raft_output_done(&out);
     n->pumping = false;
+    node_start_write(n); /* of all these steps together */
     if (deadline >= 0)
         loop_timer_set(n->timer, MAX(0, deadline - loop_now_ms(n->loop)));
+}
+
+/* Proposals and reads: those of a turn go together, as one message to each peer and one write. */
+static void submit_soon(struct raft_node *n, const struct raft_input *in, struct raft_buf *bytes)
+{
+    bool pumping = n->pumping;
+    n->pumping = true;
+    node_submit(n, in, bytes);
+    n->pumping = pumping;
+    if (!pumping)
+        loop_timer_set(n->soon, 0);
 }
 
 void node_submit(struct raft_node *n, const struct raft_input *in, struct raft_buf *bytes)
@@ -388,6 +401,11 @@ void node_submit(struct raft_node *n, const struct raft_input *in, struct raft_b
     }
     list_push_back(&n->inputs, &q->link);
     node_pump(n);
+}
+
+static void soon_fired(void *arg)
+{
+    node_pump(arg);
 }
 
 static void timer_fired(void *arg)
@@ -442,7 +460,7 @@ static void propose(struct raft_node *n, const void *bytes, size_t size, bool ur
     struct caller *c = node_caller_new(n, &n->proposals, done, arg);
     n->n_proposals++;
     struct raft_input in = {.type = RAFT_PROPOSE, .cookie = c->cookie, .urgent = urgent};
-    node_submit(n, &in, b);
+    submit_soon(n, &in, b);
 }
 
 void raft_node_propose(struct raft_node *n, const void *bytes, size_t size, raft_done_fn *done, void *arg)
@@ -460,7 +478,7 @@ void raft_node_read(struct raft_node *n, raft_done_fn *done, void *arg)
     struct caller *c = node_caller_new(n, &n->reads, done, arg);
     n->n_reads++;
     struct raft_input in = {.type = RAFT_READ, .cookie = c->cookie};
-    node_submit(n, &in, NULL);
+    submit_soon(n, &in, NULL);
 }
 
 static void change(struct raft_node *n, enum raft_change what, uint64_t id, const void *context,
@@ -570,6 +588,7 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     pthread_mutex_init(&n->lock, NULL);
     pthread_cond_init(&n->idle, NULL);
     n->timer = loop_timer_new(l, timer_fired, n);
+    n->soon = loop_timer_new(l, soon_fired, n);
     n->retry = loop_timer_new(l, retry_fired, n);
     n->space = loop_timer_new(l, node_space_fired, n);
     n->sealed = keys != NULL;
@@ -679,6 +698,7 @@ void raft_node_close(struct raft_node *n)
         free(h);
     }
     loop_timer_free(n->timer);
+    loop_timer_free(n->soon);
     loop_timer_free(n->retry);
     loop_timer_free(n->space);
     raft_free(n->core);

@@ -10,7 +10,7 @@ static void read_result(struct raft *r, uint64_t cookie, int result, uint64_t in
     raft_result_add(&o->reads, &o->n_reads, &o->cap_reads, cookie, result, index, r->term);
 }
 
-void raft_on_read(struct raft *r, uint64_t cookie)
+void raft_on_read(struct raft *r, uint64_t cookie, bool more)
 {
     if (r->role != RAFT_LEADER || r->n_reads >= RAFT_READS_MAX) {
         read_result(r, cookie, r->role != RAFT_LEADER ? -E_NOT_LEADER : -E_BUSY, 0);
@@ -21,7 +21,7 @@ void raft_on_read(struct raft *r, uint64_t cookie)
     bool round = false;
     for (uint32_t i = 0; i + 1 < r->n_reads; i++)
         round |= r->reads[i].seq && r->reads[i].seq <= r->read_seq;
-    if (!round)
+    if (!round && !more)
         raft_reads_start(r);
     else if (r->commit >= r->term_start)
         r->reads[r->n_reads - 1].index = r->commit; /* seq follows with the next round */

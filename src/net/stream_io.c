@@ -21,7 +21,7 @@ struct fd_stream {
     int fd;
     struct sb out;
     size_t out_sent; /* bytes of out already written */
-    bool connecting, paused, eof, closing, shut, dead, was_high;
+    bool connecting, paused, eof, closing, shut, dead, was_high, flush_due;
     unsigned watched;
     int why; /* it is dead */
     struct loop_timer *linger;
@@ -106,6 +106,15 @@ static void flush(struct fd_stream *f)
     }
 }
 
+/* What is written in one turn goes in one call: a reply's head and body, the messages of a batch. */
+static void flush_later(void *arg)
+{
+    struct fd_stream *f = arg;
+    f->flush_due = false;
+    if (!f->dead)
+        flush(f);
+}
+
 static void read_some(struct fd_stream *f)
 {
     static char buf[READ_BYTES]; /* the loop's thread only */
@@ -155,10 +164,16 @@ static void op_write(void *impl, const void *p, size_t size)
         die(f, ENOBUFS);
         return;
     }
-    if (f->out.len - f->out_sent >= LOW_BYTES)
-        f->was_high = true;
-    if (!f->connecting)
+    bool high = f->out.len - f->out_sent >= LOW_BYTES;
+    f->was_high |= high;
+    if (f->connecting || f->flush_due || (f->watched & LOOP_WRITE))
+        return;
+    if (high) {
         flush(f);
+        return;
+    }
+    f->flush_due = true;
+    loop_defer(f->loop, flush_later, f);
 }
 
 static size_t op_queued(void *impl)
