@@ -49,6 +49,11 @@ void http_server_free(struct http_server *s); /* cuts all connections */
 void http_server_header(struct http_server *s, const char *name, const char *value); /* on every reply */
 void http_server_take(struct http_server *s, struct stream *st); /* serve this connection */
 
+/* A connection that was handed over by http_take_over() comes back before anybody answered: its request, without a body,
+ * is served anew; or it gets an error as its reply. */
+void http_server_take_back(struct http_server *s, struct stream *st, const struct sb *head);
+void http_server_refuse(struct http_server *s, struct stream *st, const struct err *e);
+
 const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r);   /* decoded, without query */
 const char *http_target(const struct http_request *r); /* raw */

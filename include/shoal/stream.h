@@ -35,6 +35,10 @@ void stream_free_when_sent(struct stream *s);                    /* flush, close
 void stream_free(struct stream *s);                              /* at once; takes NULL; safe inside its own callbacks */
 /* Joins two streams: what one reads the other writes, half-closes and back-pressure carried over; frees both at the end. */
 void stream_splice(struct stream *a, struct stream *b);
+/* The same for a question that a puts to b. done is called once at the end: with a, given back with nobody to receive its
+ * events, when b ended before it sent a byte; with NULL otherwise (a is freed, as b is in any case). */
+typedef void stream_unanswered_fn(void *arg, struct stream *a);
+void stream_splice_asking(struct stream *a, struct stream *b, stream_unanswered_fn *done, void *arg);
 /* uid/pid of a unix peer; -1 where unknown. */
 int stream_peer_uid(const struct stream *s);
 

@@ -334,87 +334,6 @@ static const char *without_version(const char *path)
     return rest > path + 4 && *rest == '/' ? rest : path;
 }
 
-/* A cluster request that finds no leader (or one that was just lost) waits for the next: an election is over in a
- * second or two, and a client should not have to know of it. A write that was already begun is never begun again. */
-enum { LEADER_WAIT_MS = 10000, LEADER_LOOK_MS = 50 };
-struct leader_wait { struct list_node node; struct call *c; const struct route *route; struct loop_timer *timer; int left_ms; };
-
-static void dispatch(struct call *c, const struct route *r);
-
-static void wait_free(struct call *c)
-{
-    struct leader_wait *w = c->state;
-    if (!w)
-        return;
-    list_remove(&w->node);
-    loop_timer_free(w->timer);
-    free(w);
-    c->state = NULL;
-    c->gone = NULL;
-}
-
-static void wait_gone(struct call *c)
-{
-    wait_free(c);
-    call_free(c);
-}
-
-static void wait_over(void *arg)
-{
-    struct leader_wait *w = arg;
-    dispatch(w->c, w->route);
-}
-
-/* False: it has waited long enough. */
-static bool wait_for_leader(struct call *c, const struct route *r)
-{
-    struct leader_wait *w = c->state;
-    if (!w) {
-        w = xnew(struct leader_wait);
-        *w = (struct leader_wait){ .c = c, .route = r, .left_ms = LEADER_WAIT_MS };
-        list_push_back(&c->api->leader_waits, &w->node);
-        w->timer = loop_timer_new(c->api->b.loop, wait_over, w);
-        c->state = w;
-    }
-    c->gone = wait_gone;
-    w->left_ms -= LEADER_LOOK_MS;
-    if (w->left_ms < 0)
-        return false;
-    loop_timer_set(w->timer, LEADER_LOOK_MS);
-    return true;
-}
-
-static void no_leader(struct call *c, const struct route *r)
-{
-    if (wait_for_leader(c, r))
-        return;
-    wait_free(c);
-    reply_error(c, E_UNAVAILABLE, "the cluster has no leader: a majority of its managers must be up and reach each other; "
-                "look at them with `shoal info`, and try again when they are");
-}
-
-/* Hands the whole connection over to the leader's API. */
-static void forward(struct call *c, const struct route *r)
-{
-    struct sb head;
-    struct err e = { 0 };
-    const struct api_backend *b = &c->api->b;
-    const char *leader = manager_leader_id(call_manager(c));
-    struct stream *to = leader && !c->from_peer ? b->open_node(b->arg, leader, &e) : NULL;
-    if (!to) {
-        no_leader(c, r);
-        return;
-    }
-    wait_free(c);
-    sb_init(&head, 0);
-    struct stream *from = http_take_over(c->r, &head);
-    c->r = NULL;
-    stream_write(to, head.s, head.len);
-    stream_splice(from, to);
-    sb_done(&head);
-    call_free(c);
-}
-
 struct barrier { struct call *c; const struct route *route; };
 
 static void after_barrier(void *arg, int result, const struct err *e)
@@ -424,10 +343,10 @@ static void after_barrier(void *arg, int result, const struct err *e)
     const struct route *r = w->route;
     free(w);
     if (!c->r)
-        wait_gone(c);
+        leader_wait_gone(c);
     else if (result == -E_UNAVAILABLE) /* this node led when it was asked */
         no_leader(c, r);
-    else if (wait_free(c), result < 0)
+    else if (leader_wait_free(c), result < 0)
         reply_err(c, e);
     else
         r->fn(c);
@@ -454,21 +373,21 @@ static void refuse_without_manager(struct call *c)
     sb_done(&b);
 }
 
-static void dispatch(struct call *c, const struct route *r)
+void call_dispatch(struct call *c, const struct route *r)
 {
     struct manager *m = call_manager(c);
     if (r->kind == ROUTE_LOCAL || (r->kind == ROUTE_LOCAL_OR_READ && !m)) {
-        wait_free(c);
+        leader_wait_free(c);
         r->fn(c);
         return;
     }
     if (!m) {
-        wait_free(c);
+        leader_wait_free(c);
         refuse_without_manager(c);
         return;
     }
     if (!manager_leads(m)) {
-        forward(c, r);
+        forward_to_leader(c, r);
         return;
     }
     if (r->kind != ROUTE_WRITE) {
@@ -478,7 +397,7 @@ static void dispatch(struct call *c, const struct route *r)
         manager_read(m, after_barrier, w);
         return;
     }
-    wait_free(c);
+    leader_wait_free(c);
     r->fn(c);
 }
 
@@ -515,7 +434,7 @@ static void on_request(void *arg, struct http_request *r)
     else if (!route)
         reply_error(c, E_NOT_FOUND, "page not found: %s %s is not built", http_method(r), path);
     else
-        dispatch(c, c->route = route);
+        call_dispatch(c, c->route = route);
 }
 
 static struct http_server *open_door(struct api *a, bool peer)
@@ -536,6 +455,7 @@ struct api *api_new(const struct api_backend *b)
     struct api *a = xnew(struct api);
     a->b = *b;
     list_init(&a->leader_waits);
+    list_init(&a->relays);
     map_init(&a->execs);
     map_init(&a->watchers);
     map_init(&a->waits);
@@ -550,6 +470,7 @@ void api_free(struct api *a)
 {
     if (!a)
         return;
+    forward_close(a);
     http_server_free(a->local);
     http_server_free(a->peer);
     exec_free_all(a);
@@ -574,13 +495,6 @@ void api_serve_peer(struct api *a, struct stream *s, bool from_manager)
         http_server_take(a->peer, s);
     else
         stream_free(s);
-}
-
-void api_leader_changed(struct api *a)
-{
-    struct leader_wait *w;
-    list_for(w, &a->leader_waits, node)
-        loop_timer_set(w->timer, 0);
 }
 
 void api_container_event(struct api *a, const struct container *c)

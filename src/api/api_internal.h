@@ -40,7 +40,7 @@ struct api {
     struct api_backend b;
     struct http_server *local, *peer;
     struct map execs;    /* id -> struct exec_box */
-    struct list_node leader_waits;
+    struct list_node leader_waits, relays; /* forward.c */
     struct map watchers, waits; /* pointer text -> struct watch, of GET /events; struct call, of /containers/x/wait */
     struct event *events[EVENTS_KEPT]; /* the last ones, as a ring */
     uint64_t n_events;   /* ever */
@@ -70,6 +70,16 @@ uint64_t query_version(struct call *c, bool *ok);
 void stream_begin(struct call *c, const char *content_type);
 void stream_put(struct call *c, const void *p, size_t size);
 void stream_done(struct call *c);
+
+/* Leads the call to its handler, here or at the leader, now or when there is one. */
+void call_dispatch(struct call *c, const struct route *r);
+
+/* ---- forward.c: requests about the cluster on a manager that does not lead ---- */
+void forward_to_leader(struct call *c, const struct route *r);
+void no_leader(struct call *c, const struct route *r); /* dispatched again when there is one, refused if that takes too long */
+void leader_wait_free(struct call *c);
+void leader_wait_gone(struct call *c);
+void forward_close(struct api *a);
 
 /* ---- filters.c: {"name":["a"]} or {"name":{"a":true}} ---- */
 struct filters { struct val_doc *doc; };

@@ -11,6 +11,7 @@ libapi_a_SOURCES = \
 	src/api/events.c \
 	src/api/exec.c \
 	src/api/filters.c \
+	src/api/forward.c \
 	src/api/image_list.c \
 	src/api/image_transfer.c \
 	src/api/images.c \

@@ -42,6 +42,8 @@ struct http_server {
     struct sb headers;
 };
 
+static struct http_request *request_new(struct connection *c);
+static size_t new_request(struct connection *c, const char *p, size_t size);
 static size_t on_data(void *arg, const char *p, size_t size);
 static void on_eof(void *arg);
 static void on_error(void *arg, const struct err *e);
@@ -110,13 +112,32 @@ void http_server_free(struct http_server *s)
     free(s);
 }
 
-void http_server_take(struct http_server *s, struct stream *st)
+static struct connection *connection_new(struct http_server *s, struct stream *st)
 {
     struct connection *c = xnew(struct connection);
     c->server = s;
     c->s = st;
     list_push_back(&s->connections, &c->node);
     stream_set_events(st, &connection_events, c);
+    return c;
+}
+
+void http_server_take(struct http_server *s, struct stream *st)
+{
+    connection_new(s, st);
+}
+
+void http_server_take_back(struct http_server *s, struct stream *st, const struct sb *head)
+{
+    new_request(connection_new(s, st), head->s, head->len);
+}
+
+void http_server_refuse(struct http_server *s, struct stream *st, const struct err *e)
+{
+    struct http_request *r = request_new(connection_new(s, st));
+    r->m.method = "GET";
+    r->body.done = true;
+    http_reply_err(r, e);
 }
 
 static void parse_target(struct http_request *r)
@@ -456,19 +477,25 @@ static size_t feed_body(struct http_request *r, const char *p, size_t size, bool
     return (size_t)used;
 }
 
-static size_t new_request(struct connection *c, const char *p, size_t size)
+static struct http_request *request_new(struct connection *c)
 {
     struct http_request *r = xnew(struct http_request);
-    struct err e = { 0 };
-    long n = http_head_parse(&r->m, p, size, true, &e);
-    if (n == 0) {
-        free(r);
-        return 0;
-    }
     sb_init(&r->extra, 0);
     sb_init(&r->collected, 0);
     r->c = c;
     c->r = r;
+    return r;
+}
+
+static size_t new_request(struct connection *c, const char *p, size_t size)
+{
+    struct http_message m = { 0 };
+    struct err e = { 0 };
+    long n = http_head_parse(&m, p, size, true, &e);
+    if (n == 0)
+        return 0;
+    struct http_request *r = request_new(c);
+    r->m = m;
     if (n < 0) {
         r->m.method = "GET";
         r->body.done = true;

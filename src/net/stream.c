@@ -207,28 +207,36 @@ struct splice {
     struct loop *loop;
     struct stream *end[2];
     bool eof[2];
-    bool over;
+    bool over, answered; /* answered: the second end has sent something */
+    stream_unanswered_fn *done;
+    void *arg;
 };
-
 
 static void splice_free(void *arg)
 {
     free(arg);
 }
 
-static void splice_end(struct splice *p, bool when_sent)
+static void splice_end(struct splice *p, bool give_back)
 {
+    static const struct stream_events nobody = { 0 };
     if (p->over)
         return;
     p->over = true;
-    for (int i = 0; i < 2; i++)
-        (when_sent ? stream_free_when_sent : stream_free)(p->end[i]);
+    if (give_back)
+        stream_set_events(p->end[0], &nobody, NULL);
+    else
+        stream_free_when_sent(p->end[0]);
+    stream_free_when_sent(p->end[1]);
+    if (p->done)
+        p->done(p->arg, give_back ? p->end[0] : NULL);
     loop_defer(p->loop, splice_free, p);
 }
 
 static size_t splice_data(struct splice *p, int from, const char *data, size_t size)
 {
     struct stream *to = p->end[!from];
+    p->answered |= from == 1;
     if (stream_is_full(to))
         return 0;
     stream_write(to, data, size);
@@ -239,17 +247,35 @@ static size_t splice_data(struct splice *p, int from, const char *data, size_t s
 static void splice_rest(struct splice *p, int from)
 {
     struct sb *held = &p->end[from]->held;
+    p->answered |= from == 1 && held->len;
     stream_write(p->end[!from], held->s, held->len);
     sb_reset(held);
+}
+
+static bool went_unanswered(const struct splice *p, int from)
+{
+    return p->done && from == 1 && !p->answered;
 }
 
 static void splice_eof(struct splice *p, int from)
 {
     p->eof[from] = true;
     splice_rest(p, from);
+    if (went_unanswered(p, from)) {
+        splice_end(p, true);
+        return;
+    }
     stream_close_write(p->end[!from]);
     if (p->eof[0] && p->eof[1])
-        splice_end(p, true);
+        splice_end(p, false);
+}
+
+static void splice_error(struct splice *p, int from)
+{
+    if (p->over)
+        return;
+    splice_rest(p, from);
+    splice_end(p, went_unanswered(p, from)); /* what the dead end sent still reaches the other */
 }
 
 #define SIDE(n)                                                                                            \
@@ -257,26 +283,21 @@ static void splice_eof(struct splice *p, int from)
     static void eof_##n(void *arg) { splice_eof(arg, n); }                                                 \
     static void drain_##n(void *arg) { want_offer(((struct splice *)arg)->end[!n]); }                      \
     static void error_##n(void *arg, const struct err *e) { (void)e, splice_error(arg, n); }
-
-static void splice_error(struct splice *p, int from)
-{
-    if (p->over)
-        return;
-    splice_rest(p, from);
-    splice_end(p, true); /* what the dead end sent still reaches the other */
-}
-
 SIDE(0)
 SIDE(1)
 
-void stream_splice(struct stream *a, struct stream *b)
+void stream_splice_asking(struct stream *a, struct stream *b, stream_unanswered_fn *done, void *arg)
 {
-    static const struct stream_events ev[2] = { { data_0, drain_0, eof_0, error_0 },
-                                                { data_1, drain_1, eof_1, error_1 } };
+    static const struct stream_events ev[2] = { { data_0, drain_0, eof_0, error_0 }, { data_1, drain_1, eof_1, error_1 } };
     struct splice *p = xnew(struct splice);
-    *p = (struct splice){ .loop = a->loop, .end = { a, b } };
+    *p = (struct splice){ .loop = a->loop, .end = { a, b }, .done = done, .arg = arg };
     stream_set_events(a, &ev[0], p);
     stream_set_events(b, &ev[1], p);
     stream_pause(a, false);
     stream_pause(b, false);
+}
+
+void stream_splice(struct stream *a, struct stream *b)
+{
+    stream_splice_asking(a, b, NULL, NULL);
 }
