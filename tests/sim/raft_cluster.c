@@ -193,6 +193,7 @@ static void job_due(struct node *n, unsigned lane, int64_t at_us)
 {
     if (at_us != n->job_us[lane]) /* superseded */
         return;
+    n->job_us[lane] = -1; /* a second event for the same moment is none */
     if (g.now_us < n->hang_us) {
         queue_job(n, lane, n->hang_us);
         return;
