@@ -26,7 +26,7 @@ LOG_MODULE("raft");
 #define BALLAST "ballast"
 #define ROT "rot."
 
-enum { HARD_SLOT_BYTES = 4096, ROT_FILES_MAX = 8, READ_BLOCK_BYTES = 4096 };
+enum { HARD_SLOT_BYTES = 4096, ROT_FILES_MAX = 8, SMALL_SEGMENT_BYTES = 16 << 10, READ_BLOCK_BYTES = 4096 };
 
 struct segment {
     uint64_t number, max_index;
@@ -206,6 +206,10 @@ static int roll(struct raft_disk *d, uint64_t bytes, struct err *e)
     int fd = -1, rc = segment_file(d, tmp, size, &fd);
     if ((rc == ENOSPC || rc == EDQUOT) && release_ballast(d))
         rc = segment_file(d, tmp, size, &fd);
+    if (rc == ENOSPC || rc == EDQUOT) { /* a small one may do until there is room */
+        size = WAL_SEGMENT_HEADER_BYTES + 2 * (bytes + WAL_MARK_BYTES) + SMALL_SEGMENT_BYTES;
+        rc = segment_file(d, tmp, size, &fd);
+    }
     if (rc == ENOSPC || rc == EDQUOT)
         return err_set(e, E_BUSY, "raft log: no space left in %s for the next segment; free %" PRIu64
                        " bytes", d->dir, size);

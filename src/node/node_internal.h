@@ -106,7 +106,7 @@ void peers_certificate_changed(struct peers *p, bool anew);
 void peers_leader_changed(struct peers *p, const char *leader);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
-enum { CHANNEL_API = 1 };
+enum { CHANNEL_API = 1, CHANNEL_CARRY = 2 /* the id of a third manager, then what goes to its CHANNEL_API */ };
 int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
                         struct err *e) must_check;
 

@@ -33,7 +33,7 @@ struct self_message { struct peers *ps; uint8_t type; size_t size; uint8_t bytes
 struct peers {
     struct daemon *d;
     struct map peers; /* node id -> struct peer */
-    struct list_node ends;
+    struct list_node ends, carried;
     unsigned n_joiners;
     char *leader; /* the last one known */
     struct stream_listener *listener;
@@ -230,6 +230,7 @@ static void on_up(void *arg, struct link *l)
 }
 
 static void on_relay(struct peers *ps, const char *carrier_id, const void *p, size_t size);
+static void carry_channel(struct peers *ps, struct stream *s);
 
 static void on_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
 {
@@ -255,6 +256,8 @@ static void on_channel(void *arg, struct link *l, uint8_t service, struct stream
     (void)l;
     if (service == CHANNEL_API && x->cert.node_id && x->cert.role == ROLE_MANAGER && x->ps->d->api)
         api_serve_peer(x->ps->d->api, s, true);
+    else if (service == CHANNEL_CARRY && x->cert.node_id && x->cert.role == ROLE_MANAGER && x->ps->d->manager)
+        carry_channel(x->ps, s);
     else
         stream_free(s);
 }
@@ -428,10 +431,76 @@ void peers_leader_changed(struct peers *ps, const char *leader)
     str_set(&ps->leader, leader);
 }
 
+/* ---- channels through a third manager ---- */
+enum { NODE_ID_BYTES = 25 };
+struct carried { /* until the id has come */
+    struct list_node node;
+    struct peers *ps;
+    struct stream *s;
+    char to[NODE_ID_BYTES + 1];
+    bool dead;
+};
+
+static void carried_free(struct carried *k)
+{
+    list_remove(&k->node);
+    stream_free(k->s);
+    free(k);
+}
+
+static void carry(void *arg)
+{
+    struct carried *k = arg;
+    struct end *x = k->ps->closing || k->dead ? NULL : end_for(k->ps, k->to);
+    struct stream *on = x && x->cert.role == ROLE_MANAGER ? link_channel_open(x->l, CHANNEL_API) : NULL;
+    if (on)
+        stream_splice(TAKE(k->s), on);
+    carried_free(k);
+}
+
+static size_t on_carried_data(void *arg, const char *p, size_t size)
+{
+    struct carried *k = arg;
+    if (size < NODE_ID_BYTES || k->to[0])
+        return 0;
+    memcpy(k->to, p, NODE_ID_BYTES);
+    stream_pause(k->s, true);
+    loop_defer(k->ps->d->loop, carry, k);
+    return NODE_ID_BYTES;
+}
+
+static void on_carried_end(void *arg)
+{
+    struct carried *k = arg;
+    k->dead = true;
+    if (!k->to[0]) /* else carry() comes */
+        carried_free(k);
+}
+
+static void on_carried_error(void *arg, const struct err *e)
+{
+    (void)e;
+    on_carried_end(arg);
+}
+
+static void carry_channel(struct peers *ps, struct stream *s)
+{
+    static const struct stream_events events = { .on_data = on_carried_data, .on_eof = on_carried_end, .on_error = on_carried_error };
+    struct carried *k = xnew(struct carried);
+    k->ps = ps;
+    k->s = s;
+    list_push_back(&ps->carried, &k->node);
+    stream_set_events(s, &events, k);
+}
+
 struct stream *peers_open_channel(struct peers *ps, const char *node_id, struct err *e)
 {
     struct end *x = end_for(ps, node_id);
-    struct stream *s = x ? link_channel_open(x->l, CHANNEL_API) : NULL;
+    bool silent = !x || loop_now_ms(ps->d->loop) - link_heard_ms(x->l) > 2 * SILENT_MS;
+    struct end *by = silent && strlen(node_id) == NODE_ID_BYTES && ps->d->manager ? carrier(ps, node_id) : NULL;
+    struct stream *s = by ? link_channel_open(by->l, CHANNEL_CARRY) : x ? link_channel_open(x->l, CHANNEL_API) : NULL;
+    if (s && by)
+        stream_write(s, node_id, NODE_ID_BYTES);
     if (!s)
         err_set(e, E_UNAVAILABLE, "node %s cannot be reached now", node_id);
     return s;
@@ -501,6 +570,7 @@ int peers_open(struct daemon *d, struct err *e)
     ps->relay = relay_new(d);
     map_init(&ps->peers);
     list_init(&ps->ends);
+    list_init(&ps->carried);
     sb_reset(&d->packed_certificate);
     rec_pack(&certificate_rec, d->member.certificate, &d->packed_certificate);
     int r = stream_listen_tcp(d->loop, d->cfg.listen_addr ? d->cfg.listen_addr : "0.0.0.0", d->cfg.control_port, on_accept,
@@ -521,12 +591,16 @@ int peers_open(struct daemon *d, struct err *e)
 void peers_close(struct peers *ps)
 {
     struct end *x;
+    struct carried *k;
     if (!ps)
         return;
     ps->closing = true;
     stream_listener_free(ps->listener);
     list_for(x, &ps->ends, node)
         drop_end(x);
+    list_for(k, &ps->carried, node)
+        if (!k->to[0]) /* else carry() comes, before ps is freed */
+            carried_free(k);
     for (struct map_item *it = NULL; (it = map_next(&ps->peers, it));) {
         struct peer *p = it->value;
         loop_timer_free(p->retry);
