@@ -188,7 +188,7 @@ static void make_old(struct node *n, int64_t now)
     } else if (!node_has_left(n)) {
         n->status.state = NODE_UNKNOWN;
         n->down_since = 0;
-        str_set(&n->status.message, "not heard of since the restore");
+        str_set(&n->status.message, NODE_UNHEARD_MESSAGE);
     }
 }
 

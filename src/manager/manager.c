@@ -468,7 +468,7 @@ void manager_got_raft(struct manager *m, uint64_t from_raft_id, const void *p, s
 void manager_link_up(struct manager *m, const char *node_id)
 {
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
-    if (m->leads && store_cluster(m->store) && n && n->status.state == NODE_UNKNOWN)
+    if (m->leads && store_cluster(m->store) && n && str_equal(n->status.message, NODE_UNHEARD_MESSAGE))
         manager_send_leader(m, node_id, false);
 }
 

@@ -9,7 +9,7 @@
 
 LOG_MODULE("peers");
 
-enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, SILENT_MS = 600, LEADER_SILENT_MS = 100 };
+enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, RETRY_UNHEARD_MS = 5000, SILENT_MS = 600, LEADER_SILENT_MS = 100 };
 
 struct end { /* one link */
     struct list_node node;
@@ -27,7 +27,8 @@ struct peer {
     struct end *calling;     /* outgoing, up or not yet */
     struct loop_timer *retry;
     int64_t wait_ms;
-    bool manager, known; /* manager: called whenever there is no link; also who must learn of a restored cluster */
+    bool manager, known;     /* manager: called whenever there is no link */
+    bool unheard;            /* called too, by managers: it has not learnt of the restored cluster yet */
 };
 struct self_message { struct peers *ps; uint8_t type; size_t size; uint8_t bytes[]; };
 struct peers {
@@ -210,10 +211,10 @@ static struct end *end_for(struct peers *ps, const char *node_id)
 
 static void call_again(struct peer *p)
 {
-    if (p->ps->closing || !p->manager)
+    if (p->ps->closing || (!p->manager && !p->unheard))
         return;
     loop_timer_set(p->retry, p->wait_ms);
-    p->wait_ms = MIN(p->wait_ms * 2, (int64_t)RETRY_MAX_MS);
+    p->wait_ms = MIN(p->wait_ms * 2, p->manager ? (int64_t)RETRY_MAX_MS : (int64_t)RETRY_UNHEARD_MS);
 }
 
 static void on_up(void *arg, struct link *l)
@@ -518,7 +519,9 @@ void peers_update(struct peers *ps)
             continue;
         struct peer *p = peer_get(ps, n->id);
         p->known = true;
-        p->manager = n->spec.role == ROLE_MANAGER || (d->manager && n->status.state == NODE_UNKNOWN);
+        bool was_unheard = p->unheard;
+        p->manager = n->spec.role == ROLE_MANAGER;
+        p->unheard = d->manager && str_equal(n->status.message, NODE_UNHEARD_MESSAGE);
         p->port = (uint16_t)n->control_port;
         const char *addr = d->gossip ? gossip_address_of(d->gossip, n->id) : NULL; /* as it says itself */
         if (!addr)
@@ -528,7 +531,7 @@ void peers_update(struct peers *ps)
             if (p->calling)
                 drop_end(p->calling);
         }
-        if (p->manager && !p->calling)
+        if ((p->manager || (p->unheard && !was_unheard)) && !p->calling)
             call(p);
     }
     list_for(x, &ps->ends, node)

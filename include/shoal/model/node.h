@@ -16,6 +16,10 @@ enum reachability { REACH_UNKNOWN, REACH_UNREACHABLE, REACH_REACHABLE, REACH_REP
 #define NODE_LABEL_MANAGER "shoal.manager"
 #define NODE_LABEL_ZONE "zone" /* managers are spread over its values */
 
+/* Status.Message of a node that has not been heard of since the cluster was restored: it knows no manager, so the
+ * managers call it, also when it is down by now. */
+#define NODE_UNHEARD_MESSAGE "not heard of since the restore"
+
 #define node_spec_FIELDS(X, T)                                                                          \
     X(T, STR, name, _, 1, "Name", "", .max = 63)                                                        \
     X(T, LABELS, labels, _, 2, "Labels", "", .max = 256, .flags = F_ALWAYS)                             \
