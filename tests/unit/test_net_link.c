@@ -10,6 +10,7 @@
 #include <shoal/http.h>
 #include <shoal/link.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 struct side {
     uint8_t secret[32], public_key[32];
@@ -330,6 +331,12 @@ static size_t slow_data(void *arg, const char *p, size_t size)
 static void slow_over(void *arg)
 {
     slow.over = true;
+    stream_free(slow.reader);
+}
+
+static void splice_over(void *arg, struct stream *given_back)
+{
+    assert_null(given_back);
     loop_stop(loop);
 }
 
@@ -360,7 +367,7 @@ static void a_splice_carries_all_that_came_before_an_end(void **state)
         slow.over = false;
         stream_pause(slow.reader, true);
         stream_set_events(slow.reader, &ev, NULL);
-        stream_splice(stream_from_fd(loop, x[1]), stream_from_fd(loop, y[1]));
+        stream_splice_asking(stream_from_fd(loop, x[1]), stream_from_fd(loop, y[1]), splice_over, NULL);
         for (unsigned k = 0; k < 30 + round; k++, total += sizeof bytes)
             stream_write(writer, bytes, sizeof bytes);
         stream_free_when_sent(writer);
@@ -370,8 +377,48 @@ static void a_splice_carries_all_that_came_before_an_end(void **state)
         loop_run(loop);
         assert_true(slow.over);
         assert_int_equal(slow.bytes, total);
-        stream_free(slow.reader);
         loop_timer_free(t);
+        loop_timer_free(l);
+        loop_finish(loop);
+        loop_free(loop);
+    }
+}
+
+/* A question that is never answered comes back; a first byte of an answer is enough for it to be over. */
+static struct stream *unanswered;
+
+static void splice_given_back(void *arg, struct stream *given_back)
+{
+    unanswered = given_back;
+    loop_stop(loop);
+}
+
+static void a_question_comes_back_unanswered(void **state)
+{
+    for (unsigned answered = 0; answered < 2; answered++) {
+        int x[2], y[2];
+        loop = loop_new();
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, x), 0);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, y), 0);
+        unanswered = NULL;
+        stream_splice_asking(stream_from_fd(loop, x[1]), stream_from_fd(loop, y[1]), splice_given_back, NULL);
+        if (answered)
+            assert_int_equal(write(y[0], "1", 1), 1);
+        close(y[0]);
+        if (answered)
+            close(x[0]);
+        struct loop_timer *l = loop_timer_new(loop, late, NULL);
+        loop_timer_set(l, 20000);
+        loop_run(loop);
+        assert_int_equal(unanswered == NULL, answered);
+        if (!answered) {
+            stream_write(unanswered, "sorry", 5);
+            stream_free_when_sent(unanswered);
+            char got[8];
+            loop_finish(loop);
+            assert_int_equal(read(x[0], got, sizeof got), 5);
+            close(x[0]);
+        }
         loop_timer_free(l);
         loop_finish(loop);
         loop_free(loop);
@@ -403,6 +450,7 @@ int main(void)
         cmocka_unit_test(a_channel_carries_much_both_ways_and_half_closes),
         cmocka_unit_test(a_slow_reader_is_never_sent_more_than_it_can_hold),
         cmocka_unit_test(a_splice_carries_all_that_came_before_an_end),
+        cmocka_unit_test(a_question_comes_back_unanswered),
         cmocka_unit_test(a_refused_peer_never_comes_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
