@@ -1,6 +1,6 @@
 /* The content store: ROOT/blobs/sha256/HEX. A blob is written to ROOT/tmp and hashed while it
- * grows; only when its digest is right it is synced and renamed, so a name in blobs/ always
- * means these bytes, also after a power cut. Any thread may call this: nothing is shared but the
+ * grows; only when its digest is right it is renamed. Nobody waits for the disk: who reads configurations and manifests
+ * checks them (image_blob_read), and layers go after a power cut unless they were settled (layer_io.c). Any thread may call this: nothing is shared but the
  * file system. */
 #include "image_internal.h"
 
@@ -143,30 +143,18 @@ int image_blob_spool(struct image_blob_writer *w, char **ret_path, char **ret_di
     return 0;
 }
 
-static int sync_folder(const char *root, struct err *e)
-{
-    AUTO_FREE char *dir = xasprintf("%s/blobs/sha256", root);
-    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
-        return err_errno(e, errno, "sync %s", dir);
-    return 0;
-}
-
 int image_blob_keep(struct image_blob_writer *w, char **ret_digest, struct err *e)
 {
     AUTO_FREE char *digest = NULL;
     int r = verify(w, &digest, e);
     AUTO_FREE char *path = r == 0 ? image_blob_path(w->root, digest) : NULL;
-    if (r == 0 && fsync(w->fd) < 0)
-        r = err_errno(e, errno, "sync %s", w->path);
     if (r == 0 && rename(w->path, path) < 0)
         r = err_errno(e, errno, "rename %s to %s", w->path, path);
     if (r < 0) {
         image_blob_abort(w);
         return r;
     }
-    r = sync_folder(w->root, e);
-    if (r == 0 && ret_digest)
+    if (ret_digest)
         *ret_digest = TAKE(digest);
     blob_free(w);
     return r;

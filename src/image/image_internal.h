@@ -102,6 +102,11 @@ bool image_layer_exists(const char *root, const char *diff_id);
 char *image_layer_dir(const char *root, const char *diff_id);
 int64_t image_layer_size(const char *root,
                          const char *diff_id); /* bytes of its files; 0: unknown */
+/* After a start: layers that a power cut may have spoilt go, renamed into tmp like all that is retired; the paths are
+ * added to ret_gone. *ret_unsettled: some of this boot wait for image_layers_settle(). */
+void image_layers_check(const char *root, struct strs *ret_gone, bool *ret_unsettled);
+/* Waits until all is on the disk and notes it. Slow; any thread. */
+void image_layers_settle(const char *root);
 /* Takes a layer away in one go: renamed into tmp, which the caller deletes. NULL: it was not
  * there. */
 char *image_layer_retire(const char *root, const char *hex);
@@ -127,7 +132,7 @@ struct archive_entry;
 int image_fs_add(struct image_fs *fs, struct archive *a, struct archive_entry *entry,
                  struct err *e) must_check;
 int image_fs_finish(struct image_fs *fs,
-                    struct err *e) must_check; /* modes and times of folders, syncfs */
+                    struct err *e) must_check; /* modes and times of folders */
 int64_t image_fs_size(const struct image_fs *fs);
 
 /* ---- load_io.c ---- */

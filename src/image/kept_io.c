@@ -6,7 +6,8 @@
  * The price is disk: a third to a half of the unpacked layer (all of it again for a layer that came unpacked; the
  * first push packs and replaces it). One blob a layer: an image whose manifest names other bytes of the same contents
  * is saved and pushed with a manifest of its own (parts_io.c).
- * A note is written without waiting for the disk; one that a power cut took means that the layer is fetched again. */
+ * Nobody waits for the disk: a layer that is not known to be on it after a power cut goes with its note and its blob
+ * (layer_io.c). */
 #include "image_internal.h"
 
 #include <errno.h>
@@ -50,8 +51,6 @@ static int look_inside(const char *path, struct image_kept *ret, struct err *e)
     AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) < 0 || pread(fd, head, sizeof head, 0) < 0)
         return err_errno(e, errno, "%s", path);
-    if (fsync(fd) < 0)
-        return err_errno(e, errno, "sync %s", path);
     ret->size = st.st_size;
     snprintf(ret->packing, sizeof ret->packing, "tar");
     for (size_t i = 0; i < ARRAY_N(kinds); i++)
@@ -66,7 +65,6 @@ int image_kept_put(const char *root, const char *diff_id, const char *path, cons
     struct image_kept k;
     AUTO_FREE char *blob = image_blob_path(root, digest);
     AUTO_FREE char *note = note_path(root, diff_id);
-    AUTO_FREE char *dir = xasprintf("%s/blobs/sha256", root);
     struct image_kept old;
     int r = look_inside(path, &k, e);
     if (r < 0)
@@ -75,9 +73,6 @@ int image_kept_put(const char *root, const char *diff_id, const char *path, cons
         return 0; /* a manifest may rest on it; only a plain tar gives way to a packed one */
     if (link(path, blob) < 0 && errno != EEXIST)
         return err_errno(e, errno, "link %s to %s", path, blob);
-    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
-        return err_errno(e, errno, "sync %s", dir);
     AUTO_FREE char *text = xasprintf("%s %lld %s\n", digest, (long long)k.size, k.packing);
     return file_write_volatile(note, text, strlen(text), 0600, e);
 }

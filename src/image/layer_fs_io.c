@@ -37,13 +37,16 @@ struct image_fs {
     uint32_t n_entries, n_dirs, cap_dirs;
     size_t dir_bytes;
     struct dir_attr *dirs;
+    char *last_dir; /* parent of the last entry and its fd: the next one mostly lies there, too */
+    int last_fd;    /* -1: look it up; what was removed or is a link may have changed what a path means */
 };
 
 /* One entry on its way: its name cleaned, its parent open. */
 struct place {
     char *path;       /* "a/b/c", "" for the root itself */
     const char *base; /* "c" inside path */
-    int parent;
+    int parent;       /* borrowed */
+    bool replaced;    /* something that was there had to go */
 };
 
 int image_fs_open(struct image_fs **ret, const char *dir, struct err *e)
@@ -52,9 +55,17 @@ int image_fs_open(struct image_fs **ret, const char *dir, struct err *e)
     if (fd < 0)
         return err_errno(e, errno, "open %s", dir);
     struct image_fs *fs = xnew(struct image_fs);
-    *fs = (struct image_fs){ .dir = xstrdup(dir), .fd = fd, .root_user = geteuid() == 0 };
+    *fs = (struct image_fs){ .dir = xstrdup(dir), .fd = fd, .root_user = geteuid() == 0, .last_fd = -1 };
     *ret = fs;
     return 0;
+}
+
+static void forget_parent(struct image_fs *fs)
+{
+    if (fs->last_fd >= 0)
+        close(fs->last_fd);
+    fs->last_fd = -1;
+    free(TAKE(fs->last_dir));
 }
 
 void image_fs_free(struct image_fs *fs)
@@ -63,6 +74,7 @@ void image_fs_free(struct image_fs *fs)
         return;
     for (uint32_t i = 0; i < fs->n_dirs; i++)
         free(fs->dirs[i].path);
+    forget_parent(fs);
     free(fs->dirs);
     free(fs->dir);
     close(fs->fd);
@@ -139,15 +151,26 @@ static int make_folders(struct image_fs *fs, char *dir, int *ret, struct err *e)
     return 0;
 }
 
+/* *ret is fs's own. */
 static int open_parent(struct image_fs *fs, const char *path, int *ret, struct err *e)
 {
     AUTO_FREE char *dir = xstrdup(path);
     char *last = strrchr(dir, '/');
     *(last ? last : dir) = 0;
-    *ret = open_in(fs, dir, O_PATH | O_DIRECTORY);
-    if (*ret < 0 && errno == ENOENT)
-        return make_folders(fs, dir, ret, e);
-    return *ret < 0 ? err_errno(e, errno, "folder of \"%.200s\" in the layer", path) : 0;
+    if (fs->last_fd >= 0 && str_equal(fs->last_dir, dir)) {
+        *ret = fs->last_fd;
+        return 0;
+    }
+    forget_parent(fs);
+    int fd = open_in(fs, dir, O_PATH | O_DIRECTORY), r = 0;
+    if (fd < 0)
+        r = errno == ENOENT ? make_folders(fs, dir, &fd, e)
+                            : err_errno(e, errno, "folder of \"%.200s\" in the layer", path);
+    if (r == 0) {
+        *ret = fs->last_fd = fd;
+        fs->last_dir = TAKE(dir);
+    }
+    return r;
 }
 
 static int make_opaque(const struct image_fs *fs, int parent, const char *base, const char *path,
@@ -190,7 +213,7 @@ static bool is_whiteout(const struct stat *st)
 
 /* Clears the place for a new entry. was_whiteout: what was there hid a lower file. A folder in
  * place of a folder stays. */
-static int clear_place(const struct place *at, bool want_dir, bool *was_whiteout, bool *have_dir,
+static int clear_place(struct place *at, bool want_dir, bool *was_whiteout, bool *have_dir,
                        struct err *e)
 {
     struct stat st;
@@ -203,6 +226,7 @@ static int clear_place(const struct place *at, bool want_dir, bool *was_whiteout
         *have_dir = true;
         return 0;
     }
+    at->replaced = true;
     if (unlinkat(at->parent, at->base, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0)
         return err_errno(e, errno, "replace \"%.200s\" in the layer", at->path);
     return 0;
@@ -213,7 +237,7 @@ static int write_data(struct image_fs *fs, struct archive *a, int fd, int64_t si
 {
     const void *p;
     size_t n;
-    la_int64_t off;
+    la_int64_t off, end = 0;
     int r;
     while ((r = archive_read_data_block(a, &p, &n, &off)) == ARCHIVE_OK) {
         if (off < 0 || off > size || (int64_t)n > size - off)
@@ -225,11 +249,12 @@ static int write_data(struct image_fs *fs, struct archive *a, int fd, int64_t si
             done += w > 0 ? (size_t)w : 0;
         }
         fs->size += (int64_t)n;
+        end = off + (la_int64_t)n;
     }
     if (r != ARCHIVE_EOF)
         return err_set(e, E_CORRUPT, "entry \"%.200s\": %.200s", path,
                        archive_error_string(a) ? archive_error_string(a) : "broken");
-    if (ftruncate(fd, size) < 0)
+    if (end != size && ftruncate(fd, size) < 0) /* a hole at the end */
         return err_errno(e, errno, "size \"%.200s\" in the layer", path);
     return 0;
 }
@@ -377,7 +402,7 @@ static int add_special(const struct image_fs *fs, const struct place *at,
     return r;
 }
 
-static int add_at(struct image_fs *fs, const struct place *at, struct archive *a,
+static int add_at(struct image_fs *fs, struct place *at, struct archive *a,
                   struct archive_entry *entry, struct err *e)
 {
     const char *target = archive_entry_hardlink(entry);
@@ -424,7 +449,8 @@ int image_fs_add(struct image_fs *fs, struct archive *a, struct archive_entry *e
     if (r < 0)
         return r;
     r = add_at(fs, &at, a, entry, e);
-    close(at.parent);
+    if (at.replaced)
+        forget_parent(fs);
     return r;
 }
 
@@ -439,8 +465,5 @@ int image_fs_finish(struct image_fs *fs, struct err *e)
         if (fd < 0 || fchmod(fd, d->mode) < 0 || futimens(fd, times) < 0)
             return err_errno(e, errno, "mode and time of folder \"%.200s\" in the layer", d->path);
     }
-    AUTO_CLOSE int fd = open(fs->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || syncfs(fd) < 0)
-        return err_errno(e, errno, "sync %s", fs->dir);
     return 0;
 }

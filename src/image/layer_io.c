@@ -2,21 +2,27 @@
  * image-spec "config.md": SHA-256 of the uncompressed tar). Two libarchive readers in a row: the
  * first only decompresses, the second reads the tar from it, and between them the stream is
  * hashed and bounded, so a bomb ends early and bytes after the tar's end count too. Everything
- * happens in ROOT/tmp; a rename at the end, after syncfs, makes the layer appear whole or not at
- * all. One folder a diff id, not a chain id: a layer's folder does not depend on what lies below
+ * happens in ROOT/tmp; a rename at the end makes the layer appear whole or not at all. Nobody waits for the disk then:
+ * the note beside the layer says of which boot it is, and one syncfs after the whole image (image_layers_settle) makes
+ * that "ok". A layer with a note of another boot, or none, met a power cut before: it is not trusted (waiting for the
+ * disk at each layer was two thirds of a pull). One folder a diff id, not a chain id: a layer's folder does not depend on what lies below
  * it, so layers unpack in parallel and more is shared. */
 #include "image_internal.h"
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/log.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+LOG_MODULE("image");
 
 enum { CHUNK = 256 << 10 };
 
@@ -42,15 +48,112 @@ bool image_layer_exists(const char *root, const char *diff_id)
     return file_exists(dir);
 }
 
+/* layers/HEX.size: "boot BOOT-ID SIZE" until it is known to be on the disk, then "SIZE ok". "SIZE" alone is of an
+ * older shoal, which waited for the disk. */
+struct note { int64_t size; bool settled, this_boot; };
+
+static const char *boot_id(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static char id[64];
+    AUTO_FREE char *text = NULL;
+    size_t n;
+    pthread_mutex_lock(&lock);
+    if (!id[0] && file_read("/proc/sys/kernel/random/boot_id", sizeof id - 1, &text, &n, NULL) == 0)
+        snprintf(id, sizeof id, "%.*s", (int)strcspn(text, "\n"), text);
+    if (!id[0]) /* no /proc: then nothing is trusted at the next start unless it was settled */
+        snprintf(id, sizeof id, "pid-%d-%lld", (int)getpid(), (long long)clock_real_ns());
+    pthread_mutex_unlock(&lock);
+    return id;
+}
+
+static bool read_note(const char *path, struct note *ret)
+{
+    AUTO_FREE char *text = NULL;
+    char boot[64] = "", end[4] = "";
+    long long n;
+    size_t size;
+    if (file_read(path, 160, &text, &size, NULL) < 0)
+        return false;
+    bool settled = sscanf(text, "%lld %3s", &n, end) >= 1;
+    if (!settled && sscanf(text, "boot %63s %lld", boot, &n) != 2)
+        return false;
+    *ret = (struct note){ .size = n, .settled = settled, .this_boot = str_equal(boot, boot_id()) };
+    return n >= 0 && (!end[0] || str_equal(end, "ok"));
+}
+
 int64_t image_layer_size(const char *root, const char *diff_id)
 {
     AUTO_FREE char *path = xasprintf("%s/layers/%s.size", root, image_digest_hex(diff_id));
-    AUTO_FREE char *text = NULL;
-    size_t size;
-    uint64_t n;
-    if (file_read(path, 64, &text, &size, NULL) < 0 || !str_u64(text, 0, INT64_MAX, &n))
-        return 0;
-    return (int64_t)n;
+    struct note note;
+    return read_note(path, &note) ? note.size : 0;
+}
+
+static bool is_layer_name(const char *name)
+{
+    AUTO_FREE char *digest = xasprintf("sha256:%s", name);
+    return image_digest_ok(digest);
+}
+
+void image_layers_check(const char *root, struct strs *ret_gone, bool *ret_unsettled)
+{
+    AUTO_FREE char *dir = xasprintf("%s/layers", root);
+    struct strs suspect = { 0 };
+    DIR *d = opendir(dir);
+    struct dirent *de;
+    *ret_unsettled = false;
+    while (d && (de = readdir(d))) {
+        struct note note;
+        AUTO_FREE char *path = xasprintf("%s/%s.size", dir, de->d_name);
+        if (!is_layer_name(de->d_name))
+            continue;
+        if (!read_note(path, &note) || (!note.settled && !note.this_boot))
+            strs_add(&suspect, de->d_name);
+        else if (!note.settled)
+            *ret_unsettled = true;
+    }
+    if (d)
+        closedir(d);
+    for (uint32_t i = 0; i < suspect.n; i++) {
+        AUTO_FREE char *gone = image_layer_retire(root, suspect.v[i]);
+        log_warn("layer %s was not known to be on the disk when the machine went down; it is not used", suspect.v[i]);
+        if (gone)
+            strs_add(ret_gone, gone);
+    }
+    strs_clear(&suspect);
+}
+
+void image_layers_settle(const char *root)
+{
+    AUTO_FREE char *dir = xasprintf("%s/layers", root);
+    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct strs names = { 0 };
+    DIR *d = opendir(dir);
+    struct dirent *de;
+    while (d && (de = readdir(d))) {
+        struct note note;
+        AUTO_FREE char *path = xasprintf("%s/%s.size", dir, de->d_name);
+        if (is_layer_name(de->d_name) && read_note(path, &note) && !note.settled && note.this_boot)
+            strs_add(&names, de->d_name);
+    }
+    if (d)
+        closedir(d);
+    if (names.n && (fd < 0 || syncfs(fd) < 0)) { /* what could not be written is not noted as written */
+        log_warn("sync %s: %s", dir, strerror(errno));
+        strs_clear(&names);
+    }
+    for (uint32_t i = 0; i < names.n; i++) {
+        AUTO_FREE char *path = xasprintf("%s/%s.size", dir, names.v[i]);
+        AUTO_FREE char *layer = path_join(dir, names.v[i]);
+        struct note note;
+        struct err e;
+        if (!file_exists(layer) || !read_note(path, &note))
+            continue;
+        AUTO_FREE char *text = xasprintf("%lld ok\n", (long long)note.size);
+        if (file_write_volatile(path, text, strlen(text), 0600, &e) < 0)
+            log_warn("%s", e.text);
+    }
+    strs_clear(&names);
 }
 
 char *image_layer_retire(const char *root, const char *hex)
@@ -174,19 +277,16 @@ static int publish(const char *root, const char *dir, const char *diff_id, int64
 {
     AUTO_FREE char *final = image_layer_dir(root, diff_id);
     AUTO_FREE char *note = xasprintf("%s.size", final);
-    AUTO_FREE char *layers = xasprintf("%s/layers", root);
-    char text[32];
-    int n = snprintf(text, sizeof text, "%lld", (long long)size);
-    int r = file_write_atomic(note, text, (size_t)n, 0600, e);
+    AUTO_FREE char *text = xasprintf("boot %s %lld\n", boot_id(), (long long)size);
+    if (file_exists(final))
+        return file_remove_tree(dir, e); /* another pull of the same layer was first */
+    int r = file_write_volatile(note, text, strlen(text), 0600, e);
     if (r < 0)
         return r;
-    if (rename(dir, final) < 0) {
-        if (errno != EEXIST && errno != ENOTEMPTY)
-            return err_errno(e, errno, "rename %s to %s", dir, final);
-        return file_remove_tree(dir, e); /* another pull of the same layer was first */
-    }
-    AUTO_CLOSE int fd = open(layers, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 || fsync(fd) < 0 ? err_errno(e, errno, "sync %s", layers) : 0;
+    if (rename(dir, final) == 0)
+        return 0;
+    return errno == EEXIST || errno == ENOTEMPTY ? file_remove_tree(dir, e)
+                                                 : err_errno(e, errno, "rename %s to %s", dir, final);
 }
 
 static int unpack_all(struct unpack *u, const char *dir, char **ret_diff_id, struct err *e)

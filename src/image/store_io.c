@@ -5,10 +5,14 @@
 #include "image_internal.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/log.h>
 #include <shoal/base/map.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 LOG_MODULE("image");
@@ -174,6 +178,15 @@ void image_store_drop_tmp(struct image_store *s, char *path)
     free(path);
 }
 
+static void settle_work(void *root) { image_layers_settle(root); }
+
+static void settle(const struct image_store *s)
+{
+    char *root = xstrdup(s->root);
+    if (loop_work(s->loop, LANE_BULK, settle_work, free, root) < 0)
+        free(root); /* too busy: the next commit or start does it */
+}
+
 static void sweep_folder(struct image_store *s, const char *below, const struct map *used,
                          bool layers)
 {
@@ -236,11 +249,27 @@ static void store_free(struct image_store *s)
     free(s);
 }
 
+/* ext4 puts a folder near its parent, so the files of all layers would share one inode table: the threads that unpack
+ * wait for each other there, and each file looks in vain at the places of those removed lately (half of the system time
+ * of a pull that follows a removal). With this flag each folder below goes to a group of its own. Others ignore it. */
+static void spread_folders(const char *dir)
+{
+    AUTO_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int flags = 0;
+    if (fd >= 0 && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+        flags |= FS_TOPDIR_FL;
+        if (ioctl(fd, FS_IOC_SETFLAGS, &flags) < 0)
+            log_debug("%s: no flag to spread folders: %s", dir, strerror(errno));
+    }
+}
+
 int image_store_open(struct image_store **ret, struct loop *l, const struct image_store_config *cfg,
                      struct err *e)
 {
     static const char *const below[] = { "blobs/sha256", "layers", "tmp" };
     struct image_store *s = xnew(struct image_store);
+    struct strs gone = { 0 };
+    bool unsettled = false;
     crypto_init();
     s->loop = l;
     s->root = xstrdup(cfg->root);
@@ -255,12 +284,20 @@ int image_store_open(struct image_store **ret, struct loop *l, const struct imag
         AUTO_FREE char *path = path_join(s->root, below[i]);
         r = file_mkdirs(path, 0700, e);
     }
-    if (r == 0)
+    spread_folders(tmp);
+    if (r == 0) {
+        image_layers_check(s->root, &gone, &unsettled);
         r = read_index(s, e);
+    }
+    for (uint32_t i = 0; i < gone.n; i++)
+        image_store_drop_tmp(s, xstrdup(gone.v[i]));
+    strs_clear(&gone);
     if (r < 0) {
         store_free(s);
         return err_wrap(e, "image store %s", cfg->root);
     }
+    if (unsettled)
+        settle(s);
     sweep(s);
     *ret = s;
     return 0;
@@ -451,6 +488,8 @@ int image_store_commit(struct image_store *s, const struct image_loaded_list *l,
     for (uint32_t i = 0; r == 0 && i < l->n; i++)
         r = commit_one(s, &l->v[i], names, e);
     s->sweep_wanted = true;
+    if (r == 0)
+        settle(s);
     return r < 0 ? r : save(s, e);
 }
 

@@ -620,6 +620,71 @@ static void test_store(void **state)
     sb_done(&l[1].blob);
 }
 
+static void put_note(struct fx *f, const char *diff_id, const char *text)
+{
+    AUTO_FREE char *path = xasprintf("%s/layers/%s.size", f->root, diff_id + 7);
+    assert_int_equal(file_write_volatile(path, text, strlen(text), 0600, NULL), 0);
+}
+
+static char *get_note(struct fx *f, const char *diff_id)
+{
+    AUTO_FREE char *path = xasprintf("%s/layers/%s.size", f->root, diff_id + 7);
+    char *text;
+    size_t n;
+    assert_int_equal(file_read(path, 200, &text, &n, NULL), 0);
+    return text;
+}
+
+static void reopen(struct fx *f)
+{
+    struct image_store_config cfg = { .root = f->root };
+    image_store_close(f->store);
+    assert_int_equal(image_store_open(&f->store, f->loop, &cfg, NULL), 0);
+    settle(f);
+}
+
+/* A layer counts as there after a reboot only when it was known to be on the disk; a note that is empty, of another
+ * boot or no note at all means that the image is to be had again, never half of it. */
+static void test_power_cut(void **state)
+{
+    struct fx *f = *state;
+    static const char *const bad[] = { "", "boot 00000000-0000-0000-0000-000000000000 4\n", "nonsense" };
+    struct fx_layer l[2];
+    struct sb b;
+    if (!f->store)
+        skip();
+    fx_layer_make(&l[0], base_layer, ARRAY_N(base_layer), 'z');
+    fx_layer_make(&l[1], upper_layer, ARRAY_N(upper_layer), 0);
+    save_archive(&b, l, 2, "app:1", "", 0);
+    feed(f, &b, NULL); /* settles as well */
+    AUTO_FREE char *ok = get_note(f, l[1].diff_id);
+    assert_non_null(strstr(ok, " ok"));
+    reopen(f);
+    assert_non_null(image_find(f->store, "app:1"));
+    AUTO_FREE char *boot = NULL;
+    size_t n;
+    assert_int_equal(file_read("/proc/sys/kernel/random/boot_id", 100, &boot, &n, NULL), 0);
+    AUTO_FREE char *mine = xasprintf("boot %.*s 4\n", (int)strcspn(boot, "\n"), boot);
+    put_note(f, l[1].diff_id, mine); /* of this boot: the daemon alone was killed */
+    reopen(f);
+    assert_non_null(image_find(f->store, "app:1"));
+    AUTO_FREE char *settled = get_note(f, l[1].diff_id);
+    assert_string_equal(settled, "4 ok\n");
+    for (size_t i = 0; i < ARRAY_N(bad); i++) {
+        put_note(f, l[1].diff_id, bad[i]);
+        reopen(f);
+        assert_null(image_find(f->store, "app:1"));
+        assert_int_equal(fx_count(f->root, "layers"), 0); /* nor what only it used */
+        assert_int_equal(fx_count(f->root, "blobs/sha256"), 0);
+        assert_int_equal(fx_count(f->root, "tmp"), 0);
+        feed(f, &b, NULL);
+        check_base(image_find(f->store, "app:1")->layer_dirs.v[1]);
+    }
+    sb_done(&b);
+    sb_done(&l[0].blob);
+    sb_done(&l[1].blob);
+}
+
 /* All of a save, in odd pieces. */
 static void save_all(struct fx *f, const char *a, const char *b, struct sb *ret)
 {
@@ -725,6 +790,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bomb, setup, teardown),
         cmocka_unit_test_setup_teardown(test_import, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_save, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
     };
