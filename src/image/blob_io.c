@@ -4,11 +4,14 @@
  * file system. */
 #include "image_internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct image_blob_writer {
@@ -16,6 +19,7 @@ struct image_blob_writer {
     struct crypto_sha256 *hash;
     int64_t max, size;
     int fd;
+    bool partial; /* ROOT/partial/HEX, locked: stays for the next download unless its bytes are wrong */
 };
 
 char *image_tmp_path(const char *root, const char *kind)
@@ -85,6 +89,77 @@ int image_blob_begin(struct image_blob_writer **ret, const char *root, const cha
     return 0;
 }
 
+static char *partial_path(const char *root, const char *digest)
+{
+    return xasprintf("%s/partial/%s", root, image_digest_hex(digest));
+}
+
+/* What is there is hashed again: a state of the hash beside it could be of other bytes. */
+static int take_up(struct image_blob_writer *w, int64_t size, struct err *e)
+{
+    enum { CHUNK = 256 << 10 };
+    AUTO_FREE char *buf = xcalloc(1, CHUNK);
+    while (w->size < size) {
+        ssize_t n = pread(w->fd, buf, CHUNK, w->size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_errno(e, errno, "read %s", w->path);
+        if (n == 0)
+            break;
+        crypto_sha256_add(w->hash, buf, (size_t)n);
+        w->size += n;
+    }
+    return lseek(w->fd, w->size, SEEK_SET) < 0 ? err_errno(e, errno, "seek %s", w->path) : 0;
+}
+
+int image_blob_resume(struct image_blob_writer **ret, const char *root, const char *digest, int64_t max,
+                      struct err *e)
+{
+    struct image_blob_writer *w = xnew(struct image_blob_writer);
+    struct stat st;
+    *w = (struct image_blob_writer){ .root = xstrdup(root), .digest = xstrdup(digest),
+                                     .path = partial_path(root, digest), .max = max, .partial = true };
+    w->fd = open(w->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (w->fd < 0) {
+        int r = err_errno(e, errno, "create %s", w->path);
+        blob_free(w);
+        return r;
+    }
+    if (flock(w->fd, LOCK_EX | LOCK_NB) < 0 || fstat(w->fd, &st) < 0 || st.st_nlink == 0) {
+        blob_free(w); /* another pull is at it */
+        return image_blob_begin(ret, root, digest, max, e);
+    }
+    w->hash = crypto_sha256_new();
+    int r = st.st_size <= max ? take_up(w, st.st_size, e) : image_blob_restart(w, e);
+    if (r < 0)
+        blob_free(w);
+    else
+        *ret = w;
+    return r;
+}
+
+void image_blob_forget(const char *root, const char *digest)
+{
+    AUTO_FREE char *path = partial_path(root, digest);
+    unlink(path);
+}
+
+void image_partials_clean(const char *root, int64_t older_s)
+{
+    AUTO_FREE char *dir = xasprintf("%s/partial", root);
+    DIR *d = opendir(dir);
+    struct dirent *de;
+    while (d && (de = readdir(d))) {
+        AUTO_FREE char *path = path_join(dir, de->d_name);
+        struct stat st;
+        if (de->d_name[0] != '.' && lstat(path, &st) == 0 && st.st_mtime + older_s < clock_real_ns() / SEC_NS)
+            unlink(path); /* a pull that is at it finishes all the same */
+    }
+    if (d)
+        closedir(d);
+}
+
 int image_blob_add(struct image_blob_writer *w, const void *p, size_t size, struct err *e)
 {
     if ((uint64_t)size > (uint64_t)(w->max - w->size))
@@ -112,7 +187,8 @@ void image_blob_abort(struct image_blob_writer *w)
 {
     if (!w)
         return;
-    unlink(w->path);
+    if (!w->partial || w->size == 0)
+        unlink(w->path);
     blob_free(w);
 }
 
@@ -132,11 +208,16 @@ int image_blob_spool(struct image_blob_writer *w, char **ret_path, char **ret_di
 {
     AUTO_FREE char *digest = NULL;
     int r = verify(w, &digest, e);
+    if (r < 0)
+        w->partial = false; /* wrong bytes are no use */
+    AUTO_FREE char *own = r == 0 && w->partial ? image_tmp_path(w->root, "blob") : NULL;
+    if (own && link(w->path, own) < 0) /* a name of its own: who else pulls this may take partial/HEX away */
+        r = err_errno(e, errno, "link %s to %s", w->path, own);
     if (r < 0) {
         image_blob_abort(w);
         return r;
     }
-    *ret_path = TAKE(w->path);
+    *ret_path = own ? TAKE(own) : TAKE(w->path);
     if (ret_digest)
         *ret_digest = TAKE(digest);
     blob_free(w);

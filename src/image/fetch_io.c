@@ -109,23 +109,36 @@ static void short_id(char id[13], const char *digest)
     id[12] = 0;
 }
 
+/* The packed bytes, verified, in a file of our own. */
+static int download(struct layer *l, struct image_registry *r, char **ret_path, struct err *e)
+{
+    const struct image_desc *desc = l->desc;
+    for (bool again = true;; again = false) {
+        struct image_blob_writer *w;
+        int code = image_blob_resume(&w, l->f->root, desc->digest, desc->size, e);
+        if (code < 0)
+            return code;
+        bool resumed = image_blob_size(w) > 0;
+        code = image_registry_blob(r, desc, w, on_download, l, e);
+        if (code < 0) {
+            image_blob_abort(w);
+            return code;
+        }
+        image_fetch_tell(l->f, l->id, "Verifying Checksum");
+        code = image_blob_spool(w, ret_path, NULL, e);
+        if (code != -E_CORRUPT || !resumed || !again)
+            return code;
+        /* what an earlier pull left was wrong, and is gone: once more from the start */
+    }
+}
+
 static int pull_layer(struct image_fetch *f, struct image_registry *r,
                       const struct image_desc *desc, const char *diff_id, struct err *e)
 {
     struct layer l = { .f = f, .desc = desc };
-    struct image_blob_writer *w;
     AUTO_FREE char *path = NULL;
     short_id(l.id, desc->digest);
-    int code = image_blob_begin(&w, f->root, desc->digest, desc->size, e);
-    if (code < 0)
-        return code;
-    code = image_registry_blob(r, desc, w, on_download, &l, e);
-    if (code < 0) {
-        image_blob_abort(w);
-        return code;
-    }
-    image_fetch_tell(f, l.id, "Verifying Checksum");
-    code = image_blob_spool(w, &path, NULL, e);
+    int code = download(&l, r, &path, e);
     if (code < 0)
         return code;
     image_fetch_tell(f, l.id, "Download complete");
@@ -139,6 +152,8 @@ static int pull_layer(struct image_fetch *f, struct image_registry *r,
     if (code == 0)
         code = image_kept_put(f->root, diff_id, path, desc->digest, e);
     unlink(path);
+    if (code != -E_CLOSED && code != -E_IO) /* else it may yet be unpacked, without another download */
+        image_blob_forget(f->root, desc->digest);
     if (code == 0)
         image_fetch_tell(f, l.id, "Pull complete");
     return code < 0 ? err_wrap(e, "layer %s", desc->digest) : 0;

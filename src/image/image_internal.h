@@ -76,6 +76,12 @@ struct image_blob_writer; /* a file in ROOT/tmp that is hashed while it grows */
 /* digest NULL: whatever comes. More than max bytes are refused. */
 int image_blob_begin(struct image_blob_writer **ret, const char *root, const char *digest,
                      int64_t max, struct err *e) must_check;
+/* The same for a download: goes on after what an earlier one left (image_blob_size), and leaves it again when aborted.
+ * Who has unpacked it forgets it. One at a time has a digest's file; a second one begins its own. */
+int image_blob_resume(struct image_blob_writer **ret, const char *root, const char *digest, int64_t max,
+                      struct err *e) must_check;
+void image_blob_forget(const char *root, const char *digest);
+void image_partials_clean(const char *root, int64_t older_s);
 int image_blob_add(struct image_blob_writer *w, const void *p, size_t size,
                    struct err *e) must_check;
 int image_blob_restart(struct image_blob_writer *w, struct err *e) must_check; /* back to empty */
@@ -205,7 +211,7 @@ void image_registry_close(struct image_registry *r); /* takes NULL */
 int image_registry_manifest(struct image_registry *r, const char *reference,
                             struct image_manifest *ret, struct image_desc *ret_desc,
                             struct err *e) must_check;
-/* progress: bytes so far. Refused beyond desc->size. */
+/* Goes on where w is, if the registry can. progress: bytes so far. Refused beyond desc->size. */
 int image_registry_blob(struct image_registry *r, const struct image_desc *desc,
                         struct image_blob_writer *w, void (*progress)(void *arg, int64_t current),
                         void *arg, struct err *e) must_check;

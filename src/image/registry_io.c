@@ -53,6 +53,8 @@ struct call {
     size_t text_max;
     void (*progress)(void *arg, int64_t current);
     void *arg;
+    int64_t resumed, part;          /* bytes of the blob from before; where the reply says it begins */
+    bool placed;                    /* the reply was found to go on there */
     long status;
     char *challenge, *content_type, *location;
     struct err sink;                /* why the body was not taken */
@@ -154,6 +156,10 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         free(c->content_type);
         c->content_type = xstrndup(p + skip, n - skip);
         c->content_type[strcspn(c->content_type, "; ")] = 0;
+    } else if (n > 20 && n < CHALLENGE_MAX && strncasecmp(p, "content-range:", 14) == 0) {
+        AUTO_FREE char *value = xstrndup(p + 14, n - 14);
+        long long from;
+        c->part = sscanf(value, " bytes %lld-", &from) == 1 ? from : -1;
     } else if (n > 9 && n < CHALLENGE_MAX && strncasecmp(p, "location:", 9) == 0) {
         size_t skip = 9;
         while (skip < n && p[skip] == ' ')
@@ -162,6 +168,23 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         c->location = xstrndup(p + skip, n - skip);
     }
     return whole;
+}
+
+/* The first bytes of a reply to a request for the rest: are they the rest, or all of it? */
+static bool place_part(struct call *c, long status)
+{
+    if (c->placed)
+        return true;
+    c->placed = true;
+    if (status == 206 && c->part == c->resumed)
+        return true;
+    if (image_blob_restart(c->blob, &c->sink) < 0)
+        return false;
+    if (status != 206)
+        return true;
+    (void)err_set(&c->sink, E_CORRUPT, "registry %s answered with another part of a blob than asked for; try again",
+                  c->r->host);
+    return false;
 }
 
 static size_t on_body(char *p, size_t size, size_t n, void *arg)
@@ -175,7 +198,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
         return n;
     }
     if (c->blob) {
-        if (image_blob_add(c->blob, p, n, &c->sink) < 0)
+        if ((c->resumed && !place_part(c, status)) || image_blob_add(c->blob, p, n, &c->sink) < 0)
             return 0;
         if (c->progress)
             c->progress(c->arg, image_blob_size(c->blob));
@@ -267,6 +290,10 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
     curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, why);
     if (ca && *ca)
         curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
+    char range[32];
+    snprintf(range, sizeof range, "%lld-", (long long)c->resumed);
+    if (c->resumed)
+        curl_easy_setopt(r->curl, CURLOPT_RANGE, range); /* copied by libcurl */
     if (form)
         curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, form);
     setup_upload(c, r->curl);
@@ -300,8 +327,9 @@ static int perform(struct call *c, const char *url, const char *authorization, c
     c->status = 0;
     c->sent = 0;
     c->sink.code = 0;
-    if (c->blob && image_blob_restart(c->blob, e) < 0)
-        return -E_IO;
+    c->resumed = c->blob ? image_blob_size(c->blob) : 0;
+    c->placed = false;
+    c->part = -1;
     if (line)
         headers = curl_slist_append(headers, line);
     if (accept)
@@ -460,6 +488,7 @@ static int request(struct call *c, const char *url, const char *accept, const ch
     struct image_registry *r = c->r;
     bool again = false;
     int code;
+    int64_t had = c->blob ? image_blob_size(c->blob) : 0;
     r->authorized = false;
     for (unsigned attempt = 1;; attempt++) {
         code = perform(c, url, r->authorization, accept, NULL, &again, e);
@@ -475,6 +504,12 @@ static int request(struct call *c, const char *url, const char *accept, const ch
                 return 0;
             again = c->status == 429 || c->status >= 500;
             code = status_err(r, c, what, e);
+            if (c->status == 416 && c->resumed) /* nothing there to go on with: from the start */
+                again = image_blob_restart(c->blob, NULL) == 0;
+        }
+        if (c->blob && image_blob_size(c->blob) > had) { /* it gets on: that is no failed attempt */
+            had = image_blob_size(c->blob);
+            attempt = 1;
         }
         if (!again || attempt == ATTEMPTS || r->quick || c->once)
             return code;
@@ -522,7 +557,8 @@ int image_registry_blob(struct image_registry *r, const struct image_desc *desc,
     AUTO_FREE char *what = xasprintf("blob %s of %s", desc->digest, r->familiar);
     struct call c = { .r = r, .blob = w, .progress = progress, .arg = arg };
     sb_init(&c.text, REASON_BODY + 1);
-    int code = request(&c, url, NULL, what, e);
+    bool whole = desc->size && image_blob_size(w) == desc->size; /* from before */
+    int code = whole ? 0 : request(&c, url, NULL, what, e);
     if (code == 0 && image_blob_size(w) != desc->size)
         code = err_set(e, E_CORRUPT, "%s: %lld bytes came, the manifest says %lld", what,
                        (long long)image_blob_size(w), (long long)desc->size);

@@ -4,12 +4,11 @@
  * then each read goes on where the last one ended. */
 #include "image_internal.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <shoal/base/file.h>
 #include <shoal/base/map.h>
+#include <stdio.h>
 #include <unistd.h>
 
 enum { TAR_BLOCK = 512, NAMES_MAX = 1024 };
@@ -260,42 +259,48 @@ void image_save_free(struct image_save *sv)
 
 /* ---- reading it ---- */
 
-static la_ssize_t to_head(struct archive *a, void *arg, const void *p, size_t n)
+/* Octal as tar has it; what is too large for that in base 256, as GNU and POSIX readers take it. */
+static void put_number(char *at, size_t width, int64_t n)
 {
-    (void)a;
-    sb_add(arg, p, n);
-    return (la_ssize_t)n;
+    if (n >> (3 * (width - 1)) == 0) {
+        snprintf(at, width, "%0*llo", (int)width - 1, (unsigned long long)n);
+        return;
+    }
+    for (size_t i = width; i-- > 1; n >>= 8)
+        at[i] = (char)(n & 0xff);
+    at[0] = (char)0x80;
 }
 
-/* The header alone: the writer is told of an entry and given up before its data. */
-static int make_head(struct image_save *sv, const struct entry *en, struct err *e)
+/* POSIX ustar. libarchive writes headers only together with data, and the data is not ours to pass through it. */
+static void make_head(struct image_save *sv, const struct entry *en)
 {
-    struct archive *a = archive_write_new();
-    struct archive_entry *ae = archive_entry_new();
+    char h[TAR_BLOCK] = { 0 };
+    unsigned sum = 0;
+    ASSERT(strlen(en->name) < 100); /* names are ours */
+    memcpy(h, en->name, strlen(en->name));
+    put_number(h + 100, 8, 0644);
+    put_number(h + 108, 8, 0);  /* owner, group */
+    put_number(h + 116, 8, 0);
+    put_number(h + 124, 12, en->size);
+    put_number(h + 136, 12, 0); /* time */
+    memset(h + 148, ' ', 8);
+    h[156] = '0';
+    memcpy(h + 257, "ustar\0" "00", 8);
+    for (size_t i = 0; i < sizeof h; i++)
+        sum += (unsigned char)h[i];
+    put_number(h + 148, 7, sum);
     sb_reset(&sv->head);
-    archive_entry_set_pathname(ae, en->name);
-    archive_entry_set_filetype(ae, AE_IFREG);
-    archive_entry_set_perm(ae, 0644);
-    archive_entry_set_size(ae, en->size);
-    archive_entry_set_mtime(ae, 0, 0);
-    archive_write_set_format_pax_restricted(a); /* extended only beyond 8 GB */
-    archive_write_set_bytes_per_block(a, 0);
-    bool ok = archive_write_open(a, &sv->head, NULL, to_head, NULL) == ARCHIVE_OK &&
-              archive_write_header(a, ae) == ARCHIVE_OK;
-    int r = ok ? 0 : err_set(e, E_INTERNAL, "tar header of %s: %.200s", en->name, archive_error_string(a));
-    archive_write_fail(a);
-    archive_write_free(a);
-    archive_entry_free(ae);
-    return r;
+    sb_add(&sv->head, h, sizeof h);
 }
 
 static int open_entry(struct image_save *sv, struct err *e)
 {
     const struct entry *en = &sv->v[sv->at];
-    int r = make_head(sv, en, e);
+    int r = 0;
+    make_head(sv, en);
     sv->head_done = 0;
     sv->done = 0;
-    if (r == 0 && en->path && (sv->fd = open(en->path, O_RDONLY | O_CLOEXEC)) < 0)
+    if (en->path && (sv->fd = open(en->path, O_RDONLY | O_CLOEXEC)) < 0)
         r = err_errno(e, errno, "%s", en->path);
     return r;
 }

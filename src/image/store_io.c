@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 LOG_MODULE("image");
-enum { INDEX_MAX_BYTES = 64 << 20, PREFIX_MIN = 4 };
+enum { INDEX_MAX_BYTES = 64 << 20, PREFIX_MIN = 4, PARTIAL_KEEP_S = 24 * 3600 };
 
 static void item_free(struct image_item *it)
 {
@@ -168,22 +168,25 @@ static void remove_work(void *path)
     struct err e = { 0 };
     if (file_remove_tree(path, &e) < 0)
         log_warn("%s", e.text);
+    free(path);
 }
 
 void image_store_drop_tmp(struct image_store *s, char *path)
 {
-    if (loop_work(s->loop, LANE_BULK, remove_work, free, path) == 0)
-        return;
-    remove_work(path);
-    free(path);
+    if (loop_work(s->loop, LANE_BULK, remove_work, NULL, path) < 0)
+        remove_work(path);
 }
 
-static void settle_work(void *root) { image_layers_settle(root); }
+static void settle_work(void *root)
+{
+    image_layers_settle(root);
+    free(root);
+}
 
 static void settle(const struct image_store *s)
 {
     char *root = xstrdup(s->root);
-    if (loop_work(s->loop, LANE_BULK, settle_work, free, root) < 0)
+    if (loop_work(s->loop, LANE_BULK, settle_work, NULL, root) < 0)
         free(root); /* too busy: the next commit or start does it */
 }
 
@@ -217,6 +220,7 @@ static void sweep(struct image_store *s)
         return;
     }
     s->sweep_wanted = false;
+    image_partials_clean(s->root, PARTIAL_KEEP_S);
     map_init(&blobs);
     map_init(&layers);
     list_for(it, &s->images, node) {
@@ -266,7 +270,7 @@ static void spread_folders(const char *dir)
 int image_store_open(struct image_store **ret, struct loop *l, const struct image_store_config *cfg,
                      struct err *e)
 {
-    static const char *const below[] = { "blobs/sha256", "layers", "tmp" };
+    static const char *const below[] = { "blobs/sha256", "layers", "tmp", "partial" };
     struct image_store *s = xnew(struct image_store);
     struct strs gone = { 0 };
     bool unsettled = false;

@@ -367,7 +367,7 @@ static void check_outside(struct fx *f)
     AUTO_FREE char *index = path_join(f->root, "images.json");
     assert_string_equal(canary, "mine");
     assert_int_equal(fx_count(f->top, ""), 2); /* canary, images */
-    assert_int_equal(fx_count(f->root, ""), file_exists(index) ? 4 : 3); /* blobs, layers, tmp */
+    assert_int_equal(fx_count(f->root, ""), file_exists(index) ? 5 : 4); /* blobs, layers, partial, tmp */
     assert_false(file_exists("/canary"));
     assert_false(file_exists("/tmp/canary"));
     assert_false(file_exists("/tmp/shoal-canary"));

@@ -30,6 +30,9 @@ struct fx {
     char config_digest[2][80], manifest_digest[2][80], index_digest[80];
     /* how it behaves */
     unsigned fail; /* so many requests get 500 */
+    unsigned drop; /* so many blobs break off in the middle */
+    bool ranges, wrong_part; /* serves the rest of a blob; says another one */
+    unsigned n_parts;
     bool lie, cut, long_blob, token, basic, deny, redirect;
     /* what was seen */
     unsigned n_requests, n_blobs, n_manifests, n_tokens, n_moved;
@@ -70,6 +73,25 @@ static bool serve_blob(struct fx *f, struct http_request *r, const char *digest)
             return true;
         }
         f->n_blobs++;
+        const char *range = http_header(r, "Range");
+        unsigned long from = range && f->ranges ? strtoul(range + strlen("bytes="), NULL, 10) : 0;
+        if (f->drop) {
+            f->drop--;
+            http_stream_start(r, 200, "application/octet-stream");
+            http_stream_write(r, b->s, b->len / 2);
+            http_stream_cut(r);
+            return true;
+        }
+        if (from) {
+            AUTO_FREE char *where = xasprintf("bytes %lu-%zu/%zu", from + f->wrong_part, b->len - 1, b->len);
+            f->n_parts++;
+            http_reply_header(r, "Content-Range", where);
+            if (from < b->len)
+                http_reply(r, 206, "application/octet-stream", b->s + from, b->len - from);
+            else
+                reply_error(r, 416, "RANGE_INVALID");
+            return true;
+        }
         AUTO_FREE char *copy = xmemdup(b->s, b->len + 1);
         if (f->lie)
             copy[b->len / 2] ^= 1;
@@ -645,6 +667,74 @@ static void test_https_only(void **state)
     assert_int_equal(f->first_byte, 0x16); /* a TLS handshake */
 }
 
+/* A layer put into partial/, as a pull that was killed leaves it. */
+static void leave(struct fx *f, unsigned i, size_t n, char spoil)
+{
+    AUTO_FREE char *path = xasprintf("%s/partial/%s", f->root, f->l[i].digest + 7);
+    AUTO_FREE char *copy = xmemdup(f->l[i].blob.s, f->l[i].blob.len);
+    copy[n / 2] ^= spoil;
+    assert_int_equal(file_write_volatile(path, copy, n, 0600, NULL), 0);
+}
+
+static void drop_all(struct fx *f)
+{
+    struct strs gone = { 0 }, deleted = { 0 };
+    while (image_next(f->store, NULL))
+        assert_int_equal(image_remove(f->store, image_next(f->store, NULL)->id, true, NULL, NULL, &gone, &deleted, NULL), 0);
+    strs_clear(&gone);
+    strs_clear(&deleted);
+}
+
+/* A blob that breaks off is gone on with: by the same pull, by the next one, by the one after a kill; from the start
+ * where the registry cannot, or where what was left is wrong. */
+static void test_resume(void **state)
+{
+    struct fx *f = *state;
+    if (!f->store)
+        skip();
+    f->ranges = true;
+    f->drop = 2; /* both layers */
+    must_pull(f, ":1", NULL);
+    assert_int_equal(f->n_parts, 2);
+    assert_int_equal(fx_count(f->root, "partial"), 0);
+    drop_all(f);
+    leave(f, 0, f->l[0].blob.len / 3, 0);
+    leave(f, 1, f->l[1].blob.len, 0); /* whole: not asked for at all */
+    must_pull(f, ":1", NULL);
+    assert_int_equal(f->n_parts, 3);
+    assert_int_equal(f->n_blobs, 1);
+    assert_int_equal(fx_count(f->root, "partial"), 0);
+    drop_all(f);
+    leave(f, 0, f->l[0].blob.len / 3, 1); /* wrong bytes: found by the digest, then all of it */
+    must_pull(f, ":1", NULL);
+    assert_int_equal(f->n_parts, 4);
+    assert_int_equal(f->n_blobs, 3);
+    drop_all(f);
+    f->ranges = false; /* the registry sends all of it instead */
+    leave(f, 0, f->l[0].blob.len / 3, 0);
+    must_pull(f, ":1", NULL);
+    assert_int_equal(f->n_parts, 4);
+    drop_all(f);
+    f->ranges = f->wrong_part = true;
+    leave(f, 0, f->l[0].blob.len / 3, 0);
+    must_fail(f, ":1", NULL, E_CORRUPT, "another part");
+    f->wrong_part = false;
+    must_pull(f, ":1", NULL);
+    drop_all(f);
+    f->drop = 1000; /* it never gets on: half of it stays for the next pull, nothing else does */
+    f->ranges = false;
+    pull(f, ":1", NULL);
+    assert_int_equal(f->e.code, E_UNAVAILABLE);
+    assert_true(fx_count(f->root, "partial") > 0);
+    assert_int_equal(fx_count(f->root, "layers") + fx_count(f->root, "blobs/sha256"), 0);
+    f->drop = 0;
+    f->ranges = true;
+    f->n_parts = 0;
+    must_pull(f, ":1", NULL);
+    assert_true(f->n_parts > 0);
+    assert_int_equal(fx_count(f->root, "partial"), 0);
+}
+
 int main(void)
 {
     setenv("no_proxy", "*", 1); /* the loopback is not reached through anybody's proxy */
@@ -656,6 +746,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retry, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_resume, setup, teardown),
         cmocka_unit_test_setup_teardown(test_login, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redirect, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
