@@ -61,6 +61,7 @@ void gossip_leave(struct gossip *g, loop_fn *done, void *arg);
 /* Where a member says it is; NULL: nothing heard. Valid until the next turn. */
 const char *gossip_address_of(const struct gossip *g, const char *node_id);
 enum gossip_state gossip_state_of(const struct gossip *g, const char *node_id);
+uint32_t gossip_unstable(const struct gossip *g); /* n_unstable of gossip_stats() */
 const char *gossip_state_text(enum gossip_state s);
 /* Raw bytes from the gossip socket, at most GOSSIP_PACKET_MAX_BYTES; may be lost. False: it could not be sent. */
 bool gossip_send_datagram(struct gossip *g, const char *addr, uint16_t port, const void *p, size_t size);

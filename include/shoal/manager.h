@@ -36,6 +36,8 @@ struct manager_hooks {
     void (*send_raft)(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size);
     /* The leader as this manager sees it changed; NULL: none. */
     void (*leader_changed)(void *arg, const char *leader_node_id);
+    /* How many nodes gossip has complaints about that are not enough for a verdict. NULL: none ever. */
+    uint32_t (*n_doubted)(void *arg);
     /* An object of the node table changed (addresses, roles): peers may need to be reached anew. */
     void (*nodes_changed)(void *arg);
     /* How it changed; now NULL: removed. Borrowed. The hook may be NULL. */

@@ -340,6 +340,14 @@ enum gossip_state gossip_state_of(const struct gossip *g, const char *node_id)
     return gossip_core_state(&g->core, gossip_table_find(g->core.t, node_id));
 }
 
+uint32_t gossip_unstable(const struct gossip *g)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < g->core.n_cases; i++)
+        n += g->core.cases[i].n && gossip_core_state(&g->core, g->core.cases[i].slot) == GOSSIP_ALIVE;
+    return n;
+}
+
 void gossip_stats(const struct gossip *g, struct gossip_stats *ret)
 {
     *ret = g->stats;
@@ -349,6 +357,5 @@ void gossip_stats(const struct gossip *g, struct gossip_stats *ret)
     ret->health = g->core.health;
     for (uint32_t i = 0; i < g->core.n_views; i++)
         ret->n_alive += i != g->core.self && gossip_core_state(&g->core, i) == GOSSIP_ALIVE;
-    for (uint32_t i = 0; i < g->core.n_cases; i++)
-        ret->n_unstable += g->core.cases[i].n && gossip_core_state(&g->core, g->core.cases[i].slot) == GOSSIP_ALIVE;
+    ret->n_unstable = gossip_unstable(g);
 }

@@ -61,8 +61,12 @@ void spread_queue(struct gossip_core *g, uint32_t slot, bool now)
 {
     if (!g->views[slot].queued || GOSSIP_BUG == 12)
         push(g, slot);
-    if (g->queue_n > STORM && g->views[slot].rounds > 2) /* the digests do the rest */
-        g->views[slot].rounds = 2;
+    if (g->queue_n > STORM) { /* once to a few is enough, the digests do the rest */
+        struct alerts *a = alerts_of(g, slot);
+        g->views[slot].rounds = MIN(g->views[slot].rounds, 1u);
+        for (unsigned i = 0; a && i < a->n; i++)
+            a->rounds[i] = MIN(a->rounds[i], 1u);
+    }
     int64_t at = now ? MAX(g->now_ms, g->spread_last_ms + EAGER_MS) : g->now_ms + ROUND_MS;
     g->spread_ms = MIN(g->spread_ms, at);
 }
@@ -108,7 +112,7 @@ static void spread_round(struct gossip_core *g)
     uint32_t to[GOSSIP_FANOUT];
     for (unsigned packets = 0; packets < ROUND_PACKETS && g->queue_n; packets++) {
         struct out_packet o;
-        unsigned n = pick_targets(g, to, GOSSIP_FANOUT);
+        unsigned n = pick_targets(g, to, g->queue_n > STORM ? GOSSIP_FANOUT / 2 : GOSSIP_FANOUT);
         packet_begin(g, &o, KIND_FACTS, 0);
         if (n && !pay(g, 0))
             break;

@@ -1,7 +1,8 @@
 /* Liveness: gossip is evidence, the log is the verdict. A node that gossip calls SUSPECT for down_after_ms
  * becomes DOWN by a committed change of its object; one that speaks to the leader and is not suspect becomes
- * READY. When more than a third of the nodes vanish together a partition is likelier than their death: the
- * verdicts are held back until gossip sees some again, or the loss has lasted ten times as long.
+ * READY. When more than a third of the nodes vanish together (within 10 s, those counted of which gossip has only some
+ * complaints yet: a big loss is not seen all at once) a partition is likelier than their death: the verdicts are held
+ * back until gossip sees some again, or the loss has lasted ten times as long.
  * When all daemons start together (power is back, an upgrade everywhere) the first to lead must not judge those that
  * are slower: a node it has not heard yet has until BOOT_MS after the start of this process. */
 #include "manager_internal.h"
@@ -9,7 +10,9 @@
 
 LOG_MODULE("liveness");
 
-enum { BOOT_MS = 10000 };
+enum { BOOT_MS = 10000, LOOK_AGAIN_MS = 500 };
+#define TOGETHER_NS (10 * SEC_NS)
+static const char silent[] = "no answer to the other nodes";
 
 struct liveness {
     struct manager *m;
@@ -80,6 +83,11 @@ static void propose_state(struct liveness *v, const struct node *n, enum node_st
     manager_propose(v->m, tx, verdict_done, v);
 }
 
+int64_t liveness_wait_ms(uint32_t n_nodes, uint32_t n_lost, int64_t down_after_ms)
+{
+    return n_nodes > 3 && n_lost > 1 && (uint64_t)n_lost * 3 > n_nodes ? down_after_ms * 10 : down_after_ms;
+}
+
 static void check(void *arg)
 {
     struct liveness *v = arg;
@@ -88,9 +96,11 @@ static void check(void *arg)
     int64_t now = loop_now_ms(v->m->loop), next = -1;
     uint32_t n_nodes = store_count(v->m->store, TABLE_NODE), n_lost = 0;
     for (const struct node *n = NULL; (n = store_next(v->m->store, TABLE_NODE, n));)
-        n_lost += map_find(&v->suspects, n->id) && n->status.state == NODE_READY;
-    int64_t wait = n_nodes > 3 && n_lost > 1 && n_lost * 3 > n_nodes ? v->m->down_after_ms * 10
-                                                                     : v->m->down_after_ms;
+        n_lost += (map_find(&v->suspects, n->id) && n->status.state == NODE_READY) ||
+                  (n->status.state == NODE_DOWN && clock_real_ns() - n->down_since < TOGETHER_NS &&
+                   str_equal(n->status.message, silent)); /* not one that said goodbye */
+    uint32_t n_doubted = v->m->hooks.n_doubted ? v->m->hooks.n_doubted(v->m->hooks.arg) : 0;
+    int64_t wait = liveness_wait_ms(n_nodes, n_lost + n_doubted, v->m->down_after_ms);
     for (const struct node *n = NULL; (n = store_next(v->m->store, TABLE_NODE, n));) {
         struct suspect *s = map_find(&v->suspects, n->id);
         if (!s || n->status.state != NODE_READY || /* unknown since a restore: restore_wait() judges */
@@ -100,12 +110,12 @@ static void check(void *arg)
         if (!map_find(&v->heard, n->id))
             due = MAX(due, v->opened_ms + BOOT_MS - now);
         if (due <= 0)
-            propose_state(v, n, NODE_DOWN, "no answer to the other nodes");
+            propose_state(v, n, NODE_DOWN, silent);
         if (due > 0 && (next < 0 || due < next))
             next = due;
     }
-    if (next >= 0)
-        loop_timer_set(v->timer, next);
+    if (next >= 0) /* those that are doubted may be well again without a word of gossip */
+        loop_timer_set(v->timer, n_doubted ? MIN(next, LOOK_AGAIN_MS) : next);
 }
 
 void liveness_gossip(struct liveness *v, const char *node_id, bool suspect)

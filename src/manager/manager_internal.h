@@ -75,6 +75,8 @@ void liveness_free(struct liveness *v);
 void liveness_gossip(struct liveness *v, const char *node_id, bool suspect);
 void liveness_lead(struct liveness *v, bool leads);
 void liveness_seen(struct liveness *v, const char *node_id); /* session traffic */
+/* How long a node must be suspect before it is DOWN, when n_lost of n_nodes are lost together. Pure. */
+int64_t liveness_wait_ms(uint32_t n_nodes, uint32_t n_lost, int64_t down_after_ms);
 bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 
 /* ca.c: sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */

@@ -42,6 +42,12 @@ static void leader_changed(void *arg, const char *leader)
         api_leader_changed(d->api);
 }
 
+static uint32_t n_doubted(void *arg)
+{
+    struct daemon *d = arg;
+    return d->gossip ? gossip_unstable(d->gossip) : 0;
+}
+
 static void gossip_members(struct daemon *d)
 {
     struct gossip_key_ref keys[GOSSIP_KEYS_MAX];
@@ -257,7 +263,7 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
                                   .raft = { .election_min_ms = ELECTION_MIN_MS, .patience_max_ms = PATIENCE_MAX_MS,
                                             .heartbeat_ms = HEARTBEAT_MS } };
     struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
-                                   .leader_changed = leader_changed, .nodes_changed = nodes_changed,
+                                   .leader_changed = leader_changed, .nodes_changed = nodes_changed, .n_doubted = n_doubted,
                                    .node_event = node_event };
     int r = file_mkdirs(dir, 0700, e);
     if (r == 0)

@@ -37,7 +37,7 @@ static void on_late(void *arg)
 static struct manager *lead(char dir[64])
 {
     static const uint8_t key[32] = { 7 };
-    const struct manager_hooks hooks = { NULL, lose, lose_raft, see_leader, see_nodes, NULL };
+    const struct manager_hooks hooks = { .send = lose, .send_raft = lose_raft, .leader_changed = see_leader, .nodes_changed = see_nodes };
     struct manager_config cfg = { .dir = dir, .disk_key = key, .node_id = "0123456789abcdefghijklmno", .raft_id = 5 };
     struct manager *m;
     struct cluster c = { 0 };
@@ -118,12 +118,24 @@ static void a_recovery_is_refused_beside_a_leader(void **state)
     end(dir);
 }
 
+static void a_big_loss_is_held(void **state)
+{
+    static const struct { uint32_t nodes, lost; bool held; } cases[] = {
+        { 1, 1, false }, { 2, 1, false }, { 3, 2, false }, /* a majority is needed to judge at all */
+        { 4, 1, false }, { 4, 2, true }, { 5, 1, false }, { 5, 2, true }, { 6, 2, false }, { 6, 3, true },
+        { 9, 3, false }, { 9, 4, true }, { 1000, 333, false }, { 1000, 334, true }, { UINT32_MAX, UINT32_MAX / 2, true },
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(liveness_wait_ms(cases[i].nodes, cases[i].lost, 2000), cases[i].held ? 20000 : 2000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pass_that_is_deferred_finds_its_manager_closed),
         cmocka_unit_test(what_waits_at_the_end_is_answered),
         cmocka_unit_test(a_recovery_is_refused_beside_a_leader),
+        cmocka_unit_test(a_big_loss_is_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
