@@ -174,18 +174,9 @@ static void write_work(void *arg)
     node_job_idle(j->node);
 }
 
-static void write_done(void *arg)
+static void write_ended(struct raft_node *n, struct job *j)
 {
-    struct job *j = arg;
-    struct raft_node *n = j->node;
-    if (!n) {
-        node_job_free(j);
-        return;
-    }
     n->writing = false;
-    node_take_space(n, j->space_short);
-    if (j->rolled)
-        node_prepare(n);
     if (j->result) { /* no space: put the writes back in front and try again */
         if (!n->disk_full) /* once, not at every try */
             log_error("%s; nothing is written until then", j->e.text);
@@ -197,7 +188,6 @@ static void write_done(void *arg)
             n->n_writes++;
         }
         loop_timer_set(n->retry, RETRY_MS);
-        node_job_free(j);
         return;
     }
     if (n->disk_full)
@@ -205,7 +195,6 @@ static void write_done(void *arg)
     n->disk_full = false;
     n->n_syncs++;
     n->done_token = j->batch[j->n - 1]->token;
-    node_job_free(j);
     if (n->rekeying && n->rekey_saved) /* it may have made the new segment */
         node_trim(n);
     node_maybe_roll(n);
@@ -216,6 +205,20 @@ static void write_done(void *arg)
     node_start_write(n);
     release_held(n);
     node_pump(n);
+}
+
+static void write_done(void *arg)
+{
+    struct job *j = arg;
+    struct raft_node *n = j->node;
+    if (n) {
+        bool is_short = j->space_short, rolled = j->rolled;
+        write_ended(n, j);
+        if (rolled)
+            node_prepare(n);
+        node_take_space(n, is_short); /* it steps: what could not be written must be back in its place before */
+    }
+    node_job_free(j);
 }
 
 void node_start_write(struct raft_node *n)
