@@ -138,7 +138,11 @@ tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
 tests_sim_sim_raft_LDADD = libraft_sim.a $(f1_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
-planted = tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
+planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
+tests_sim_sim_cluster_planted_SOURCES = tests/sim/sim_cluster.c $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) \
+	$(libstore_a_SOURCES) src/agent/task.c src/manager/allocator.c
+tests_sim_sim_cluster_planted_CPPFLAGS = $(tests_sim_sim_cluster_CPPFLAGS) -DCLUSTER_PLANTED
+tests_sim_sim_cluster_planted_LDADD = $(f4_libs)
 tests_sim_sim_gossip_planted_SOURCES = $(tests_sim_sim_gossip_SOURCES) $(libgossip_a_SOURCES)
 tests_sim_sim_gossip_planted_CPPFLAGS = $(tests_sim_sim_gossip_CPPFLAGS) -DGOSSIP_PLANTED
 tests_sim_sim_gossip_planted_LDADD = $(f1_libs)

@@ -1,6 +1,7 @@
 /* The task state machine on its node: ACCEPTED PREPARING READY STARTING RUNNING, then one final state. Driven
  * by two things only, what the manager desires and what the executor reports; states never go back. */
 #include "agent_internal.h"
+#include <shoal/base/planted.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
 
@@ -31,20 +32,20 @@ void task_step(struct agent *a, struct agent_task *t)
     int state = t->status.state;
     if (task_state_is_final(state))
         return;
-    if (!t->assigned || t->task.desired > TASK_RUNNING) {
+    if ((!t->assigned && CLUSTER_BUG != 9) || t->task.desired > TASK_RUNNING) {
         if (!t->stopping) {
             t->stopping = true;
             a->ops.stop(a->ops_arg, t->task.id, grace_of(&t->task));
         }
         return;
     }
-    if (state < TASK_PREPARING) {
+    if (state < TASK_PREPARING + (CLUSTER_BUG == 8)) {
         task_set_state(a, t, TASK_ACCEPTED, "accepted", NULL);
         task_set_state(a, t, TASK_PREPARING, "preparing", NULL);
         a->ops.prepare(a->ops_arg, &t->task, &a->assignment);
         return;
     }
-    if (t->prepared && !t->started && t->task.desired == TASK_RUNNING) {
+    if (t->prepared && !t->started && (t->task.desired == TASK_RUNNING || CLUSTER_BUG == 10)) {
         t->started = true;
         task_set_state(a, t, TASK_STARTING, "starting", NULL);
         a->ops.start(a->ops_arg, t->task.id);

@@ -3,6 +3,7 @@
  * time, what is given is proposed with the objects themselves, so nothing is ever derived anew by a new
  * leader (moby#33795). A task whose network is exhausted stays NEW and says so. */
 #include "manager_internal.h"
+#include <shoal/base/planted.h>
 #include <arpa/inet.h>
 #include <stdio.h>
 
@@ -97,6 +98,8 @@ static void mark_ports(struct plan *p, const struct endpoint *ep)
 
 static bool holds_addresses(const struct task *t)
 {
+    if (CLUSTER_BUG == 5 && t->desired > TASK_RUNNING)
+        return false;
     return !task_state_is_final(t->status.state) || t->status.state == TASK_ORPHANED;
 }
 
@@ -104,13 +107,13 @@ static void mark_all(struct plan *p)
 {
     const struct network *ing = ingress_network(p->s);
     for (const struct service *svc = NULL; (svc = store_next(p->s, TABLE_SERVICE, svc));) {
-        for (uint32_t i = 0; i < svc->endpoint.vips.n; i++)
+        for (uint32_t i = 0; i < svc->endpoint.vips.n && CLUSTER_BUG != 6; i++)
             mark_used(p, svc->endpoint.vips.v[i].network_id, svc->endpoint.vips.v[i].addr);
         mark_ports(p, &svc->endpoint);
     }
     /* The agent reports an end after the container's namespace is gone; a lost node reports nothing. */
     for (const struct task *t = NULL; (t = store_next(p->s, TABLE_TASK, t));)
-        for (uint32_t i = 0; i < t->attachments.n && holds_addresses(t); i++)
+        for (uint32_t i = 0; i < t->attachments.n && holds_addresses(t) && CLUSTER_BUG != 4; i++)
             for (uint32_t k = 0; k < t->attachments.v[i].addresses.n; k++)
                 mark_used(p, t->attachments.v[i].network.id, t->attachments.v[i].addresses.v[k]);
     for (const struct node *n = NULL; (n = store_next(p->s, TABLE_NODE, n));)
@@ -129,7 +132,7 @@ static uint32_t take_address(struct plan *p, const struct network *net, unsigned
     struct in_addr own;
     if (net->ipam->config.v[0].gateway && inet_pton(AF_INET, net->ipam->config.v[0].gateway, &own) == 1)
         gateway = ntohl(own.s_addr);
-    uint32_t last = (uint32_t)(uintptr_t)map_find(&p->cursors, net->id) & ~sub.mask;
+    uint32_t last = CLUSTER_BUG == 5 ? 0 : (uint32_t)(uintptr_t)map_find(&p->cursors, net->id) & ~sub.mask;
     for (uint32_t i = 1; i < size; i++) {
         uint32_t host = (last + i) % size;
         char key[64];

@@ -1,6 +1,7 @@
 /* Restarts: a task that ended is replaced by its service's policy, one whose node is lost or drained at
  * once. The replacement waits in READY (image pulled) until its delay is over and its predecessor gone. */
 #include "slot.h"
+#include <shoal/base/planted.h>
 
 #define REJECTED_DELAY_NS INT64_C(1000000000) /* at least, even if the policy says 0 */
 
@@ -49,7 +50,7 @@ static void promote(struct orchestrator_pass *p, const struct service *svc, cons
         pass_due(p, t->not_before);
         return;
     }
-    if (!slot_is_held(p->store, svc, slot, t))
+    if (CLUSTER_BUG == 1 || !slot_is_held(p->store, svc, slot, t))
         task_want(p, t, TASK_RUNNING);
 }
 
@@ -61,7 +62,7 @@ void restart_slot(struct orchestrator_pass *p, const struct service *svc, const 
         const struct task *t = slot->tasks[i];
         bool surplus = task_is_live(p->store, t) && t != fresh && t != old;
         bool replaced = t == old && fresh && fresh->status.state == TASK_RUNNING;
-        if (t->desired <= TASK_RUNNING && (!task_is_live(p->store, t) || surplus || replaced))
+        if (t->desired <= TASK_RUNNING && (!task_is_live(p->store, t) || surplus || (replaced && CLUSTER_BUG != 2)))
             task_want(p, t, TASK_SHUTDOWN);
     }
     const struct task *live = fresh ? fresh : old;
@@ -75,7 +76,7 @@ void restart_slot(struct orchestrator_pass *p, const struct service *svc, const 
         }
         return;
     }
-    if (!newest || slot_is_done(p, svc, slot))
+    if (!newest || slot_is_done(p, svc, slot) || CLUSTER_BUG == 3)
         return;
     if (slot->node && (slot->node->status.state != NODE_READY ||
                        slot->node->spec.availability != AVAIL_ACTIVE))

@@ -2,6 +2,7 @@
  * Parallelism at a time, with Delay between; failures of new tasks are counted until Monitor has passed
  * after the last; more than MaxFailureRatio pauses, continues or rolls back, as configured. */
 #include "slot.h"
+#include <shoal/base/planted.h>
 #include <stdio.h>
 
 struct progress {
@@ -113,7 +114,7 @@ static void replace_slot(struct orchestrator_pass *p, const struct service *svc,
 {
     if (store_tx_touches(p->tx, TABLE_TASK, old->id))
         return;
-    if (order == ORDER_STOP_FIRST)
+    if (order == ORDER_STOP_FIRST && CLUSTER_BUG != 11)
         task_want(p, old, TASK_SHUTDOWN);
     task_make(p, svc, slot, order == ORDER_STOP_FIRST ? TASK_READY : TASK_RUNNING, 0);
 }

@@ -1,5 +1,6 @@
 /* One scheduling pass: every PENDING task gets the best fitting node, or a sentence why it waits. */
 #include "scheduler_internal.h"
+#include <shoal/base/planted.h>
 #include <stdio.h>
 
 struct candidates {
@@ -79,7 +80,7 @@ static struct candidate *choose(const struct candidates *all, const struct task 
     struct candidate *best = NULL;
     for (uint32_t i = 0; i < all->n; i++) {
         char why[128] = "";
-        if (t->node_id && strcmp(t->node_id, all->v[i].node->id)) /* global: the node is given */
+        if (t->node_id && CLUSTER_BUG != 7 && strcmp(t->node_id, all->v[i].node->id)) /* global: the node is given */
             continue;
         if (!candidate_fits(&all->v[i], t, why, sizeof why)) {
             refused(why_not, why);
@@ -121,7 +122,7 @@ void schedule(const struct store *store, struct store_tx *tx, int64_t now_ns)
 {
     struct candidates all = { 0 };
     for (const struct task *t = NULL; (t = store_next(store, TABLE_TASK, t));) {
-        if (t->status.state != TASK_PENDING || t->desired > TASK_RUNNING ||
+        if ((t->status.state != TASK_PENDING && !(CLUSTER_BUG == 7 && t->status.state == TASK_ASSIGNED)) || t->desired > TASK_RUNNING ||
             store_tx_touches(tx, TABLE_TASK, t->id))
             continue;
         if (!all.v)

@@ -198,7 +198,6 @@ static void job_due(struct node *n, unsigned lane, int64_t at_us)
         queue_job(n, lane, n->hang_us);
         return;
     }
-    n->job_us[lane] = -1;
     struct work w = n->lanes[lane][0];
     if (!run_work(n, &w)) {
         say("node %u ends itself", SLOT(n));

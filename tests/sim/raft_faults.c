@@ -85,26 +85,27 @@ void propose_change(struct node *n)
 
 /* ---- disks ---- */
 
-/* May this disk go for ever? Only if a quorum of the others holds all that is committed. */
+/* May this disk lose something? Of the voters a majority must stay whole: then every majority that elects, all of it
+ * whole, meets one that holds what was committed. */
 static bool may_lose(const struct node *x)
 {
-    if (!g.config || x->lost)
+    if (!g.config || x->lost || x->damaged)
         return false;
-    uint32_t have = 0;
     for (unsigned i = 0; i < g.o.n; i++) {
         const struct node *n = &g.nodes[i];
-        if (n->core && n->up) {
-            struct raft_status s;
+        struct raft_status s = {0};
+        if (n->up)
             raft_get_status(n->core, &s);
-            if (s.config_index > g.commit)
-                return false;
-        } else if (!n->lost && n->shadow.last > g.commit) {
-            return false; /* who knows what configuration it holds */
-        }
-        const struct raft_config_member *m = raft_configuration_find(g.config, n->id);
-        have += n != x && m && m->voter && !n->lost && !n->damaged && is_durable_on(n, g.commit, g.term_at[g.commit]);
+        if (n->up ? s.config_index > g.commit : !n->lost && n->shadow.last > g.commit)
+            return false; /* which configuration will count is open */
     }
-    return have > g.config->n_voters / 2;
+    uint32_t broken = 1;
+    for (uint32_t i = 0; i < g.config->n; i++) {
+        const struct raft_config_member *m = &g.config->members[i];
+        const struct node *n = node_of(m->id);
+        broken += m->voter && n != x && (!n || n->lost || n->damaged);
+    }
+    return broken <= (g.config->n_voters - 1) / 2;
 }
 
 static void lose(struct node *n, const char *how)
@@ -232,7 +233,7 @@ void maybe_strike(struct node *n, bool leads, bool commits)
         return;
     if (leads && g.o.on[F_MEMBERS] && chance(S_FAULT, 500)) /* before anything of its term is committed */
         push((struct event){.at_us = g.now_us, .type = EV_STRIKE, .node = SLOT(n), .life = n->life, .from = 1});
-    if (leads && g.o.on[F_ONEWAY] && chance(S_FAULT, 300)) /* its first words stay its own */
+    if (leads && g.o.on[F_ONEWAY] && chance(S_FAULT, 500)) /* its first words stay its own */
         for (unsigned i = 0; i < g.o.n; i++)
             g.blocked[SLOT(n)][i] = true;
     if (leads ? chance(S_FAULT, 500) : commits && chance(S_FAULT, 300))

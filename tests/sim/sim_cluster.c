@@ -1,7 +1,7 @@
 /* Deterministic simulation of the control plane: the production store, orchestrator, allocator, scheduler, assignments
  * and task state machine; an ordered log in memory in place of Raft (sim_raft proves that part), pretended containers.
  *
- *   sim_cluster [--seeds N] [--seed S] [--verbose]      N seeds from S on; a seed alone is run once
+ *   sim_cluster [--seeds N] [--seed S] [--once] [--verbose]      N seeds from S on, each twice: both must do the same
  *
  * Services are created, updated, scaled, rolled back and removed at random while containers fail, nodes are cut off,
  * called lost and come back, are drained, and the leader changes with transactions in flight. Checked after every
@@ -15,6 +15,7 @@
 #include <shoal/base/file.h>
 #include <shoal/orchestrator.h>
 #include <shoal/scheduler.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -61,7 +62,7 @@ struct box { /* a container */
 };
 
 static struct sim {
-    uint64_t seed, seq, ids, n_flying_ever, n_events;
+    uint64_t seed, seq, ids, n_flying_ever, n_events, hash;
     struct rng rng;
     int64_t now;
     bool calm, verbose, pass_due, pass_flies;
@@ -79,6 +80,10 @@ static struct sim {
     unsigned n_leaders, n_refused, n_lost, n_changes, n_rollbacks;
 } g;
 
+#ifdef CLUSTER_PLANTED
+int cluster_bug;
+#endif
+
 int64_t clock_real_ns(void)
 {
     return g.now;
@@ -89,6 +94,8 @@ int64_t clock_mono_ns(void)
     return g.now;
 }
 
+static uint64_t n_passed;
+
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt, ...)
 {
     va_list ap;
@@ -97,8 +104,13 @@ __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt
            (long long)(g.now / MS));
     vprintf(fmt, ap);
     va_end(ap);
-    printf("\nreplay: sim_cluster --seed %llu --verbose\n", (unsigned long long)g.seed);
+    printf("\nreplay: sim_cluster --seed %llu --verbose\n%llu passed, 1 failed\n", (unsigned long long)g.seed,
+           (unsigned long long)n_passed);
     exit(1);
+}
+static void on_abort(int sig)
+{
+    fail("signal %d", sig);
 }
 #define CHECK(cond, ...) ((cond) ? (void)0 : fail(__VA_ARGS__))
 
@@ -831,6 +843,7 @@ static void run_until(int64_t end)
         g.events[first] = g.events[--g.n_queue];
         g.now = e.at;
         g.n_events++;
+        g.hash = (g.hash ^ (uint64_t)e.at ^ e.seq << 40 ^ (uint64_t)e.type << 56) * UINT64_C(0x9e3779b97f4a7c15);
         handle(&e);
     }
     g.now = end;
@@ -902,7 +915,7 @@ static void tear_down(void)
     free(g.events);
 }
 
-static void run_seed(uint64_t seed, bool verbose)
+static uint64_t run_seed(uint64_t seed, bool verbose)
 {
     memset(&g, 0, sizeof g);
     g.seed = seed;
@@ -929,13 +942,16 @@ static void run_seed(uint64_t seed, bool verbose)
         printf("seed %llu: %llu events, %u entries, %u refused, %u leaders, %u nodes lost, %u changes, %u rollbacks, %u "
                "containers\n", (unsigned long long)seed, (unsigned long long)g.n_events, g.n_log, g.n_refused, g.n_leaders, g.n_lost,
                g.n_changes, g.n_rollbacks, g.n_boxes);
+    for (unsigned i = 0; g.n_log && i < 32; i++)
+        g.hash = g.hash * 31 + g.log[g.n_log - 1].state[i];
     tear_down();
+    return g.hash;
 }
 
 int main(int argc, char **argv)
 {
     uint64_t seeds = 0, first = 1, events = 0, entries = 0, refused = 0, boxes = 0, leaders = 0, lost = 0;
-    bool one = false, verbose = false;
+    bool one = false, verbose = false, once = false;
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
         if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds)) {
@@ -945,17 +961,27 @@ int main(int argc, char **argv)
             i++;
         } else if (str_equal(argv[i], "--verbose")) {
             verbose = true;
+        } else if (str_equal(argv[i], "--once") || str_equal(argv[i], "--no-shrink")) { /* it never shrinks */
+            once |= argv[i][2] == 'o';
+#ifdef CLUSTER_PLANTED
+        } else if (more && str_equal(argv[i], "--bug")) {
+            cluster_bug = (int)strtol(argv[++i], NULL, 10);
+#endif
         } else {
-            fprintf(stderr, "usage: sim_cluster [--seeds N] [--seed S] [--verbose]\n");
+            fprintf(stderr, "usage: sim_cluster [--seeds N] [--seed S] [--once] [--verbose]\n");
             return 2;
         }
     }
     if (!seeds)
         seeds = one ? 1 : 30;
     crypto_init();
+    signal(SIGABRT, on_abort);
     log_set_level(LOG_ERROR);
     for (uint64_t i = 0; i < seeds; i++) {
-        run_seed(first + i, verbose);
+        uint64_t hash = run_seed(first + i, verbose);
+        if (!once && run_seed(first + i, false) != hash)
+            fail("two runs of one seed differ");
+        n_passed++;
         events += g.n_events;
         entries += g.n_log;
         refused += g.n_refused;

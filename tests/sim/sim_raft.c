@@ -197,8 +197,8 @@ static void options(void)
         if (limits.without >> i & 1)
             o->on[i] = false;
     }
-    static const unsigned sizes[] = {1, 2, 3, 3, 3, 3, 3, 4, 5, 5};
-    o->voters = MIN(sizes[pick(S_OPTIONS, 0, ARRAY_N(sizes) - 1)], limits.nodes);
+    static const unsigned sizes[2][8] = {{1, 2, 3, 3, 3, 3, 5, 5}, {1, 2, 3, 3, 4, 4, 4, 5}}; /* changes are hardest where they are even */
+    o->voters = MIN(sizes[o->on[F_MEMBERS]][pick(S_OPTIONS, 0, 7)], limits.nodes);
     unsigned more = (unsigned)pick(S_OPTIONS, 1, 2);
     o->n = o->on[F_MEMBERS] ? MIN(o->voters + more, (unsigned)NODES_MAX) : o->voters;
     o->delay_us = log_pick(300, 15000);
