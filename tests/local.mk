@@ -91,6 +91,12 @@ tests_unit_test_store_LDADD = $(CMOCKA_LIBS) $(f3_libs)
 unit_tests += tests/unit/test_manager
 tests_unit_test_manager_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
 tests_unit_test_manager_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
+unit_tests += tests/unit/test_manager_keys
+tests_unit_test_manager_keys_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
+tests_unit_test_manager_keys_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
+unit_tests += tests/unit/test_node_authority
+tests_unit_test_node_authority_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
+tests_unit_test_node_authority_LDADD = libnode.a $(CMOCKA_LIBS) $(f5_libs)
 
 check_PROGRAMS += tests/net/test_runtime
 tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime
@@ -104,6 +110,9 @@ tests_net_test_runtime_security_LDADD = libruntime.a $(CMOCKA_LIBS) $(f1_libs)
 endif
 
 # ---- real system, root: programs of tests/run.d ----
+check_PROGRAMS += tests/net/hostile
+tests_net_hostile_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node -I$(srcdir)/membership/raft
+tests_net_hostile_LDADD = libnode.a $(f5_libs)
 check_PROGRAMS += tests/net/tunnel_driver
 tests_net_tunnel_driver_LDADD = liboverlay.a $(f1_libs)
 

@@ -12,7 +12,7 @@
 
 struct api;
 
-struct node_init { char *advertise_addr, *managers; int64_t replace_after; uint16_t control_port; struct strs address_pools; uint32_t subnet_size; int availability; };
+struct node_init { char *advertise_addr, *managers; int64_t replace_after; uint16_t control_port; struct strs address_pools; uint32_t subnet_size; int availability; bool autolock; };
 struct node_join { char *token, *advertise_addr; struct strs remote_addrs; uint16_t control_port; int availability; bool never_manager; };
 struct node_restore { char *advertise_addr; int64_t wait_ns; struct backup_state *state; /* taken */ };
 typedef void node_done_fn(void *arg, const struct err *e); /* e NULL: done */
@@ -38,6 +38,8 @@ struct api_backend {
     void (*join)(void *arg, const struct node_join *in, node_done_fn *done, void *done_arg);
     void (*restore)(void *arg, struct node_restore *in, node_done_fn *done, void *done_arg);
     void (*leave)(void *arg, bool force, node_done_fn *done, void *done_arg);
+    bool (*locked)(void *arg); /* waits for the unlock key */
+    void (*unlock)(void *arg, const uint8_t key[32], node_done_fn *done, void *done_arg);
 };
 
 struct api *api_new(const struct api_backend *b);

@@ -38,7 +38,7 @@ struct manager_hooks {
     void (*leader_changed)(void *arg, const char *leader_node_id);
     /* How many nodes gossip has complaints about that are not enough for a verdict. NULL: none ever. */
     uint32_t (*n_doubted)(void *arg);
-    /* An object of the node table changed (addresses, roles): peers may need to be reached anew. */
+    /* An object of the node table changed (addresses, roles): peers may need to be reached anew; or the cluster did. */
     void (*nodes_changed)(void *arg);
     /* How it changed; now NULL: removed. Borrowed. The hook may be NULL. */
     void (*node_event)(void *arg, const struct node *old, const struct node *now);
@@ -101,6 +101,9 @@ void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_
 /* For how long no leader is known, ms; -1: there never was one since this process began. */
 int64_t manager_leaderless_ms(const struct manager *m);
 bool manager_is_suspect(const struct manager *m, const char *node_id); /* by gossip */
+/* Another key for the log; see raft_node_set_key() for what must be on disk before and when done comes. */
+void manager_set_disk_key(struct manager *m, const uint8_t key[32], manager_done_fn *done, void *arg);
+bool manager_counts(const struct manager *m, uint64_t raft_id); /* it is in Raft's configuration in force */
 bool manager_leads(const struct manager *m);           /* and has applied everything of earlier terms */
 const char *manager_leader_id(const struct manager *m); /* node id, NULL: unknown */
 void manager_raft_status(const struct manager *m, struct raft_status *ret);
@@ -144,13 +147,33 @@ void control_config_update(struct manager *m, const char *ref, uint64_t version,
 void control_config_remove(struct manager *m, const char *ref, manager_done_fn *done, void *arg);
 void control_node_update(struct manager *m, const char *ref, uint64_t version, struct node_spec *s, manager_done_fn *done, void *arg);
 void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg);
-void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *s, bool rotate_worker,
-                            bool rotate_manager, manager_done_fn *done, void *arg);
+/* What else an update of the cluster asks for. */
+enum { ROTATE_WORKER_TOKEN = 1, ROTATE_MANAGER_TOKEN = 2, ROTATE_UNLOCK_KEY = 4 };
+/* A ForceRotate in the spec that is greater than the present one replaces the cluster key. */
+void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *s, unsigned rotate,
+                            manager_done_fn *done, void *arg);
+/* Join tokens that expire after ttl_ns, or with the first node (once). ret_id and ret_token: storage of the caller, alive
+ * until done. */
+void control_token_create(struct manager *m, int role, int64_t ttl_ns, bool once, char ret_id[13], char ret_token[128],
+                          manager_done_fn *done, void *arg);
+void control_token_remove(struct manager *m, const char *id, manager_done_fn *done, void *arg);
+/* New gossip keys, step by step (see rotation.c); E_BUSY while a rotation is under way. */
+void control_keys_rotate(struct manager *m, manager_done_fn *done, void *arg);
+/* Who of the nodes that are not DOWN holds what the cluster object names now: leader only. */
+struct rotation_held { uint32_t nodes, certificates, keyrings; };
+/* The key that signed the certificate this node holds, as it said itself; NULL: not known. Leader only. */
+const struct bytes *manager_node_ca(const struct manager *m, const char *node_id);
+struct rotation_held manager_rotation(const struct manager *m);
 
 /* Who governs the managers; NULL and 0 leave it as it is. */
 void control_managers(struct manager *m, const char *policy, int64_t replace_after_ns, manager_done_fn *done, void *arg);
 
 uint64_t raft_id_random(void); /* for a new manager; never 0 */
+
+/* "SHOALKEY-1-<64 hex digits>" */
+enum { UNLOCK_KEY_TEXT_BYTES = 76 };
+void unlock_key_text(char out[UNLOCK_KEY_TEXT_BYTES], const uint8_t key[32]);
+bool unlock_key_parse(uint8_t ret_key[32], const char *text); /* white space around it is ignored */
 
 /* token.c: "SHOAL-1-<CA pin, 52 base32-ish characters>-<secret>"; role is the token's. */
 void token_make(char out[128], const uint8_t ca_public[32]);

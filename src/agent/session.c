@@ -72,6 +72,10 @@ static void got_assignment(struct agent *a, const char *from, const void *p, siz
     memcpy(a->version, p, 32);
     a->has_version = true;
     worker_assign(a, &next);
+    if (a->hello.keyring != a->assignment.keyring) { /* the leader waits for it to go on with a rotation */
+        a->hello.keyring = a->assignment.keyring;
+        say_hello(a, from);
+    }
 }
 
 void session_message(struct agent *a, const char *from, uint8_t type, const void *p, size_t size)

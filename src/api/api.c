@@ -10,7 +10,7 @@
 LOG_MODULE("api");
 
 struct door { struct api *api; bool peer; };
-static const struct route *const tables[] = { system_routes, swarm_routes, service_routes, network_routes,
+static const struct route *const tables[] = { system_routes, swarm_routes, key_routes, service_routes, network_routes,
                                               image_routes, container_routes, copy_routes, exec_routes, volume_routes,
                                               manager_routes, backup_routes };
 
@@ -376,7 +376,13 @@ static void refuse_without_manager(struct call *c)
 void call_dispatch(struct call *c, const struct route *r)
 {
     struct manager *m = call_manager(c);
-    if (r->kind == ROUTE_LOCAL || (r->kind == ROUTE_LOCAL_OR_READ && !m)) {
+    if (r->kind != ROUTE_ALWAYS && c->api->b.locked(c->api->b.arg)) {
+        leader_wait_free(c);
+        reply_error(c, E_UNAVAILABLE, "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm "
+                    "unlock\" or \"shoal unlock\" to unlock it.");
+        return;
+    }
+    if (r->kind == ROUTE_LOCAL || r->kind == ROUTE_ALWAYS || (r->kind == ROUTE_LOCAL_OR_READ && !m)) {
         leader_wait_free(c);
         r->fn(c);
         return;

@@ -30,11 +30,12 @@ struct call {
 };
 typedef void handler_fn(struct call *c);
 
-/* READ, WRITE: of the cluster, at the leader; LOCAL_OR_READ: READ on managers, what this node has elsewhere */
-enum { ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
+/* READ, WRITE: of the cluster, at the leader; LOCAL_OR_READ: READ on managers, what this node has elsewhere; ALWAYS: local,
+ * also on a locked manager */
+enum { ROUTE_ALWAYS, ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
 struct route { const char *method, *path; handler_fn *fn; int kind; };
-extern const struct route system_routes[], swarm_routes[], service_routes[], network_routes[], image_routes[],
-    container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[]; /* each ended by NULL */
+extern const struct route system_routes[], swarm_routes[], key_routes[], service_routes[], network_routes[],
+    image_routes[], container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[]; /* each ended by NULL */
 
 struct api {
     struct api_backend b;
@@ -146,6 +147,8 @@ struct val *keeper_health_val(const struct api *a, const char *id, struct val_do
 /* "", "no", "always", "unless-stopped", "on-failure"; anything else is refused. */
 int restart_policy_check(const struct val *policy, struct err *e) must_check;
 handler_fn service_logs, task_logs, container_logs; /* logs.c */
+/* keys.c: what Docker's clients read as TLSInfo; empty without a key. */
+struct val *tls_info_val(struct val_doc *d, const struct bytes *ca_public);
 handler_fn container_create; /* container_create.c */
 handler_fn container_list, container_inspect; /* container_show.c */
 handler_fn container_stats, container_top; /* container_stats.c, top_io.c */

@@ -16,6 +16,7 @@ libapi_a_SOURCES = \
 	src/api/image_transfer.c \
 	src/api/images.c \
 	src/api/keeper.c \
+	src/api/keys.c \
 	src/api/logs.c \
 	src/api/machine_io.c \
 	src/api/managers.c \

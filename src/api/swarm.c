@@ -124,9 +124,8 @@ static void init_body(struct call *c, const struct val *body, const char *text, 
     }
     if (!body)
         err_set(&e, E_INVALID, "request body: an object is needed");
-    else if (val_get_bool(body, "AutoLockManagers", false) ||
-             val_get_bool(val_get(spec, "EncryptionConfig"), "AutoLockManagers", false))
-        err_set(&e, E_UNSUPPORTED, "AutoLockManagers: not built yet");
+    in.autolock = val_get_bool(body, "AutoLockManagers", false) ||
+                  val_get_bool(val_get(spec, "EncryptionConfig"), "AutoLockManagers", false);
     int64_t subnet = val_get_int(body, "SubnetSize", 0), port = val_get_int(body, "DataPathPort", 0);
     if (!e.code && (subnet < 0 || subnet > 29 || (subnet && subnet < 16)))
         err_set(&e, E_INVALID, "SubnetSize: %lld is not within 16..29", (long long)subnet);
@@ -200,7 +199,8 @@ static void swarm_inspect(struct call *c)
 {
     struct val_doc *d = val_doc_new();
     val_set_root(d, rec_to_val(&cluster_rec, store_cluster(call_store(c)), d));
-    val_set(d, val_root(d), "TLSInfo", val_map(d));
+    val_unset(val_root(d), "CAChain");
+    val_set(d, val_root(d), "TLSInfo", tls_info_val(d, &store_cluster(call_store(c))->ca_public));
     reply_val(c, 200, d);
 }
 
@@ -217,13 +217,10 @@ static void update_body(struct call *c, const struct val *body, const char *text
         reply_err(c, &e);
         return;
     }
-    if (query_flag(c, "rotateManagerUnlockKey")) {
-        cluster_spec_clear(&spec);
-        reply_error(c, E_UNSUPPORTED, "rotateManagerUnlockKey: autolock is not built yet");
-        return;
-    }
-    control_cluster_update(call_manager(c), version, &spec, query_flag(c, "rotateWorkerToken"),
-                           query_flag(c, "rotateManagerToken"), done_empty, c);
+    unsigned rotate = (query_flag(c, "rotateWorkerToken") ? ROTATE_WORKER_TOKEN : 0) |
+                      (query_flag(c, "rotateManagerToken") ? ROTATE_MANAGER_TOKEN : 0) |
+                      (query_flag(c, "rotateManagerUnlockKey") ? ROTATE_UNLOCK_KEY : 0);
+    control_cluster_update(call_manager(c), version, &spec, rotate, done_empty, c);
     cluster_spec_clear(&spec);
 }
 
@@ -234,7 +231,28 @@ static void swarm_update(struct call *c)
 
 static void swarm_unlockkey(struct call *c)
 {
-    reply_json(c, 200, "{\"UnlockKey\":\"\"}\n");
+    char json[UNLOCK_KEY_TEXT_BYTES + 32], text[UNLOCK_KEY_TEXT_BYTES] = "";
+    const struct cluster *cluster = store_cluster(call_store(c));
+    if (cluster->unlock_key.n == 32)
+        unlock_key_text(text, cluster->unlock_key.v);
+    snprintf(json, sizeof json, "{\"UnlockKey\":\"%s\"}\n", text);
+    reply_json(c, 200, json);
+}
+
+static void unlock_body(struct call *c, const struct val *body, const char *text, size_t size)
+{
+    uint8_t key[32];
+    const char *given = val_get_str(body, "UnlockKey");
+    (void)text, (void)size;
+    if (!given || !unlock_key_parse(key, given))
+        reply_error(c, E_INVALID, "UnlockKey: it reads SHOALKEY-1- and 64 digits; `shoal unlock-key` on another manager shows it");
+    else
+        c->api->b.unlock(c->api->b.arg, key, on_simple, c);
+}
+
+static void swarm_unlock(struct call *c)
+{
+    with_body(c, unlock_body);
 }
 
 /* ---- nodes ---- */
@@ -245,6 +263,9 @@ static struct val *node_val(struct call *c, struct val_doc *d, const struct node
     static const char *const private[] = { "LinkKey", "SignKey" };
     for (unsigned i = 0; i < ARRAY_N(private); i++)
         val_unset(v, private[i]);
+    struct val *description = (struct val *)(uintptr_t)val_get(v, "Description");
+    if (description)
+        val_set(d, description, "TLSInfo", tls_info_val(d, manager_node_ca(call_manager(c), n->id)));
     if (manager_node_status(call_manager(c), n->id, &s)) {
         val_set(d, v, "ManagerStatus", rec_to_val(&manager_status_rec, &s, d));
         manager_status_clear(&s);
@@ -323,14 +344,15 @@ static void node_remove(struct call *c)
 }
 
 const struct route swarm_routes[] = {
-    { "POST", "/swarm/init", swarm_init, ROUTE_LOCAL },
+    { "POST", "/swarm/init", swarm_init, ROUTE_ALWAYS },
     { "GET", "/shoal/v1/recovery", recovery_plan, ROUTE_LOCAL },
     { "POST", "/shoal/v1/recovery", recover, ROUTE_LOCAL },
-    { "POST", "/swarm/join", swarm_join, ROUTE_LOCAL },
-    { "POST", "/swarm/leave", swarm_leave, ROUTE_LOCAL },
+    { "POST", "/swarm/join", swarm_join, ROUTE_ALWAYS },
+    { "POST", "/swarm/leave", swarm_leave, ROUTE_ALWAYS },
     { "GET", "/swarm", swarm_inspect, ROUTE_READ },
     { "POST", "/swarm/update", swarm_update, ROUTE_WRITE },
     { "GET", "/swarm/unlockkey", swarm_unlockkey, ROUTE_READ },
+    { "POST", "/swarm/unlock", swarm_unlock, ROUTE_ALWAYS },
     { "GET", "/nodes", node_list, ROUTE_READ },
     { "GET", "/nodes/{}", node_inspect, ROUTE_READ },
     { "POST", "/nodes/{}/update", node_update, ROUTE_WRITE },

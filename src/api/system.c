@@ -16,7 +16,7 @@ static void ping(struct call *c)
     const char *id = c->api->b.node_id(c->api->b.arg);
     if (c->r) {
         http_reply_header(c->r, "Cache-Control", "no-cache, no-store, must-revalidate");
-        http_reply_header(c->r, "Swarm", !id ? "inactive" : call_manager(c) ? "active/manager" : "active/worker");
+        http_reply_header(c->r, "Swarm", c->api->b.locked(c->api->b.arg) ? "locked" : !id ? "inactive" : call_manager(c) ? "active/manager" : "active/worker");
         http_reply(c->r, 200, "text/plain; charset=utf-8", "OK", 2);
     }
     call_free(c);
@@ -109,7 +109,7 @@ static struct val *swarm_info(struct call *c, struct val_doc *d)
     const char *id = b->node_id(b->arg), *addr = b->node_addr(b->arg);
     val_set(d, v, "NodeID", val_str(d, id ? id : ""));
     val_set(d, v, "NodeAddr", val_str(d, id && addr ? addr : ""));
-    val_set(d, v, "LocalNodeState", val_str(d, id ? "active" : "inactive"));
+    val_set(d, v, "LocalNodeState", val_str(d, b->locked(b->arg) ? "locked" : id ? "active" : "inactive"));
     val_set(d, v, "ControlAvailable", val_bool(d, m != NULL));
     struct raft_status s = { 0 };
     AUTO_SB struct sb trouble;
@@ -212,9 +212,9 @@ static void info(struct call *c)
 }
 
 const struct route system_routes[] = {
-    { "GET", "/_ping", ping, ROUTE_LOCAL },
-    { "GET", "/version", version, ROUTE_LOCAL },
-    { "GET", "/info", info, ROUTE_LOCAL },
+    { "GET", "/_ping", ping, ROUTE_ALWAYS },
+    { "GET", "/version", version, ROUTE_ALWAYS },
+    { "GET", "/info", info, ROUTE_ALWAYS },
     { "GET", "/events", events_watch, ROUTE_LOCAL },
     { 0 },
 };

@@ -45,7 +45,7 @@ struct cli_command {
     unsigned min_args, max_args, how;
 };
 extern const struct cli_command *const cli_groups[]; /* NULL-terminated; every command, in order of help */
-extern const struct cli_command swarm_commands[], node_commands[], service_commands[], stack_commands[],
+extern const struct cli_command swarm_commands[], key_commands[], node_commands[], service_commands[], stack_commands[],
     service_change_commands[];
 extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[],
     container_commands[], change_commands[], copy_commands[], usage_commands[], system_commands[], debug_commands[];
@@ -101,6 +101,8 @@ extern const char *cli_daemon_usage; /* what `shoal daemon --help` prints; main.
 /* Each "--flag VALUE  text" line of a usage text; value is empty when there is none. */
 typedef void usage_flag_fn(void *arg, const char *flag, const char *value, const char *text);
 void usage_flags(const char *usage, usage_flag_fn *fn, void *arg);
+/* ---- cmd_keys.c ---- */
+int print_unlock_key(struct cli *c, struct err *e) must_check; /* and how it is used */
 /* ---- start_io.c ---- */
 /* Starts the daemon at the default socket when none answers there, and says so. 0 also when that is not its
  * business: the next call to the daemon tells. */

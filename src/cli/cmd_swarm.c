@@ -13,6 +13,7 @@ static const struct cli_flag init_flags[] = {
     { "managers", 0, CLI_STR, "Who chooses the managers: auto keeps 3 (5 from 7 nodes on) and replaces lost ones, which hands the "
       "cluster's secrets to the nodes it promotes; a number keeps so many; manual leaves it to you; default auto", NULL },
     { "replace-after", 0, CLI_DURATION, "With auto: a manager that is down for so long is replaced; default 1m", NULL },
+    { "autolock", 0, CLI_BOOL, "Seal the managers' disks: after a restart each needs the unlock key", NULL },
     { "default-addr-pool", 0, CLI_LIST, "Address range for new networks, CIDR", NULL },
     { "default-addr-pool-mask-length", 0, CLI_INT, "Prefix length of a new network; default 24", NULL },
     { 0 },
@@ -36,6 +37,8 @@ static const struct cli_flag recover_flags[] = {
 };
 static const struct cli_flag token_flags[] = {
     { "rotate", 0, CLI_BOOL, "Make a new token; the old one is of no use then", NULL },
+    { "ttl", 0, CLI_DURATION, "Make a token of its own that expires after this time", NULL },
+    { "once", 0, CLI_BOOL, "Make a token of its own that is good for one node", NULL },
     { "quiet", 'q', CLI_BOOL, "Only the token", NULL },
     { 0 },
 };
@@ -103,6 +106,8 @@ static int cmd_init(struct cli *c, struct err *e)
     put(d, m, "Managers", cli_str(c, "managers") ? cli_str(c, "managers") : "auto");
     if (cli_has(c, "replace-after"))
         val_set(d, m, "ReplaceManagersAfter", val_int(d, cli_num(c, "replace-after", 0)));
+    if (cli_on(c, "autolock"))
+        val_set(d, m, "AutoLockManagers", val_bool(d, true));
     put_list(d, m, "DefaultAddrPool", cli_list(c, "default-addr-pool"));
     if (cli_has(c, "default-addr-pool-mask-length"))
         val_set(d, m, "SubnetSize", val_int(d, cli_num(c, "default-addr-pool-mask-length", 24)));
@@ -123,6 +128,8 @@ static int cmd_init(struct cli *c, struct err *e)
         fputs("To add a manager, run `shoal join-token manager` here and follow what it says.\n", c->out);
     else if (rc == 0)
         fputs("Managers are chosen among the nodes that join; `shoal managers` shows which and why.\n", c->out);
+    if (rc == 0 && cli_on(c, "autolock"))
+        rc = print_unlock_key(c, e);
     val_doc_free(swarm);
     val_doc_free(id);
     val_doc_free(d);
@@ -241,6 +248,29 @@ static int rotate(struct cli *c, struct val_doc *swarm, bool manager, struct err
     return cli_call(c, "POST", path, body.s, NULL, e);
 }
 
+#define ONCE_TTL_NS (24 * 3600 * INT64_C(1000000000))
+
+/* One that expires, or that one node uses up: not among the two standing ones, which stay as they are. */
+static int special_token(struct cli *c, const char *role, struct err *e)
+{
+    AUTO_SB struct sb body;
+    struct val_doc *d = NULL;
+    sb_init(&body, 0);
+    sb_printf(&body, "{\"Role\":\"%s\",\"TTL\":%lld,\"Once\":%s}", role,
+              (long long)(cli_has(c, "ttl") ? cli_num(c, "ttl", 0) : ONCE_TTL_NS), cli_on(c, "once") ? "true" : "false");
+    if (cli_on(c, "rotate"))
+        return cli_usage(c, e, "--rotate renews the standing token; it does not go with --ttl or --once");
+    int rc = cli_call(c, "POST", "/shoal/v1/tokens", body.s, &d, e);
+    if (rc == 0 && cli_on(c, "quiet"))
+        fprintf(c->out, "%s\n", str_at(val_root(d), "Token"));
+    else if (rc == 0)
+        rc = print_join(c, role, str_at(val_root(d), "Token"), e);
+    if (rc == 0 && !cli_on(c, "quiet"))
+        fprintf(c->out, "It is not shown again. Revoke it with `shoal join-token rm %s`.\n", str_at(val_root(d), "ID"));
+    val_doc_free(d);
+    return rc;
+}
+
 static int cmd_join_token(struct cli *c, struct err *e)
 {
     const char *role = cli_arg(c, 0) ? cli_arg(c, 0) : "worker";
@@ -248,6 +278,8 @@ static int cmd_join_token(struct cli *c, struct err *e)
     struct val_doc *swarm = NULL;
     if (!manager && strcmp(role, "worker"))
         return cli_usage(c, e, "\"%s\" is no role; give worker or manager", role);
+    if (cli_has(c, "ttl") || cli_on(c, "once"))
+        return special_token(c, role, e);
     int rc = cli_get(c, &swarm, e, "/swarm");
     if (rc == 0 && cli_on(c, "rotate")) {
         rc = rotate(c, swarm, manager, e);

@@ -8,6 +8,7 @@ libcli_a_SOURCES = \
 	src/cli/cmd_copy_io.c \
 	src/cli/cmd_debug.c \
 	src/cli/cmd_image.c \
+	src/cli/cmd_keys.c \
 	src/cli/cmd_login.c \
 	src/cli/cmd_managers.c \
 	src/cli/cmd_node.c \

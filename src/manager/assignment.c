@@ -123,6 +123,7 @@ static void add_nodes(const struct store *s, struct assignment *a)
         copy->updated_at = 0;
     }
     const struct cluster *c = store_cluster(s);
+    a->keyring = c ? c->keyring : 0;
     for (uint32_t i = 0; c && i < c->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&a->gossip_keys), &c->gossip_keys.v[i]);
     if (c && c->tunnel_psk.n) {

@@ -7,12 +7,17 @@
 
 LOG_MODULE("ca");
 
+enum { ADMISSION_TRIES = 100 };
+
 struct admission {
     struct manager *m;
     manager_join_fn *done;
     void *arg;
-    struct certificate cert;
+    struct join_request req;
+    uint8_t link_key[32];
     char *addr;
+    char node_id[26];
+    unsigned tries;
 };
 
 static void refuse(manager_join_fn *done, void *arg, int code, const char *text)
@@ -36,37 +41,6 @@ static void redirect(struct manager *m, manager_join_fn *done, void *arg)
                              (unsigned)leader->control_port);
     done(arg, &reply);
     join_reply_clear(&reply);
-}
-
-static void fill_reply(struct manager *m, struct join_reply *reply, const struct certificate *cert)
-{
-    const struct cluster *c = store_cluster(m->store);
-    reply->certificate = xnew(struct certificate);
-    certificate_copy(reply->certificate, cert);
-    for (const struct node *n = NULL; (n = store_next(m->store, TABLE_NODE, n));)
-        node_copy(REC_ADD(&reply->nodes), n);
-    for (uint32_t i = 0; i < c->gossip_keys.n; i++)
-        gossip_key_copy(REC_ADD(&reply->gossip_keys), &c->gossip_keys.v[i]);
-    reply->tunnel_psk.v = xmemdup(c->tunnel_psk.v, c->tunnel_psk.n);
-    reply->tunnel_psk.n = c->tunnel_psk.n;
-}
-
-static void admitted(void *arg, int result, const struct err *e)
-{
-    struct admission *a = arg;
-    if (result < 0) {
-        refuse(a->done, a->arg, -result, e ? e->text : err_text(result));
-    } else {
-        struct join_reply reply = { 0 };
-        fill_reply(a->m, &reply, &a->cert);
-        str_set(&reply.addr, a->addr);
-        a->done(a->arg, &reply);
-        join_reply_clear(&reply);
-        log_info("admitted node %s as %s", a->cert.node_id, node_role_names[a->cert.role]);
-    }
-    certificate_clear(&a->cert);
-    free(a->addr);
-    free(a);
 }
 
 static void set_bytes(struct bytes *b, const void *p, uint32_t n)
@@ -94,7 +68,8 @@ uint64_t raft_id_random(void)
     return id;
 }
 
-static void certify(struct certificate *c, const struct cluster *cluster, const struct node *n)
+/* index: of the applied log, so that the holders of an older or newer node table know which of both is right. */
+static void certify(struct certificate *c, const struct cluster *cluster, const struct node *n, uint64_t index)
 {
     int64_t now = clock_real_ns();
     str_set(&c->cluster_id, cluster->id);
@@ -102,6 +77,9 @@ static void certify(struct certificate *c, const struct cluster *cluster, const 
     c->role = n->spec.role;
     c->raft_id = n->raft_id;
     c->epoch = cluster->epoch;
+    c->serial = index;
+    for (uint32_t i = 0; i < cluster->ca_chain.n; i++)
+        ca_link_copy(REC_ADD(&c->chain), &cluster->ca_chain.v[i]);
     set_bytes(&c->link_key, n->link_key.v, n->link_key.n);
     set_bytes(&c->sign_key, n->sign_key.v, n->sign_key.n);
     set_bytes(&c->ca_public, cluster->ca_public.v, cluster->ca_public.n);
@@ -133,52 +111,116 @@ static void fill_node(struct node *n, const struct join_request *req, const char
     n->tunnel_port = req->tunnel_port;
 }
 
+static void admission_free(struct admission *a)
+{
+    join_request_clear(&a->req);
+    free(a->addr);
+    free(a);
+}
+
+static void admission_refused(struct admission *a, const struct err *e)
+{
+    refuse(a->done, a->arg, e->code, e->text);
+    admission_free(a);
+}
+
+static void admitted(struct admission *a, const struct node *n)
+{
+    struct manager *m = a->m;
+    const struct cluster *c = store_cluster(m->store);
+    struct join_reply reply = { .nodes_index = store_index(m->store) };
+    reply.certificate = xnew(struct certificate);
+    certify(reply.certificate, c, n, reply.nodes_index);
+    for (const struct node *x = NULL; (x = store_next(m->store, TABLE_NODE, x));)
+        node_copy(REC_ADD(&reply.nodes), x);
+    for (uint32_t i = 0; i < c->gossip_keys.n; i++)
+        gossip_key_copy(REC_ADD(&reply.gossip_keys), &c->gossip_keys.v[i]);
+    set_bytes(&reply.tunnel_psk, c->tunnel_psk.v, c->tunnel_psk.n);
+    str_set(&reply.addr, a->addr);
+    a->done(a->arg, &reply);
+    join_reply_clear(&reply);
+    log_info("admitted node %s as %s", n->id, node_role_names[n->spec.role]);
+    admission_free(a);
+}
+
+static void admit(struct admission *a);
+
+static void on_admitted(void *arg, int result, const struct err *e)
+{
+    struct admission *a = arg;
+    const struct node *n = store_find(a->m->store, TABLE_NODE, a->node_id);
+    struct err gone;
+    if (result == -E_STALE && a->tries++ < ADMISSION_TRIES) { /* another node used its token in between: look again */
+        admit(a);
+    } else if (result < 0) {
+        admission_refused(a, e);
+    } else if (n) {
+        admitted(a, n);
+    } else {
+        err_set(&gone, E_DENIED, "the node was removed again at once");
+        admission_refused(a, &gone);
+    }
+}
+
+static void propose_admission(struct admission *a, const struct grant_use *use)
+{
+    struct node n = { 0 };
+    struct store_tx *tx = store_tx_new(clock_real_ns());
+    fill_node(&n, &a->req, a->addr, use->role, a->link_key);
+    memcpy(a->node_id, n.id, 26);
+    store_tx_create(tx, TABLE_NODE, &n);
+    if (use->grant && use->grant->once) {
+        struct cluster c = { 0 };
+        cluster_copy(&c, store_cluster(a->m->store)); /* of two that use it at once, one finds another version */
+        struct join_grant *g = &c.grants.v[use->grant - store_cluster(a->m->store)->grants.v];
+        set_bytes(&g->used_by, a->link_key, 32);
+        g->updated_at = clock_real_ns();
+        store_tx_update(tx, TABLE_CLUSTER, &c);
+        cluster_clear(&c);
+    }
+    node_clear(&n);
+    manager_propose(a->m, tx, on_admitted, a);
+}
+
+static void admit(struct admission *a)
+{
+    struct manager *m = a->m;
+    const struct cluster *c = store_cluster(m->store);
+    struct grant_use use;
+    struct err e;
+    if (!m->leads || !c || !c->tokens) {
+        redirect(m, a->done, a->arg);
+        admission_free(a);
+        return;
+    }
+    if (token_check(c, a->req.token, a->link_key, clock_real_ns(), &use, &e) < 0) {
+        admission_refused(a, &e);
+        return;
+    }
+    const struct node *known = node_with_key(m->store, a->link_key);
+    if (known && use.role != (int)known->spec.role) {
+        err_set(&e, E_CONFLICT, "this machine is node %s already, as %s; use the other token or remove it with "
+                "'shoal node rm --force %s' on a manager", known->id, node_role_names[known->spec.role], known->id);
+        admission_refused(a, &e);
+    } else if (known) {
+        admitted(a, known);
+    } else {
+        propose_admission(a, &use);
+    }
+}
+
 void manager_join(struct manager *m, const struct join_request *req, const char *peer_addr,
                   const uint8_t link_key[32], manager_join_fn *done, void *arg)
 {
-    const struct cluster *c = store_cluster(m->store);
-    if (!m->leads || !c || !c->tokens) {
-        redirect(m, done, arg);
-        return;
-    }
-    bool worker = req->token && strlen(req->token) == strlen(c->tokens->worker) &&
-                  crypto_equal(req->token, c->tokens->worker, strlen(c->tokens->worker));
-    bool manager = req->token && strlen(req->token) == strlen(c->tokens->manager) &&
-                   crypto_equal(req->token, c->tokens->manager, strlen(c->tokens->manager));
-    if (!worker && !manager) {
-        refuse(done, arg, E_DENIED, "the join token is not valid (rotated or mistyped); get the present "
-               "one with `shoal join-token worker` on a manager");
-        return;
-    }
     if (req->sign_key.n != 32 || req->tunnel_key.n != 32) {
         refuse(done, arg, E_INVALID, "the join request carries no keys");
         return;
     }
     struct admission *a = xnew(struct admission);
-    *a = (struct admission){ .m = m, .done = done, .arg = arg,
-                             .addr = xstrdup(req->addr ? req->addr : peer_addr) };
-    const struct node *known = node_with_key(m->store, link_key);
-    if (known && (manager ? ROLE_MANAGER : ROLE_WORKER) != (int)known->spec.role) {
-        struct err e;
-        err_set(&e, E_CONFLICT, "this machine is node %s already, as %s; use the other token or remove it with "
-                "'shoal node rm --force %s' on a manager", known->id, node_role_names[known->spec.role], known->id);
-        free(a->addr);
-        free(a);
-        refuse(done, arg, E_CONFLICT, e.text);
-        return;
-    }
-    if (known) {
-        certify(&a->cert, c, known);
-        admitted(a, 0, NULL);
-        return;
-    }
-    struct node n = { 0 };
-    fill_node(&n, req, a->addr, manager ? ROLE_MANAGER : ROLE_WORKER, link_key);
-    certify(&a->cert, c, &n);
-    struct store_tx *tx = store_tx_new(clock_real_ns());
-    store_tx_create(tx, TABLE_NODE, &n);
-    node_clear(&n);
-    manager_propose(m, tx, admitted, a);
+    *a = (struct admission){ .m = m, .done = done, .arg = arg, .addr = xstrdup(req->addr ? req->addr : peer_addr) };
+    join_request_copy(&a->req, req);
+    memcpy(a->link_key, link_key, 32);
+    admit(a);
 }
 
 /* A manager that becomes a worker keeps its old certificate until its removal from Raft has committed: with the new
@@ -189,15 +231,16 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
     if (!c || !n)
         return;
-    bool other = h->epoch != c->epoch || h->role != n->spec.role || (n->spec.role == ROLE_MANAGER && h->raft_id != n->raft_id);
-    if (!other && !certificate_is_due(h->not_after, c->spec.ca.node_cert_expiry, clock_real_ns()))
+    bool other = h->epoch != c->epoch || h->role != n->spec.role || (n->spec.role == ROLE_MANAGER && h->raft_id != n->raft_id) ||
+                 h->ca.n != 32 || !crypto_equal(h->ca.v, c->ca_public.v, 32);
+    if (!other && !certificate_is_due(node_id, h->not_after, c->spec.ca.node_cert_expiry, clock_real_ns()))
         return;
     if (h->role == ROLE_MANAGER && n->spec.role != ROLE_MANAGER && (m->change_running || members_has(m, h->raft_id)))
         return;
     struct certificate cert = { 0 };
     struct sb b;
     sb_init(&b, 0);
-    certify(&cert, c, n);
+    certify(&cert, c, n, store_index(m->store));
     rec_pack(&certificate_rec, &cert, &b);
     m->hooks.send(m->hooks.arg, node_id, MSG_CERTIFICATE, b.s, b.len);
     sb_done(&b);
@@ -205,5 +248,6 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
     h->raft_id = cert.raft_id;
     h->not_after = cert.not_after;
     h->epoch = cert.epoch;
+    set_bytes(&h->ca, cert.ca_public.v, cert.ca_public.n);
     certificate_clear(&cert);
 }

@@ -55,6 +55,16 @@ static void on_removed(void *arg, int result, const struct err *e)
         removal_end(r, result, e);
 }
 
+/* Who is removed must not go on reading and forging gossip. */
+static void want_new_keys(const struct store *s, struct store_tx *tx)
+{
+    struct cluster c = { 0 };
+    cluster_copy(&c, store_cluster(s));
+    c.keys_due = true;
+    store_tx_update(tx, TABLE_CLUSTER, &c);
+    cluster_clear(&c);
+}
+
 static void try_removal(struct removal *r)
 {
     struct err e = { 0 };
@@ -63,13 +73,15 @@ static void try_removal(struct removal *r)
     if (rc == 0)
         rc = store_lookup(r->m->store, r->table, r->ref, &found, &e);
     if (rc == 0 && r->refuse)
-        rc = r->refuse(r->m->store, found, &e);
+        rc = r->refuse(r->m, found, &e);
     if (rc < 0) {
         removal_end(r, rc, &e);
         return;
     }
     struct store_tx *tx = store_tx_new(clock_real_ns());
     store_tx_delete(tx, r->table, found);
+    if (r->table == TABLE_NODE)
+        want_new_keys(r->m->store, tx);
     manager_propose(r->m, tx, on_removed, r);
 }
 
@@ -128,12 +140,12 @@ void control_network_create(struct manager *m, struct network *n, char ret_id[26
     control_create(m, TABLE_NETWORK, n, done, arg);
 }
 
-static int network_in_use(const struct store *s, const void *obj, struct err *e)
+static int network_in_use(const struct manager *m, const void *obj, struct err *e)
 {
     const struct network *n = obj;
     if (n->ingress)
         return err_set(e, E_DENIED, "the ingress network carries published ports and cannot be removed");
-    for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
+    for (const struct service *svc = NULL; (svc = store_next(m->store, TABLE_SERVICE, svc));)
         for (uint32_t i = 0; i < svc->spec.task.networks.n; i++)
             if (str_equal(svc->spec.task.networks.v[i].target, n->id))
                 return err_set(e, E_INVALID, "network %s is in use by service %s; remove that first",
@@ -198,10 +210,10 @@ void control_network_remove(struct manager *m, const char *ref, manager_done_fn 
         control_update(m, TABLE_##KIND, &o, done, arg);                                                    \
         kind##_clear(&o);                                                                                  \
     }                                                                                                      \
-    static int kind##_in_use(const struct store *s, const void *obj, struct err *e)                        \
+    static int kind##_in_use(const struct manager *m, const void *obj, struct err *e)                        \
     {                                                                                                      \
         const struct kind *o = obj;                                                                        \
-        for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)                 \
+        for (const struct service *svc = NULL; (svc = store_next(m->store, TABLE_SERVICE, svc));)          \
             for (uint32_t i = 0; i < svc->spec.task.container->list.n; i++)                                \
                 if (str_equal(svc->spec.task.container->list.v[i].id, o->id))                              \
                     return err_set(e, E_INVALID, #kind " '%s' is in use by the following service: %s",     \
@@ -256,58 +268,25 @@ void control_node_update(struct manager *m, const char *ref, uint64_t version, s
     node_clear(&n);
 }
 
-void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg)
+static int may_remove(const struct manager *m, const void *obj, struct err *e)
 {
-    struct err e = { 0 };
-    const void *found = NULL;
-    int r = control_ready(m, &e);
-    if (r == 0)
-        r = store_lookup(m->store, TABLE_NODE, ref, &found, &e);
-    const struct node *n = found;
-    if (r == 0 && str_equal(n->id, m->node_id))
-        r = err_set(&e, E_INVALID, "node %s leads the cluster; let it leave ('shoal leave' there) first", n->id);
-    if (r == 0 && !force && n->status.state != NODE_DOWN)
-        r = err_set(&e, E_INVALID, "node %s is not down and can't be removed; stop it first or use --force",
-                    n->id);
-    if (r == 0 && n->spec.role == ROLE_MANAGER)
-        r = may_change_role(m, n, ROLE_WORKER, "removing", &e);
-    if (r < 0) {
-        done(arg, r, &e);
-        return;
-    }
-    struct store_tx *tx = store_tx_new(clock_real_ns());
-    store_tx_delete(tx, TABLE_NODE, n);
-    manager_propose(m, tx, done, arg);
+    const struct node *n = obj;
+    if (str_equal(n->id, m->node_id))
+        return err_set(e, E_INVALID, "node %s leads the cluster; let it leave ('shoal leave' there) first", n->id);
+    return n->spec.role == ROLE_MANAGER ? may_change_role(m, n, ROLE_WORKER, "removing", e) : 0;
 }
 
-void control_cluster_update(struct manager *m, uint64_t version, struct cluster_spec *spec,
-                            bool rotate_worker, bool rotate_manager, manager_done_fn *done, void *arg)
+static int may_remove_down(const struct manager *m, const void *obj, struct err *e)
 {
-    struct err e = { 0 };
-    int r = control_ready(m, &e);
-    if (r == 0)
-        r = rec_check(&cluster_spec_rec, spec, &e);
-    if (r == 0 && spec->ca.node_cert_expiry < 3600 * SEC_NS)
-        r = err_set(&e, E_INVALID, "CAConfig.NodeCertExpiry: at least 1 hour, so that a renewal is never late");
-    if (r < 0) {
-        done(arg, r, &e);
-        return;
-    }
-    struct cluster c = { 0 };
-    char token[128];
-    cluster_copy(&c, store_cluster(m->store));
-    c.version.index = version;
-    cluster_spec_clear(&c.spec);
-    c.spec = *spec;
-    *spec = (struct cluster_spec){ 0 };
-    token_make(token, c.ca_public.v);
-    if (rotate_worker)
-        str_set(&c.tokens->worker, token);
-    token_make(token, c.ca_public.v);
-    if (rotate_manager)
-        str_set(&c.tokens->manager, token);
-    control_update(m, TABLE_CLUSTER, &c, done, arg);
-    cluster_clear(&c);
+    const struct node *n = obj;
+    if (n->status.state != NODE_DOWN && !str_equal(n->id, m->node_id))
+        return err_set(e, E_INVALID, "node %s is not down and can't be removed; stop it first or use --force", n->id);
+    return may_remove(m, obj, e);
+}
+
+void control_node_remove(struct manager *m, const char *ref, bool force, manager_done_fn *done, void *arg)
+{
+    control_remove(m, TABLE_NODE, ref, force ? may_remove : may_remove_down, done, arg);
 }
 
 void control_managers(struct manager *m, const char *policy, int64_t replace_after_ns, manager_done_fn *done, void *arg)

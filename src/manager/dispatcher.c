@@ -16,7 +16,8 @@ struct session {
     bool has_sent;
     struct task_report pending; /* latest status of each task, not yet proposed */
     uint64_t pending_seq, flying_seq;
-    struct session_hello hello;
+    struct session_hello hello;   /* what it said */
+    struct session_hello sent_to; /* and what it holds when it has taken what was sent */
     bool hello_changed;
 };
 
@@ -31,6 +32,7 @@ static void session_free(struct session *s)
 {
     task_report_clear(&s->pending);
     session_hello_clear(&s->hello);
+    session_hello_clear(&s->sent_to);
     free(s->node_id);
     free(s);
 }
@@ -40,14 +42,17 @@ static void send_one(struct dispatcher *d, struct session *s)
     struct assignment a = { 0 };
     struct sb b;
     uint8_t version[32];
-    ca_certify_again(d->m, s->node_id, &s->hello);
+    ca_certify_again(d->m, s->node_id, &s->sent_to);
     sb_init(&b, 0);
     sb_add(&b, version, sizeof version); /* its place */
     assignment_build(d->m->store, s->node_id, &a);
     rec_pack(&assignment_rec, &a, &b);
-    assignment_clear(&a);
     crypto_sha256(version, b.s + 32, b.len - 32);
     if (!s->has_sent || memcmp(version, s->sent, 32)) {
+        a.nodes_index = store_index(d->m->store); /* differs while all else is the same */
+        crypto_wipe(b.s + 32, b.len - 32);
+        b.len = 32;
+        rec_pack(&assignment_rec, &a, &b);
         memcpy(b.s, version, 32);
         d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_ASSIGNMENT, b.s, b.len);
         memcpy(s->sent, version, 32);
@@ -55,6 +60,7 @@ static void send_one(struct dispatcher *d, struct session *s)
     }
     crypto_wipe(b.s, b.len); /* secrets travel in it */
     sb_done(&b);
+    assignment_clear(&a);
 }
 
 static void send_all(void *arg)
@@ -63,8 +69,19 @@ static void send_all(void *arg)
     d->send_due = false;
     if (!d->m->leads)
         return;
-    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));)
-        send_one(d, it->value);
+    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
+        struct session *s = it->value;
+        if (store_find(d->m->store, TABLE_NODE, s->node_id))
+            send_one(d, s);
+        else
+            session_free(map_remove(&d->sessions, s->node_id)); /* a node that was removed is told nothing more */
+    }
+}
+
+const struct session_hello *dispatcher_said(const struct dispatcher *d, const char *node_id)
+{
+    const struct session *s = map_find(&d->sessions, node_id);
+    return s ? &s->hello : NULL;
 }
 
 void dispatcher_store_changed(struct dispatcher *d)
@@ -210,11 +227,16 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
         s->node_id = xstrdup(node_id);
         map_put(&d->sessions, node_id, s);
     }
+    bool news = s->hello.keyring != h->keyring || s->hello.ca.n != h->ca.n || (h->ca.n && memcmp(s->hello.ca.v, h->ca.v, h->ca.n));
     s->has_sent = h->have.n == 32;
     if (s->has_sent)
         memcpy(s->sent, h->have.v, 32);
     session_hello_clear(&s->hello);
     session_hello_copy(&s->hello, h);
+    session_hello_clear(&s->sent_to);
+    session_hello_copy(&s->sent_to, h);
+    if (news)
+        manager_want_pass(d->m); /* a rotation may have waited for it */
     s->hello_changed = true;
     want_commit(d);
     manager_send_leader(d->m, node_id, true);

@@ -5,6 +5,7 @@ libmanager_a_SOURCES = \
 	src/manager/backup.c \
 	src/manager/ca.c \
 	src/manager/control.c \
+	src/manager/control_cluster.c \
 	src/manager/control_service.c \
 	src/manager/dispatcher.c \
 	src/manager/govern.c \
@@ -12,6 +13,7 @@ libmanager_a_SOURCES = \
 	src/manager/manager.c \
 	src/manager/members.c \
 	src/manager/recover.c \
+	src/manager/rotation.c \
 	src/manager/token.c \
 	src/manager/control.h \
 	src/manager/govern.h \

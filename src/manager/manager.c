@@ -129,10 +129,9 @@ static void on_store_change(void *arg, enum store_op op, enum store_table t, con
 {
     struct manager *m = arg;
     (void)op;
-    if (t != TABLE_NODE)
-        return;
-    m->hooks.nodes_changed(m->hooks.arg);
-    if (m->hooks.node_event && old_obj)
+    if (t == TABLE_NODE || t == TABLE_CLUSTER)
+        m->hooks.nodes_changed(m->hooks.arg);
+    if (t == TABLE_NODE && m->hooks.node_event && old_obj)
         m->hooks.node_event(m->hooks.arg, old_obj, new_obj);
 }
 
@@ -163,6 +162,7 @@ static void run_pass(void *arg)
     orchestrate(&pass);
     allocate(m->store, tx, now);
     schedule(m->store, tx, now);
+    rotation_pass(m, tx, now, &pass.next_ns);
     if (pass.next_ns != INT64_MAX)
         loop_timer_set(m->pass_timer, MAX((pass.next_ns - now) / MS_NS + 1, 1));
     if (store_tx_count(tx) == 0) {
@@ -315,6 +315,29 @@ void manager_init_cluster(struct manager *m, const struct cluster *c, const stru
 const struct store *manager_store(const struct manager *m)
 {
     return m->store;
+}
+
+static void key_done(void *arg, int result, uint64_t index)
+{
+    struct proposal *p = arg;
+    struct err e = { 0 };
+    (void)index;
+    if (result < 0)
+        err_set(&e, -result, "%s", err_text(result));
+    p->done(p->arg, result, result < 0 ? &e : NULL);
+    free(p);
+}
+
+void manager_set_disk_key(struct manager *m, const uint8_t key[32], manager_done_fn *done, void *arg)
+{
+    struct proposal *p = xnew(struct proposal);
+    *p = (struct proposal){ .m = m, .done = done, .arg = arg };
+    raft_node_set_key(m->raft, key, key_done, p);
+}
+
+bool manager_counts(const struct manager *m, uint64_t raft_id)
+{
+    return members_has(m, raft_id);
 }
 
 bool manager_leads(const struct manager *m)

@@ -65,6 +65,8 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
 void dispatcher_report(struct dispatcher *d, const char *node_id, const struct task_report *r);
 void dispatcher_forget_all(struct dispatcher *d); /* leadership lost */
 void dispatcher_store_changed(struct dispatcher *d);
+/* What the node said in the HELLO that came last; NULL: no session. */
+const struct session_hello *dispatcher_said(const struct dispatcher *d, const char *node_id);
 
 /* assignment.c: what one node must know. Pure. Caller clears ret. */
 void assignment_build(const struct store *s, const char *node_id, struct assignment *ret);
@@ -84,6 +86,26 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
 
 /* backup.c: nodes not heard of since a restore are down when they have been waited for long enough. */
 void restore_wait(struct manager *m);
+
+/* token.c. Pure. */
+#define GRANT_TTL_MAX_NS (365 * INT64_C(86400) * 1000000000)
+struct grant_use { int role; const struct join_grant *grant; /* NULL: a standing token, or used by this node before */ };
+/* What role the token gives a node with this link key; E_DENIED with the reason. */
+int token_check(const struct cluster *c, const char *token, const uint8_t link_key[32], int64_t now_ns,
+                struct grant_use *ret, struct err *e) must_check;
+int64_t grant_end_ns(const struct join_grant *g);      /* nothing more to say about it from then on */
+bool grants_expire(struct cluster *c, int64_t now_ns); /* removes those; false: none */
+int grant_add(struct cluster *c, int role, int64_t ttl_ns, bool once, int64_t now_ns, char ret_id[13], char ret_token[128],
+              struct err *e) must_check;
+int grant_remove(struct cluster *c, const char *id, struct err *e) must_check;
+
+/* rotation.c. The first two are pure. */
+/* The next step of the gossip keys, if one is due; all_hold: every node has the present ones. False: none. */
+bool rotation_keys_step(struct cluster *c, bool all_hold, int64_t now_ns);
+/* A new cluster key, vouched for by the old one; all join tokens become new. E_BUSY: too often. */
+int rotation_ca_begin(struct cluster *c, int64_t now_ns, struct err *e) must_check;
+/* In the leader's pass: what is due. */
+void rotation_pass(struct manager *m, struct store_tx *tx, int64_t now_ns, int64_t *ret_next_ns);
 
 void recover_close(struct manager *m); /* recover.c: one under way fails */
 

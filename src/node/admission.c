@@ -7,7 +7,7 @@
 
 LOG_MODULE("node");
 
-enum { JOIN_TIMEOUT_MS = 10000, REDIRECTS_MAX = 4, LEAVE_ASK_MS = 500, LEAVE_TIMEOUT_MS = 5000, LEAVE_POLL_MS = 20 };
+enum { JOIN_TIMEOUT_MS = 10000, JOIN_AGAIN_MS = 100, REDIRECTS_MAX = 4, LEAVE_ASK_MS = 500, LEAVE_TIMEOUT_MS = 5000, LEAVE_POLL_MS = 20 };
 #define CERTIFICATE_LIFE_NS (90 * 24 * 3600 * SEC_NS)
 
 static void fail(node_done_fn *done, void *arg, int code, const char *fmt, const char *text)
@@ -15,6 +15,12 @@ static void fail(node_done_fn *done, void *arg, int code, const char *fmt, const
     struct err e;
     err_set(&e, code, fmt, text);
     done(arg, &e);
+}
+
+static void refuse_locked(node_done_fn *done, void *arg)
+{
+    fail(done, arg, E_UNAVAILABLE, "this node is a locked manager of a cluster; unlock it first with `shoal %s`; if the key is lost, "
+         "stop the daemon, run `shoal daemon --clean` and join it anew", "unlock");
 }
 
 static void sign_public(const struct identity *id, uint8_t out[32])
@@ -55,6 +61,7 @@ static void make_cluster(struct cluster *c, const struct node_init *in, uint16_t
     c->spec.dispatcher.heartbeat = 5 * SEC_NS;
     c->spec.ca.node_cert_expiry = CERTIFICATE_LIFE_NS;
     c->data_port = data_port;
+    c->spec.encryption.autolock = in->autolock;
     if (in->address_pools.n)
         for (uint32_t i = 0; i < in->address_pools.n; i++)
             strs_add(&c->pools, in->address_pools.v[i]);
@@ -75,8 +82,13 @@ static void make_cluster(struct cluster *c, const struct node_init *in, uint16_t
     k->id = 1;
     crypto_random(secret, 32);
     bytes_set(&k->key, secret, 32);
+    c->keys_at = clock_real_ns();
     crypto_random(secret, 32);
     bytes_set(&c->tunnel_psk, secret, 32);
+    if (in->autolock) {
+        crypto_random(secret, 32);
+        bytes_set(&c->unlock_key, secret, 32);
+    }
     crypto_wipe(secret, sizeof secret);
     c->next_vni = 4096;
     c->next_tunnel_addr = 1;
@@ -94,6 +106,8 @@ static void certify_self(struct daemon *d, const struct cluster *c, const struct
     bytes_set(&cert->link_key, n->link_key.v, 32);
     bytes_set(&cert->sign_key, n->sign_key.v, 32);
     bytes_set(&cert->ca_public, c->ca_public.v, 32);
+    for (uint32_t i = 0; i < c->ca_chain.n; i++)
+        ca_link_copy(REC_ADD(&cert->chain), &c->ca_chain.v[i]);
     cert->not_before = now;
     cert->not_after = now + CERTIFICATE_LIFE_NS;
     certificate_sign(cert, c->ca_secret.v);
@@ -113,7 +127,7 @@ static void on_initialized(void *arg, int result, const struct err *e)
     if (result < 0) {
         err = *e;
         forget(i->d);
-    } else if (membership_save(i->d->cfg.root, &i->d->member, &err) < 0) {
+    } else if (membership_save(i->d->cfg.root, &i->d->identity, &i->d->member, &err) < 0) {
         forget(i->d);
     }
     i->done(i->arg, err.code ? &err : NULL);
@@ -126,6 +140,10 @@ void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn 
     char addr[64], id[26];
     struct cluster c = { 0 };
     struct node n = { 0 };
+    if (d->locked) {
+        refuse_locked(done, arg);
+        return;
+    }
     if (d->member.certificate) {
         fail(done, arg, E_UNAVAILABLE, "this node is already part of a cluster; leave it first with `shoal leave%s`", " --force");
         return;
@@ -221,7 +239,7 @@ struct join {
     unsigned redirects;
     struct link *link;
     struct link_config cfg;
-    struct loop_timer *timer;
+    struct loop_timer *timer, *again;
     struct err last;
 };
 
@@ -230,6 +248,7 @@ static void join_free(void *arg)
     struct join *j = arg;
     link_free(j->link);
     loop_timer_free(j->timer);
+    loop_timer_free(j->again);
     join_request_clear(&j->req);
     strs_clear(&j->addrs);
     free(j);
@@ -241,6 +260,7 @@ static void join_end(struct join *j, const struct err *e)
     if (!done)
         return;
     loop_timer_set(j->timer, -1);
+    loop_timer_set(j->again, -1);
     done(j->arg, e);
     loop_defer(j->d->loop, join_free, j);
 }
@@ -250,6 +270,9 @@ static int join_verify(void *arg, const uint8_t key[32], const void *payload, si
     struct join *j = arg;
     struct certificate c = { 0 };
     int r = rec_unpack(&certificate_rec, &c, payload, size, e);
+    for (uint32_t i = 0; r == 0 && i < c.chain.n; i++)
+        if (c.chain.v[i].from.n == 32 && token_pins(j->req.token, c.chain.v[i].from.v))
+            r = err_set(e, E_DENIED, "the cluster key was replaced since the token was made");
     if (r == 0 && (c.ca_public.n != 32 || !token_pins(j->req.token, c.ca_public.v)))
         r = err_set(e, E_DENIED, "the token is of another cluster than the node at this address");
     if (r == 0)
@@ -284,7 +307,8 @@ static void admitted(struct join *j, struct join_reply *reply)
     for (uint32_t i = 0; i < reply->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&d->member.gossip_keys), &reply->gossip_keys.v[i]);
     bytes_set(&d->member.tunnel_psk, reply->tunnel_psk.v, reply->tunnel_psk.n);
-    if (membership_save(d->cfg.root, &d->member, &e) < 0 || member_start(d, true, &e) < 0) {
+    d->member.nodes_index = reply->nodes_index;
+    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0 || member_start(d, true, &e) < 0) {
         forget(d);
         join_end(j, &e);
         return;
@@ -309,6 +333,10 @@ static void join_message(void *arg, struct link *l, uint8_t type, const void *p,
         strs_add(&j->addrs, reply.leader);
         j->next = 0;
         loop_defer(j->d->loop, join_next, j);
+    } else if (reply.code == E_UNAVAILABLE) { /* an election: it is over in a moment */
+        err_set(&j->last, E_UNAVAILABLE, "%s", reply.error ? reply.error : "no leader");
+        j->next = 0;
+        loop_timer_set(j->again, JOIN_AGAIN_MS);
     } else {
         err_set(&e, reply.code > 0 && reply.code < E_N ? (int)reply.code : E_UNAVAILABLE, "%s",
                 reply.error ? reply.error : "the cluster named one leader after the other; try again");
@@ -379,6 +407,10 @@ void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn 
     struct err e = { 0 };
     uint8_t key[32];
     char addr[64] = "";
+    if (d->locked) {
+        refuse_locked(done, arg);
+        return;
+    }
     if (d->member.certificate)
         err_set(&e, E_UNAVAILABLE, "this node is already part of a cluster; leave it first with `shoal leave`");
     else if (!token_is_well_formed(in->token))
@@ -409,6 +441,7 @@ void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn 
         strs_add(&j->addrs, in->remote_addrs.v[i]);
     j->cfg = (struct link_config){ .dh_secret = d->identity.link_secret.v, .payload = "", .verify = join_verify, .arg = j };
     j->timer = loop_timer_new(d->loop, join_late, j);
+    j->again = loop_timer_new(d->loop, join_next, j);
     loop_timer_set(j->timer, JOIN_TIMEOUT_MS);
     join_next(j);
 }
@@ -429,6 +462,8 @@ static void left(struct daemon *d)
     membership_remove(d->cfg.root);
     overlay_clear(d->overlay);
     d->overlay = NULL;
+    d->lock = (struct lock){ 0 };
+    d->rekey_pending = false;
     struct err e = { 0 };
     if (identity_renew(d->cfg.root, &d->identity, &e) < 0) /* who joins after a farewell is a new node */
         log_warn("%s", e.text);
@@ -490,6 +525,10 @@ static void tasks_gone(void *arg)
 
 void node_start_leave(struct daemon *d, bool force, node_done_fn *done, void *arg)
 {
+    if (d->locked) {
+        refuse_locked(done, arg);
+        return;
+    }
     if (!d->member.certificate) {
         fail(done, arg, E_UNAVAILABLE, "this node is not part of a %s", "cluster");
         return;

@@ -122,6 +122,30 @@ static void do_leave(void *arg, bool force, node_done_fn *done, void *done_arg)
     node_start_leave(arg, force, done, done_arg);
 }
 
+static bool is_locked(void *arg)
+{
+    return ((struct daemon *)arg)->locked;
+}
+static int enter_cluster(struct daemon *d, struct err *e);
+static void do_unlock(void *arg, const uint8_t key[32], node_done_fn *done, void *done_arg)
+{
+    struct daemon *d = arg;
+    struct err e = { 0 };
+    int r = d->locked ? lock_open(d, key, &e) : err_set(&e, E_CONFLICT, "swarm is not locked");
+    if (r == 0) {
+        d->locked = false;
+        r = enter_cluster(d, &e);
+        d->locked = r < 0; /* it can be tried again, when the reason is gone */
+        if (r < 0)
+            rec_clear(&membership_rec, &d->member);
+    }
+    if (r < 0)
+        log_warn("unlock: %s", e.text);
+    else
+        log_info("unlocked");
+    done(done_arg, r < 0 ? &e : NULL);
+}
+
 static void on_container(void *arg, const struct container *c)
 {
     struct daemon *d = arg;
@@ -206,7 +230,14 @@ static int new_address(struct daemon *d, struct err *e)
         return r;
     log_info("this node is at %s now, it was at %s", addr, d->member.addr);
     str_set(&d->member.addr, addr);
-    return membership_save(d->cfg.root, &d->member, e);
+    return membership_save(d->cfg.root, &d->identity, &d->member, e);
+}
+
+/* As the member it is by what was loaded. */
+static int enter_cluster(struct daemon *d, struct err *e)
+{
+    int r = d->cfg.advertise ? new_address(d, e) : 0;
+    return r == 0 ? member_start(d, true, e) : r;
 }
 
 static int open_parts(struct daemon *d, struct err *e)
@@ -219,16 +250,20 @@ static int open_parts(struct daemon *d, struct err *e)
         .node_id = get_node_id, .node_addr = get_node_addr, .overlay = get_overlay, .executor = get_executor,
         .control_port = d->cfg.control_port, .root_dir = d->cfg.root, .insecure_registries = d->cfg.insecure,
         .open_node = open_node, .init = do_init, .join = do_join, .restore = do_restore, .leave = do_leave,
+        .locked = is_locked, .unlock = do_unlock,
     };
     d->api = api_new(&b);
-    r = membership_load(d->cfg.root, &d->member, e);
+    if (identity_is_sealed(&d->identity)) {
+        d->locked = true;
+        log_warn("this manager is locked; it enters the cluster when it is given the unlock key: shoal unlock");
+        return 0;
+    }
+    r = membership_load(d->cfg.root, &d->identity, &d->member, e);
     if (r == -E_NOT_FOUND) { /* what a crash in the middle of init or join left */
         membership_remove(d->cfg.root);
         return 0;
     }
-    if (r == 0 && d->cfg.advertise)
-        r = new_address(d, e);
-    return r == 0 ? member_start(d, true, e) : r;
+    return r == 0 ? enter_cluster(d, e) : r;
 }
 
 static void close_parts(struct daemon *d)
@@ -240,6 +275,8 @@ static void close_parts(struct daemon *d)
     image_store_close(d->images);
     runtime_close(d->runtime);
     loop_timer_free(d->leave_timer);
+    loop_timer_free(d->lock_timer);
+    crypto_wipe(&d->lock, sizeof d->lock);
     rec_clear(&identity_rec, &d->identity);
     rec_clear(&membership_rec, &d->member);
     sb_done(&d->packed_certificate);

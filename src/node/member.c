@@ -77,12 +77,13 @@ static bool lists(const struct membership *m, const char *id)
     return false;
 }
 
-static void take_nodes(struct daemon *d, const struct node *v, uint32_t n)
+static void take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint64_t index)
 {
     struct membership old = d->member;
     struct err e;
     d->member.nodes.v = NULL;
     d->member.nodes.n = 0;
+    d->member.nodes_index = index;
     for (uint32_t i = 0; i < n; i++)
         node_copy(REC_ADD(&d->member.nodes), &v[i]);
     for (uint32_t i = 0; i < old.nodes.n; i++) {
@@ -98,7 +99,7 @@ static void take_nodes(struct daemon *d, const struct node *v, uint32_t n)
         gossip_members(d);
     if (d->peers)
         peers_update(d->peers);
-    if (membership_save(d->cfg.root, &d->member, &e) < 0)
+    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0)
         log_warn("%s", e.text);
 }
 
@@ -120,6 +121,7 @@ static void nodes_changed_later(void *arg)
     uint32_t n = 0;
     if (!d->manager || !d->member.certificate || !store_cluster(manager_store(d->manager)))
         return; /* a restore that is not complete is nobody's business yet */
+    lock_reconcile(d);
     const struct store *s = manager_store(d->manager);
     v = xcalloc(store_count(s, TABLE_NODE) + 1, sizeof *v);
     for (const struct node *x = NULL; (x = store_next(s, TABLE_NODE, x));) {
@@ -128,7 +130,7 @@ static void nodes_changed_later(void *arg)
         v[n++].updated_at = 0;
     }
     if (n && !same_nodes(&d->member, v, n))
-        take_nodes(d, v, n);
+        take_nodes(d, v, n, store_index(s));
     for (uint32_t i = 0; i < n; i++)
         node_clear(&v[i]);
     free(v);
@@ -171,6 +173,7 @@ static bool same_keys(const struct membership *m, const struct assignment *a)
 static void assigned(void *arg, const struct assignment *a)
 {
     struct daemon *d = arg;
+    d->member.nodes_index = MAX(d->member.nodes_index, a->nodes.n ? a->nodes_index : 0);
     if (a->nodes.n == 0 || (same_keys(&d->member, a) && same_nodes(&d->member, a->nodes.v, a->nodes.n)))
         return;
     for (uint32_t i = 0; i < d->member.gossip_keys.n; i++)
@@ -181,7 +184,7 @@ static void assigned(void *arg, const struct assignment *a)
     for (uint32_t i = 0; i < a->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&d->member.gossip_keys), &a->gossip_keys.v[i]);
     bytes_set(&d->member.tunnel_psk, a->tunnel_psk.v, a->tunnel_psk.n);
-    take_nodes(d, a->nodes.v, a->nodes.n);
+    take_nodes(d, a->nodes.v, a->nodes.n, a->nodes_index);
 }
 
 static void gossip_changed(void *arg, const char *node_id, enum gossip_state state)
@@ -216,7 +219,7 @@ void member_moved(struct daemon *d, const char *addr)
     if (d->cfg.listen_addr)
         log_warn("the daemon listens only at %s; start it with another --listen, or without", d->cfg.listen_addr);
     str_set(&d->member.addr, addr);
-    if (membership_save(d->cfg.root, &d->member, &e) < 0)
+    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0)
         log_warn("%s", e.text);
     gossip_set_address(d->gossip, addr);
     peers_certificate_changed(d->peers, true); /* the links that are up end where nobody is any more */
@@ -258,7 +261,8 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
     AUTO_FREE char *dir = path_join(d->cfg.root, "raft");
     if (c->role != ROLE_MANAGER)
         return file_remove_tree(dir, e); /* of an earlier term of office */
-    struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v, .node_id = c->node_id,
+    struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v,
+                                  .old_disk_key = d->identity.old_disk_key.n ? d->identity.old_disk_key.v : NULL, .node_id = c->node_id,
                                   .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms,
                                   .raft = { .election_min_ms = ELECTION_MIN_MS, .patience_max_ms = PATIENCE_MAX_MS,
                                             .heartbeat_ms = HEARTBEAT_MS } };
@@ -301,6 +305,7 @@ static int start_agent(struct daemon *d, struct err *e)
     cfg.hello.raft_id = d->member.certificate->raft_id;
     cfg.hello.not_after = d->member.certificate->not_after;
     cfg.hello.epoch = d->member.certificate->epoch;
+    bytes_set(&cfg.hello.ca, d->member.certificate->ca_public.v, d->member.certificate->ca_public.n);
     struct executor_config x = { .runtime = d->runtime, .images = d->images, .overlay = d->overlay, .volumes_dir = volumes,
                                  .node_id = cfg.node_id, .hostname = cfg.hello.description.hostname };
     d->executor = executor_new(d->loop, &x);
@@ -327,6 +332,7 @@ static void role_changed(void *arg)
         log_error("%s", e.text);
     peers_certificate_changed(d->peers, true);
     agent_certificate(d->agent, c);
+    lock_reconcile(d);
     log_info("this node is a %s from now on", node_role_names[c->role]);
 }
 
@@ -346,7 +352,11 @@ void member_certified(struct daemon *d, const void *p, size_t size)
     struct certificate next = { 0 }, *have = d->member.certificate;
     int r = have ? rec_unpack(&certificate_rec, &next, p, size, &e) : -E_UNAVAILABLE;
     if (r == 0)
-        r = certificate_verify(&next, have->ca_public.v, have->link_key.v, &e);
+        r = certificate_trust(have, &next, clock_real_ns(), &e);
+    if (r == CA_RETIRED)
+        r = err_set(&e, E_DENIED, "it is by a cluster key that was replaced");
+    if (r >= 0)
+        r = certificate_verify(&next, next.ca_public.v, have->link_key.v, &e);
     if (r == 0 && (!str_equal(next.node_id, have->node_id) || next.not_before <= have->not_before))
         r = -E_STALE; /* sent twice */
     if (r == 0) {
@@ -355,7 +365,7 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         struct certificate old = *have;
         *have = next;
         next = old;
-        r = membership_save(d->cfg.root, &d->member, &e);
+        r = membership_save(d->cfg.root, &d->identity, &d->member, &e);
         if (r == 0 && other_role) {
             loop_defer(d->loop, role_changed, d);
         } else if (r == 0) {

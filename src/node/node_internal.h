@@ -10,12 +10,17 @@
 #include <shoal/link.h>
 #include <shoal/manager.h>
 
+#include "authority.h"
+
 /* ---- identity_io.c: keys of this node (for ever) and its membership (for one cluster) ---- */
 #define identity_FIELDS(X, T)                                                         \
     X(T, BYTES, link_secret, _, 1, "LinkSecret", "X25519", .max = 32, .flags = F_SECRET)   \
     X(T, BYTES, sign_secret, _, 2, "SignSecret", "Ed25519", .max = 64, .flags = F_SECRET)  \
     X(T, BYTES, tunnel_secret, _, 3, "TunnelSecret", "X25519", .max = 32, .flags = F_SECRET) \
-    X(T, BYTES, disk_key, _, 4, "DiskKey", "seals the log", .max = 32, .flags = F_SECRET)
+    X(T, BYTES, disk_key, _, 4, "DiskKey", "seals the log", .max = 32, .flags = F_SECRET)  \
+    X(T, BYTES, old_disk_key, _, 5, "OldDiskKey", "while a rotation of it has not ended", .max = 32, .flags = F_SECRET) \
+    X(T, BOOL, rekey_due, _, 6, "RekeyDue", "DiskKey was readable by who had no right to it")  \
+    X(T, BYTES, sealed, _, 7, "Sealed", "all but TunnelSecret, under the unlock key", .max = 2048)
 REC_DECLARE(identity)
 
 #define membership_FIELDS(X, T)                                                       \
@@ -24,13 +29,19 @@ REC_DECLARE(identity)
     X(T, LIST, nodes, node, 3, "Nodes", "as last known", .max = 20000)                \
     X(T, LIST, gossip_keys, gossip_key, 4, "GossipKeys", "", .max = 3)                \
     X(T, BYTES, tunnel_psk, _, 5, "TunnelPSK", "", .max = 32, .flags = F_SECRET)      \
-    X(T, UINT, control_port, _, 6, "ControlPort", "", .max = 65535)
+    X(T, UINT, control_port, _, 6, "ControlPort", "", .max = 65535)                   \
+    X(T, UINT, nodes_index, _, 7, "NodesIndex", "log index that Nodes is of")
 REC_DECLARE(membership)
 
 int identity_load(const char *root, struct identity *ret, struct err *e) must_check; /* made when missing */
 int identity_renew(const char *root, struct identity *id, struct err *e) must_check; /* all keys new */
-int membership_load(const char *root, struct membership *ret, struct err *e) must_check; /* -E_NOT_FOUND: in no cluster */
-int membership_save(const char *root, const struct membership *m, struct err *e) must_check;
+/* unlock_key NULL: in the clear. */
+int identity_save(const char *root, const struct identity *id, const uint8_t *unlock_key, struct err *e) must_check;
+bool identity_is_sealed(const struct identity *id);
+int identity_unseal(struct identity *id, const uint8_t unlock_key[32], struct err *e) must_check; /* E_DENIED: another key */
+/* The file is sealed by a key that follows from the identity's: whoever locks that locks both. -E_NOT_FOUND: in no cluster. */
+int membership_load(const char *root, const struct identity *id, struct membership *ret, struct err *e) must_check;
+int membership_save(const char *root, const struct identity *id, const struct membership *m, struct err *e) must_check;
 void membership_remove(const char *root); /* and the log, snapshots, assignment */
 void bytes_set(struct bytes *b, const void *p, uint32_t n);
 
@@ -47,7 +58,13 @@ struct node_config {
     int64_t down_after_ms;
 };
 struct peers;
+struct lock { bool on; uint8_t key[32]; };
 struct daemon {
+    bool locked;               /* waits for the unlock key; in no cluster until then */
+    struct lock lock;          /* how the identity is kept on disk */
+    struct loop_timer *lock_timer;
+    bool rekey_pending;        /* the log has not taken over DiskKey yet */
+    bool lock_unsaved;
     bool spawner_gone, ending;
     struct loop *loop;
     struct node_config cfg;
@@ -85,6 +102,13 @@ void address_unwatch(struct daemon *d);
 /* A new certificate came from the leader. A change of role takes effect at the end of the turn. */
 void member_certified(struct daemon *d, const void *p, size_t size);
 
+/* ---- lock.c: autolock ---- */
+/* The cluster, the role or the log may have changed: the disk follows. */
+void lock_reconcile(struct daemon *d);
+const uint8_t *lock_key(const struct daemon *d); /* NULL: the identity is kept in the clear */
+/* The identity is sealed: opens it and the membership. E_DENIED: another key. */
+int lock_open(struct daemon *d, const uint8_t key[32], struct err *e) must_check;
+
 /* ---- admission.c ---- */
 void node_start_init(struct daemon *d, const struct node_init *in, node_done_fn *done, void *arg);
 void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn *done, void *arg);
@@ -106,9 +130,10 @@ void peers_certificate_changed(struct peers *p, bool anew);
 void peers_leader_changed(struct peers *p, const char *leader);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
-enum { CHANNEL_API = 1, CHANNEL_CARRY = 2 /* the id of a third manager, then what goes to its CHANNEL_API */ };
-int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
-                        struct err *e) must_check;
+/* The certificate in p is the other end's own, signed by a key that the holder of own trusts: enum ca_trust. ret is to be
+ * cleared also on failure. */
+int certificate_of_peer(const struct certificate *own, const uint8_t key[32], const void *p, size_t size, int64_t now_ns,
+                        struct certificate *ret, struct err *e) must_check;
 
 /* Raft bytes to another manager: by the link, heartbeats and votes as a datagram too, through a third manager when the
  * link is silent. */

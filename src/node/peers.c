@@ -19,6 +19,8 @@ struct end { /* one link */
     struct certificate cert; /* node_id NULL: a joiner */
     struct peer *peer;       /* outgoing: whom we called */
     bool outgoing, up, joining, gone;
+    bool retired;            /* its certificate is by an earlier cluster key */
+    bool complained;         /* of what it had no right to send: once is enough */
 };
 struct peer {
     struct peers *ps;
@@ -42,35 +44,62 @@ struct peers {
     bool closing;
 };
 
-int certificate_of_peer(const struct bytes *ca, const uint8_t key[32], const void *p, size_t size, struct certificate *ret,
-                        struct err *e)
+int certificate_of_peer(const struct certificate *own, const uint8_t key[32], const void *p, size_t size, int64_t now_ns,
+                        struct certificate *ret, struct err *e)
 {
     int r = rec_unpack(&certificate_rec, ret, p, size, e);
     if (r < 0)
         return err_wrap(e, "certificate");
-    if (ca->n != 32 || ret->ca_public.n != 32 || !crypto_equal(ca->v, ret->ca_public.v, 32))
-        return err_set(e, E_DENIED, "the other end belongs to another cluster");
-    return certificate_verify(ret, ca->v, key, e);
+    int trust = certificate_trust(own, ret, now_ns, e);
+    if (trust < 0)
+        return trust;
+    r = certificate_verify(ret, ret->ca_public.v, key, e);
+    return r < 0 ? r : trust;
+}
+
+/* The newer of the two node tables that a manager may hold; others hold one. */
+static struct authority_view view_of(const struct daemon *d, const struct certificate *c)
+{
+    struct authority_view v = { .index = d->member.nodes_index, .epoch = d->member.certificate->epoch };
+    const struct store *s = d->manager ? manager_store(d->manager) : NULL;
+    if (s && store_cluster(s) && store_index(s) >= v.index) {
+        v.index = store_index(s);
+        v.entry = store_find(s, TABLE_NODE, c->node_id);
+        return v;
+    }
+    for (uint32_t i = 0; i < d->member.nodes.n && !v.entry; i++)
+        if (str_equal(d->member.nodes.v[i].id, c->node_id))
+            v.entry = &d->member.nodes.v[i];
+    return v;
+}
+
+static unsigned rights_of(const struct end *x)
+{
+    const struct daemon *d = x->ps->d;
+    if (!x->cert.node_id)
+        return x->outgoing ? 0 : RIGHT_JOIN;
+    struct authority_view v = view_of(d, &x->cert);
+    v.voter = d->manager && x->cert.raft_id && manager_counts(d->manager, x->cert.raft_id);
+    return authority_rights(&x->cert, x->retired, &v);
 }
 
 /* The node table is the authority: a cluster that was switched off for longer than its certificates last comes
  * back, and its leader then renews them. Expiry protects those who do not hold the table. */
-static bool is_known(const struct daemon *d, const struct certificate *c)
+static int check_peer(struct end *x, struct err *e)
 {
-    for (uint32_t i = 0; i < d->member.nodes.n; i++) {
-        const struct node *n = &d->member.nodes.v[i];
-        if (str_equal(n->id, c->node_id))
-            return n->link_key.n == 32 && crypto_equal(n->link_key.v, c->link_key.v, 32);
-    }
-    return false;
-}
-
-/* Removed nodes keep a certificate: the node table decides. */
-static bool is_member(const struct daemon *d, const char *id)
-{
-    if (d->manager && store_cluster(manager_store(d->manager)))
-        return store_find(manager_store(d->manager), TABLE_NODE, id) != NULL;
-    return true; /* a worker hears only from managers about that */
+    const struct daemon *d = x->ps->d;
+    struct authority_view v = view_of(d, &x->cert);
+    if (x->cert.role == ROLE_MANAGER && x->cert.epoch < v.epoch)
+        return err_set(e, E_DENIED, "node %s is a manager of the cluster as it was before its recovery; let it leave and join "
+                       "again", x->cert.node_id);
+    if (!authority_rights(&x->cert, x->retired, &v))
+        return err_set(e, E_DENIED, "node %s is no member any more; run 'shoal leave --force' there and join it anew",
+                       x->cert.node_id);
+    if (!v.entry && certificate_check_time(&x->cert, clock_real_ns(), e) < 0)
+        return -e->code;
+    if (x->peer && !str_equal(x->peer->id, x->cert.node_id))
+        return err_set(e, E_DENIED, "node %s answers at the address of %s", x->cert.node_id, x->peer->id);
+    return 0;
 }
 
 static int on_verify(void *arg, const uint8_t key[32], const void *payload, size_t size, struct err *e)
@@ -79,16 +108,10 @@ static int on_verify(void *arg, const uint8_t key[32], const void *payload, size
     struct daemon *d = x->ps->d;
     if (size == 0 && !x->outgoing) /* wants to join */
         return x->ps->n_joiners <= JOINERS_MAX ? 0 : err_set(e, E_BUSY, "too many nodes join at once");
-    int r = certificate_of_peer(&d->member.certificate->ca_public, key, payload, size, &x->cert, e);
-    if (r == 0 && !is_known(d, &x->cert))
-        r = certificate_check_time(&x->cert, clock_real_ns(), e);
-    if (r == 0 && x->cert.role == ROLE_MANAGER && x->cert.epoch < d->member.certificate->epoch)
-        r = err_set(e, E_DENIED, "node %s is a manager of the cluster as it was before its recovery; let it leave and join "
-                    "again", x->cert.node_id);
-    if (r == 0 && !is_member(d, x->cert.node_id))
-        r = err_set(e, E_DENIED, "node %s is no member any more", x->cert.node_id);
-    if (r == 0 && x->peer && !str_equal(x->peer->id, x->cert.node_id))
-        r = err_set(e, E_DENIED, "node %s answers at the address of %s", x->cert.node_id, x->peer->id);
+    int r = certificate_of_peer(d->member.certificate, key, payload, size, clock_real_ns(), &x->cert, e);
+    x->retired = r == CA_RETIRED;
+    if (r >= 0)
+        r = check_peer(x, e);
     if (r < 0)
         certificate_clear(&x->cert);
     else if (!x->outgoing)
@@ -96,37 +119,35 @@ static int on_verify(void *arg, const uint8_t key[32], const void *payload, size
     return r;
 }
 
-/* ---- messages in ---- */
-static void deliver(struct peers *ps, const char *from, uint64_t raft_id, int role, uint8_t type, const void *p, size_t size)
+/* ---- messages in: allowed ones only (authority.h) ---- */
+static void deliver(struct peers *ps, const struct certificate *from, uint8_t type, const void *p, size_t size)
 {
     struct daemon *d = ps->d;
     switch (type) {
     case MSG_RAFT:
-        if (d->manager && role == ROLE_MANAGER && raft_id)
-            manager_got_raft(d->manager, raft_id, p, size);
+        if (d->manager && from->raft_id)
+            manager_got_raft(d->manager, from->raft_id, p, size);
         break;
     case MSG_HELLO:
     case MSG_REPORT:
     case MSG_LEAVE:
         if (d->manager)
-            manager_got_message(d->manager, from, type, p, size);
+            manager_got_message(d->manager, from->node_id, type, p, size);
         break;
     case MSG_LEADER:
     case MSG_ASSIGNMENT:
     case MSG_REPORT_ACK:
-        if (d->agent && role == ROLE_MANAGER)
-            agent_got_message(d->agent, from, type, p, size);
+        if (d->agent)
+            agent_got_message(d->agent, from->node_id, type, p, size);
         break;
     case MSG_CERTIFICATE:
-        if (role == ROLE_MANAGER)
-            member_certified(d, p, size);
+        member_certified(d, p, size);
         break;
     case MSG_LEAVE_OK:
-        if (role == ROLE_MANAGER)
-            leave_acknowledged(d);
+        leave_acknowledged(d);
         break;
     default:
-        log_debug("unknown message %u from %s", type, from);
+        break;
     }
 }
 
@@ -136,7 +157,7 @@ static void deliver_self(void *arg)
     struct daemon *d = m->ps->d;
     const struct certificate *c = d->member.certificate;
     if (c && !m->ps->closing) /* ps is freed after all that was deferred before */
-        deliver(m->ps, c->node_id, c->raft_id, c->role, m->type, m->bytes, m->size);
+        deliver(m->ps, c, m->type, m->bytes, m->size);
     crypto_wipe(m->bytes, m->size);
     free(m);
 }
@@ -233,34 +254,52 @@ static void on_up(void *arg, struct link *l)
 static void on_relay(struct peers *ps, const char *carrier_id, const void *p, size_t size);
 static void carry_channel(struct peers *ps, struct stream *s);
 
+static void complain(struct end *x, const char *what, unsigned number)
+{
+    if (!x->complained && x->cert.role == ROLE_MANAGER)
+        log_info("%s %u of %s comes too late: it is no manager any more", what, number, x->cert.node_id);
+    else if (!x->complained)
+        log_warn("%s %u of %s is refused, and what else it has no right to", what, number,
+                 x->cert.node_id ? x->cert.node_id : "a joiner");
+    x->complained = true;
+}
+
 static void on_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
 {
     struct end *x = arg;
     (void)l;
-    if (!x->cert.node_id) {
-        if (type == MSG_JOIN && !x->outgoing)
-            on_join(x, p, size);
+    if (!authority_allows(rights_of(x), type)) {
+        complain(x, "message", type);
         return;
     }
-    AUTO_FREE char *from = xstrdup(x->cert.node_id);
-    if (type == MSG_RELAY) {
-        if (x->cert.role == ROLE_MANAGER)
-            on_relay(x->ps, from, p, size);
+    if (type == MSG_JOIN) {
+        on_join(x, p, size);
         return;
     }
-    deliver(x->ps, from, x->cert.raft_id, x->cert.role, type, p, size);
+    struct certificate from = { 0 }; /* x may be gone before this is over */
+    from.node_id = xstrdup(x->cert.node_id);
+    from.raft_id = x->cert.raft_id;
+    if (type == MSG_RELAY)
+        on_relay(x->ps, from.node_id, p, size);
+    else
+        deliver(x->ps, &from, type, p, size);
+    certificate_clear(&from);
 }
 
 static void on_channel(void *arg, struct link *l, uint8_t service, struct stream *s)
 {
     struct end *x = arg;
     (void)l;
-    if (service == CHANNEL_API && x->cert.node_id && x->cert.role == ROLE_MANAGER && x->ps->d->api)
-        api_serve_peer(x->ps->d->api, s, true);
-    else if (service == CHANNEL_CARRY && x->cert.node_id && x->cert.role == ROLE_MANAGER && x->ps->d->manager)
-        carry_channel(x->ps, s);
-    else
+    if (!authority_allows_channel(rights_of(x), service)) {
+        complain(x, "channel", service);
         stream_free(s);
+    } else if (service == CHANNEL_API && x->ps->d->api) {
+        api_serve_peer(x->ps->d->api, s, true);
+    } else if (service == CHANNEL_CARRY && x->ps->d->manager) {
+        carry_channel(x->ps, s);
+    } else {
+        stream_free(s);
+    }
 }
 
 static void drop_end(struct end *x)
@@ -535,8 +574,10 @@ void peers_update(struct peers *ps)
             call(p);
     }
     list_for(x, &ps->ends, node)
-        if (x->cert.node_id && !is_member(d, x->cert.node_id))
+        if (x->cert.node_id && !rights_of(x)) {
+            log_info("link with node %s closed: it is no member any more", x->cert.node_id);
             drop_end(x);
+        }
     for (struct map_item *it = NULL; (it = map_next(&ps->peers, it));) {
         struct peer *p = it->value;
         if (p->known)
@@ -553,11 +594,22 @@ void peers_update(struct peers *ps)
     }
 }
 
+/* Again, now that this node has another certificate: the cluster key may be a new one. */
+static bool is_trusted(struct end *x)
+{
+    struct err e;
+    if (!x->cert.node_id)
+        return true;
+    int trust = certificate_trust(x->ps->d->member.certificate, &x->cert, clock_real_ns(), &e);
+    x->retired = trust == CA_RETIRED;
+    return trust >= 0 && rights_of(x);
+}
+
 void peers_certificate_changed(struct peers *ps, bool anew)
 {
     struct end *x;
     list_for(x, &ps->ends, node)
-        if (anew || !x->up) { /* a handshake under way holds the old bytes */
+        if (anew || !x->up || !is_trusted(x)) { /* a handshake under way holds the old bytes */
             if (x->peer)
                 loop_timer_set(x->peer->retry, RETRY_MIN_MS);
             drop_end(x);

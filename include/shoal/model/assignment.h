@@ -37,7 +37,9 @@ REC_DECLARE(service_entry)
     X(T, LIST, replicas, replica, 6, "Replicas", "on those networks", .max = 1000000)        \
     X(T, LIST, nodes, node, 7, "Nodes", "all members: peers of gossip and tunnel", .max = 20000) \
     X(T, LIST, gossip_keys, gossip_key, 8, "GossipKeys", "", .max = 3)                       \
-    X(T, BYTES, tunnel_psk, _, 9, "TunnelPSK", "", .max = 32, .flags = F_SECRET)
+    X(T, BYTES, tunnel_psk, _, 9, "TunnelPSK", "", .max = 32, .flags = F_SECRET)             \
+    X(T, UINT, nodes_index, _, 10, "NodesIndex", "log index that Nodes is of; no part of the content version") \
+    X(T, UINT, keyring, _, 11, "Keyring", "how often GossipKeys changed")
 REC_DECLARE(assignment)
 
 #define session_hello_FIELDS(X, T)                                                           \
@@ -50,7 +52,9 @@ REC_DECLARE(assignment)
     X(T, ENUM, role, _, 7, "Role", "of the certificate held", .names = node_role_names)      \
     X(T, UINT, raft_id, _, 8, "RaftID", "of the certificate held")                           \
     X(T, TIME, not_after, _, 9, "NotAfter", "of the certificate held")                       \
-    X(T, UINT, epoch, _, 10, "Epoch", "of the certificate held")
+    X(T, UINT, epoch, _, 10, "Epoch", "of the certificate held")                             \
+    X(T, BYTES, ca, _, 11, "CA", "signer of the certificate held", .max = 32)                \
+    X(T, UINT, keyring, _, 12, "Keyring", "gossip keys in use here")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \

@@ -28,11 +28,11 @@ REC_DECLARE(dispatcher_spec)
     X(T, LIST, external, empty, 2, "ExternalCAs", "", .max = 8, .flags = F_UNBUILT)                     \
     X(T, STR, signing_cert, _, 3, "SigningCACert", "", .max = 65536, .flags = F_UNBUILT)                \
     X(T, STR, signing_key, _, 4, "SigningCAKey", "", .max = 65536, .flags = F_UNBUILT)                  \
-    X(T, UINT, force_rotate, _, 5, "ForceRotate", "", .flags = F_UNBUILT)
+    X(T, UINT, force_rotate, _, 5, "ForceRotate", "greater than before: a new cluster key", .flags = F_ALWAYS)
 REC_DECLARE(ca_spec)
 #define task_defaults_FIELDS(X, T) X(T, OPT, log_driver, driver, 1, "LogDriver", "")
 REC_DECLARE(task_defaults)
-#define encryption_spec_FIELDS(X, T) X(T, BOOL, autolock, _, 1, "AutoLockManagers", "", .flags = F_UNBUILT | F_ALWAYS)
+#define encryption_spec_FIELDS(X, T) X(T, BOOL, autolock, _, 1, "AutoLockManagers", "managers' disks need a key after a restart", .flags = F_ALWAYS)
 REC_DECLARE(encryption_spec)
 #define cluster_spec_FIELDS(X, T)                                                            \
     X(T, STR, name, _, 1, "Name", "", .max = 63)                                             \
@@ -53,6 +53,25 @@ REC_DECLARE(join_tokens)
     X(T, UINT, id, _, 1, "ID", "")                          \
     X(T, BYTES, key, _, 2, "Key", "", .max = 32, .flags = F_SECRET)
 REC_DECLARE(gossip_key)
+/* One cluster key vouches for the next. A node that knows From only follows the links to the key in force. */
+#define ca_link_FIELDS(X, T)                                                                              \
+    X(T, BYTES, from, _, 1, "From", "Ed25519", .max = 32)                                                 \
+    X(T, BYTES, to, _, 2, "To", "Ed25519", .max = 32)                                                     \
+    X(T, TIME, until, _, 3, "Until", "certificates by From count until then, for nodes of the table only") \
+    X(T, BYTES, signature, _, 4, "Signature", "by From over the rest", .max = 64)
+REC_DECLARE(ca_link)
+/* A join token made for an occasion: it expires, or is good for one node. Only its hash is kept. */
+#define join_grant_FIELDS(X, T)                                                              \
+    X(T, STR, id, _, 1, "ID", "", .max = 12)                                                 \
+    X(T, UINT, role, _, 2, "Role", "enum node_role", .max = 1)                               \
+    X(T, BYTES, hash, _, 3, "Hash", "SHA-256 of the token", .max = 32, .flags = F_SECRET)    \
+    X(T, TIME, created_at, _, 4, "CreatedAt", "", .flags = F_ALWAYS)                         \
+    X(T, TIME, expires_at, _, 5, "ExpiresAt", "", .flags = F_ALWAYS)                         \
+    X(T, BOOL, once, _, 6, "Once", "", .flags = F_ALWAYS)                                    \
+    X(T, BYTES, used_by, _, 7, "UsedBy", "link key of the node it admitted", .max = 32)      \
+    X(T, TIME, updated_at, _, 8, "UpdatedAt", "made or used")
+REC_DECLARE(join_grant)
+enum { JOIN_GRANTS_MAX = 64, CA_CHAIN_MAX = 8 };
 #define cluster_FIELDS(X, T)                                                                             \
     X(T, STR, id, _, 1, "ID", "", .max = 25, .flags = F_FIXED)                                           \
     X(T, REC, version, version, 2, "Version", "", .flags = F_ALWAYS)                                     \
@@ -71,6 +90,12 @@ REC_DECLARE(gossip_key)
     X(T, UINT, next_vni, _, 15, "NextVNI", "never reused")                                               \
     X(T, UINT, next_tunnel_addr, _, 16, "NextTunnelAddr", "host part, never reused")                     \
     X(T, UINT, epoch, _, 17, "Epoch", "grows with each recovery and restore; managers of an earlier one are out") \
+    X(T, LIST, ca_chain, ca_link, 18, "CAChain", "from earlier cluster keys to CAPublic", .max = 8)      \
+    X(T, LIST, grants, join_grant, 19, "JoinGrants", "", .max = 64, .flags = F_SECRET)                   \
+    X(T, UINT, keyring, _, 20, "Keyring", "how often GossipKeys changed")                                \
+    X(T, TIME, keys_at, _, 21, "KeysAt", "when the last gossip key was made")                            \
+    X(T, BOOL, keys_due, _, 22, "KeysDue", "a new gossip key is wanted now")                             \
+    X(T, BYTES, unlock_key, _, 23, "UnlockKey", "of the managers' disks", .max = 32, .flags = F_SECRET)  \
     X(T, STR, managers, _, 24, "Managers", "auto, manual or how many voters to keep", .max = 8, .check = check_managers) \
     X(T, INT, replace_after, _, 25, "ReplaceManagersAfter", "ns a manager must be down; 0: 1 minute", .min = 0, .max = INT64_MAX) \
     X(T, TIME, restore_until, _, 26, "RestoreUntil", "until then a node not heard of since the restore is waited for")
