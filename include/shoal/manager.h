@@ -166,6 +166,7 @@ const struct bytes *manager_node_ca(const struct manager *m, const char *node_id
 struct rotation_held manager_rotation(const struct manager *m);
 
 /* Who governs the managers; NULL and 0 leave it as it is. */
+int control_check_replace_after(int64_t ns, struct err *e); /* 0, or from 1 s to 24 h */
 void control_managers(struct manager *m, const char *policy, int64_t replace_after_ns, manager_done_fn *done, void *arg);
 
 uint64_t raft_id_random(void); /* for a new manager; never 0 */

@@ -135,6 +135,8 @@ static void init_body(struct call *c, const struct val *body, const char *text, 
     if (!e.code && why)
         err_set(&e, E_INVALID, "Managers: \"%.32s\" %s", managers, why);
     if (!e.code)
+        (void)!control_check_replace_after(val_get_int(body, "ReplaceManagersAfter", 0), &e);
+    if (!e.code)
         in.availability = availability_of(body, &e);
     if (!e.code && check_port(c, val_get_str(body, "ListenAddr"), "ListenAddr", &e) == 0 &&
         check_port(c, val_get_str(body, "AdvertiseAddr"), "AdvertiseAddr", &e) == 0 &&

@@ -289,6 +289,12 @@ void control_node_remove(struct manager *m, const char *ref, bool force, manager
     control_remove(m, TABLE_NODE, ref, force ? may_remove : may_remove_down, done, arg);
 }
 
+int control_check_replace_after(int64_t ns, struct err *e)
+{
+    return ns && (ns < SEC_NS || ns > 24 * 3600 * SEC_NS)
+               ? err_set(e, E_INVALID, "ReplaceManagersAfter (--replace-after): must be from 1 s to 24 h") : 0;
+}
+
 void control_managers(struct manager *m, const char *policy, int64_t replace_after_ns, manager_done_fn *done, void *arg)
 {
     struct err e = { 0 };
@@ -297,8 +303,8 @@ void control_managers(struct manager *m, const char *policy, int64_t replace_aft
     const char *why = r == 0 && policy ? check_managers(policy) : NULL;
     if (why)
         r = err_set(&e, E_INVALID, "managers: \"%.32s\" %s", policy, why);
-    if (r == 0 && replace_after_ns && (replace_after_ns < SEC_NS || replace_after_ns > 24 * 3600 * SEC_NS))
-        r = err_set(&e, E_INVALID, "replace-after: from 1 s to 24 h");
+    if (r == 0)
+        r = control_check_replace_after(replace_after_ns, &e);
     if (r < 0) {
         done(arg, r, &e);
         return;
