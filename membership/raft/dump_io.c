@@ -312,15 +312,10 @@ static size_t limit_of(const char *dir, const struct names *l, uint32_t i)
     return limit;
 }
 
-static int dump_file(struct dump *d, const char *path, const char *name, size_t limit, struct err *e)
+/* False: not a file of a log. */
+static bool dump_bytes(struct dump *d, const char *name, const uint8_t *p, size_t size, size_t limit)
 {
-    AUTO_FREE char *bytes = NULL;
-    size_t size;
-    int rc = file_read(path, DUMP_FILE_MAX_BYTES, &bytes, &size, e);
-    if (rc)
-        return rc;
     d->file = name;
-    const uint8_t *p = (const uint8_t *)bytes;
     if (size >= 8 && memcmp(p, "SHOALSNP", 8) == 0)
         dump_snapshot(d, p, size);
     else if (size >= 8 && memcmp(p, "SHOALWAL", 8) == 0)
@@ -332,8 +327,26 @@ static int dump_file(struct dump *d, const char *path, const char *name, size_t 
     else if (str_starts(name, "wal-"))
         dump_segment(d, p, size, limit);
     else
-        return err_set(e, E_INVALID, "%s is neither a segment of a log nor a snapshot", path);
-    return 0;
+        return false;
+    return true;
+}
+
+static int dump_file(struct dump *d, const char *path, const char *name, size_t limit, struct err *e)
+{
+    AUTO_FREE char *bytes = NULL;
+    size_t size;
+    int rc = file_read(path, DUMP_FILE_MAX_BYTES, &bytes, &size, e);
+    if (rc || dump_bytes(d, name, (const uint8_t *)bytes, size, limit))
+        return rc;
+    return err_set(e, E_INVALID, "%s is neither a segment of a log nor a snapshot", path);
+}
+
+bool raft_dump_bytes(const char *name, const void *bytes, size_t size, const struct raft_keys *keys, raft_dump_fn *fn,
+                     void *arg, struct raft_dump_result *ret)
+{
+    struct dump d = {.keys = keys, .fn = fn, .arg = arg, .result = ret};
+    memset(ret, 0, sizeof(*ret));
+    return dump_bytes(&d, name, bytes, size, 0);
 }
 
 int raft_dump(const char *path, const struct raft_keys *keys, raft_dump_fn *fn, void *arg,

@@ -140,6 +140,11 @@ int snapfile_decode(struct raft_buf **ret, const uint8_t *bytes, size_t size, co
 /* Which key it was sealed with; false: plain, or the header is damaged. */
 bool snapfile_key_id(uint8_t out[WAL_KEY_ID_BYTES], const uint8_t *bytes, size_t size);
 
+/* ---- a dump (dump_io.c) ---- */
+/* As raft_dump(), of one file's bytes. False: not a file of a log. */
+bool raft_dump_bytes(const char *name, const void *bytes, size_t size, const struct raft_keys *keys, raft_dump_fn *fn,
+                     void *arg, struct raft_dump_result *ret);
+
 /* ---- files (wal_io.c) ---- */
 struct raft_disk;
 /* keys: copied; NULL: plain. ret_boot: raft_boot_done() by the caller. When what is damaged can be had from peers,

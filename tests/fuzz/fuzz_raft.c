@@ -81,6 +81,57 @@ static bool is_state(const struct written *w, unsigned k, const struct raft_boot
     return true;
 }
 
+/* ---- what else looks at it: the dump, and the cut before the damage ---- */
+static void ignore_line(void *arg, const struct raft_dump_line *l)
+{
+    (void)arg;
+    ASSERT(l->file && l->type && l->state);
+}
+
+static uint64_t count_rot(const uint8_t *p, size_t size, const uint8_t *k)
+{
+    const struct raft_keys keys = { .now = k };
+    struct raft_dump_result with, without;
+    ASSERT(raft_dump_bytes("wal-", p, size, k ? &keys : NULL, ignore_line, NULL, &with));
+    raft_dump_bytes("wal-", p, size, NULL, ignore_line, NULL, &without);
+    ASSERT(with.rotten <= with.lines && without.lines <= with.lines);
+    return with.rotten;
+}
+
+struct source {
+    const uint8_t *p;
+    size_t size;
+};
+
+static int read_source(void *arg, uint32_t i, uint8_t **ret, size_t *ret_size, char name[256], struct err *e)
+{
+    const struct source *s = arg;
+    (void)i, (void)e;
+    *ret = xmemdup(s->p, s->size);
+    *ret_size = s->size;
+    memcpy(name, "cut", 4);
+    return 0;
+}
+
+/* It always opens, with the state after one of the batches from `before` on, damaged or not. */
+static void cut(const struct written *w, const uint8_t *p, size_t size, const uint8_t *k, unsigned before, bool rot)
+{
+    struct source s = { p, size };
+    struct wal_source src = { .arg = &s, .n = 1, .read = read_source };
+    struct wal_replay rp;
+    struct raft_boot boot = { 0 };
+    struct err e;
+    bool found = false;
+    wal_replay_init(&rp, k, 0, 0);
+    ASSERT(wal_replay_log(&rp, &src, WAL_CUT, &boot, &e) == 0);
+    ASSERT(boot.damaged == rot && boot.commit <= boot.n_entries);
+    for (unsigned i = before; !found && i <= w->n; i++)
+        found = is_state(w, i, &boot);
+    ASSERT(found);
+    raft_boot_done(&boot);
+    wal_replay_done(&rp);
+}
+
 static void wal_by_recipe(const uint8_t *p, size_t size)
 {
     struct recipe r = { p, size };
@@ -130,6 +181,10 @@ static void wal_by_recipe(const uint8_t *p, size_t size)
         ASSERT(first < WAL_SEGMENT_HEADER_BYTES || before + 1 < w.n ||
                (before < w.n && w.marked[before]));
     }
+    uint64_t rot = count_rot(exact, w.b.len, k);
+    ASSERT(rc == 0 || rc == -E_DENIED || rot);
+    if (rc != -E_DENIED)
+        cut(&w, exact, w.b.len, k, before, rc != 0);
     raft_boot_done(&boot);
     wal_replay_done(&rp);
     sb_done(&w.b);
@@ -145,6 +200,18 @@ static void wal_as_is(const uint8_t *p, size_t size)
     if (wal_replay_segment(&rp, p, size, 0, "fuzz", &e) == 0 && wal_replay_finish(&rp, &boot, &e) == 0)
         raft_boot_done(&boot);
     wal_replay_done(&rp);
+    count_rot(p, size, NULL);
+}
+
+static void hard(const uint8_t *p, size_t size)
+{
+    struct wal_hard h;
+    uint8_t again[WAL_HARD_FILE_BYTES];
+    if (!wal_hard_decode(&h, p, size))
+        return;
+    wal_hard_encode(&h, again);
+    struct wal_hard back;
+    ASSERT(wal_hard_decode(&back, again, sizeof again) && back.term == h.term && back.vote == h.vote && back.damaged == h.damaged);
 }
 
 static void message(const uint8_t *p, size_t size)
@@ -195,7 +262,7 @@ static void snapfile(const uint8_t *p, size_t size)
 }
 
 static void (*const forms[])(const uint8_t *p, size_t size) = { wal_by_recipe, wal_as_is, message, configuration, image,
-                                                                  snapfile };
+                                                                  snapfile, hard };
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size)
 {
@@ -271,6 +338,11 @@ void fuzz_sample(struct rng *g, struct sb *b)
         random_message(g, b);
     } else if (forms[form] == snapfile) {
         random_snapfile(g, b);
+    } else if (forms[form] == hard) {
+        struct wal_hard h = { rng_u64(g), rng_u64(g), rng_u64(g), rng_u64(g), (uint32_t)rng_u64(g), rng_chance(g, 500) };
+        uint8_t copy[WAL_HARD_FILE_BYTES];
+        wal_hard_encode(&h, copy);
+        sb_add(b, copy, sizeof copy);
     } else if (forms[form] == configuration) {
         uint64_t ids[5] = { 1, 5, 8, 9, 12 };
         struct raft_entry e = raft_bootstrap_entry(ids, (uint32_t)rng_range(g, 1, 5), "context", rng_below(g, 8));
