@@ -179,7 +179,7 @@ void raft_role_tick(struct raft *r)
 
 void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m)
 {
-    bool grant = !r->damaged && m->term > r->term && !raft_has_leader_contact(r) && is_up_to_date(r, m);
+    bool grant = (!r->damaged || RAFT_BUG == 10) && m->term > r->term && !raft_has_leader_contact(r) && is_up_to_date(r, m);
     struct raft_message *reply = raft_send_new(r, from, RAFT_MSG_PREVOTE_REPLY, AFTER_HARD);
     reply->request = m->request;
     if (grant)

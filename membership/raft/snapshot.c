@@ -176,7 +176,7 @@ static void snapshot_reply(struct raft *r, uint64_t from, const struct raft_mess
                            uint64_t value)
 {
     struct raft_message *reply =
-        raft_send_new(r, from, RAFT_MSG_SNAPSHOT_REPLY, done ? AFTER_ALL : AFTER_HARD);
+        raft_send_new(r, from, RAFT_MSG_SNAPSHOT_REPLY, !done ? AFTER_HARD : RAFT_BUG == 22 ? AFTER_NOTHING : AFTER_ALL);
     reply->session = m->session;
     reply->request = m->request;
     raft_repair_reply(r, reply);
@@ -230,7 +230,7 @@ static bool install(struct raft *r)
     }
     r->durable = MIN(r->durable, r->commit);
     for (uint32_t i = 0; i < r->n_pending; i++)
-        r->pending[i].last = RAFT_BUG == 22 ? r->pending[i].last : 0;
+        r->pending[i].last = 0;
     raft_log_reset(&r->log, image.index, image.term);
     raft_config_reset(r, TAKE(image.config));
     r->commit = MAX(r->commit, image.index);

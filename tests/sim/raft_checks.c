@@ -84,7 +84,6 @@ void check_boot(struct node *n)
     n->term = b.term;
     n->commit = b.commit;
     n->last = b.last;
-    n->last_term = 0;
 }
 
 /* ---- messages: everything they promise must be on disk ---- */
@@ -166,8 +165,13 @@ static void check_write(struct node *n, const struct raft_status *s, const struc
 {
     CHECK(!(n->role == RAFT_LEADER && w->truncate_from && s->term == n->term), "a leader truncated its own log");
     CHECK(!w->truncate_from || w->truncate_from > n->commit, "a committed entry was truncated");
-    for (uint32_t i = 0; i < w->n_entries; i++)
-        check_entry(n, &w->entries[i]);
+    for (uint32_t i = 0; i < w->n_entries; i++) {
+        const struct raft_entry *e = &w->entries[i], *last = raft_peek(n->core, s->commit);
+        check_entry(n, e);
+        if (s->role == RAFT_LEADER && e->term == s->term && e->type == RAFT_ENTRY_CONFIGURATION) /* Ongaro 2015 */
+            CHECK((last ? last->term : g.term_at[s->commit]) == s->term,
+                  "node %u changes the members before anything of its term is committed", SLOT(n));
+    }
 }
 
 /* ---- leaders and commits ---- */

@@ -45,7 +45,7 @@ void propose_change(struct node *n)
 {
     struct raft_member m[RAFT_MEMBERS_MAX];
     uint32_t count = raft_node_members(n->raft, m, RAFT_MEMBERS_MAX);
-    struct node *x = &g.nodes[chance(S_FAULT, 500) ? g.changed : pick(S_FAULT, 0, g.o.n - 1)];
+    struct node *x = &g.nodes[chance(S_FAULT, 400) ? g.changed : chance(S_FAULT, 400) ? g.led_before : pick(S_FAULT, 0, g.o.n - 1)];
     const struct raft_member *found = NULL;
     uint64_t gone = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -231,6 +231,10 @@ void maybe_strike(struct node *n, bool leads, bool commits)
 {
     if (g.calm || n->role != RAFT_LEADER || !g.o.on[F_CHURN])
         return;
+    if (leads) {
+        g.led_before = g.leads;
+        g.leads = SLOT(n);
+    }
     if (leads && g.o.on[F_MEMBERS] && chance(S_FAULT, 500)) /* before anything of its term is committed */
         push((struct event){.at_us = g.now_us, .type = EV_STRIKE, .node = SLOT(n), .life = n->life, .from = 1});
     if (leads && g.o.on[F_ONEWAY] && chance(S_FAULT, 500)) /* its first words stay its own */

@@ -85,7 +85,7 @@ struct node {
     int64_t ahead_us, hang_us, job_us[LANES];
     /* as last seen */
     enum raft_role role;
-    uint64_t term, commit, last, last_term, configs_from;
+    uint64_t term, commit, last;
     unsigned silent;               /* ticks as leader without a word from a quorum */
     int64_t heard_us[NODES_MAX];
     uint64_t applied, chain; /* of the application */
@@ -115,7 +115,6 @@ struct limits { /* of this run, by command line */
     uint64_t ops;     /* most operations of clients in the safety phase */
     unsigned nodes;   /* most founders */
     int64_t until_us; /* end of the safety phase; 0: as the seed says */
-    bool quiet;       /* no clients after it */
 };
 
 struct sim {
@@ -141,7 +140,7 @@ struct sim {
     /* clients */
     uint64_t cookie, n_ops, acked_index, read_index, index_of[COOKIES_MAX];
     bool refused[COOKIES_MAX];
-    unsigned changed; /* last member that changed */
+    unsigned changed, leads, led_before; /* the member that changed last, the last two leaders */
     unsigned n_open; /* writes without an answer */
     unsigned n_acked, n_reads, n_leaders, n_crashes, n_torn, n_installs, n_changes, n_lost, n_rotten, n_damaged, n_aborts, n_messages;
 };
