@@ -35,7 +35,7 @@ typedef void handler_fn(struct call *c);
 enum { ROUTE_ALWAYS, ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
 struct route { const char *method, *path; handler_fn *fn; int kind; };
 extern const struct route system_routes[], swarm_routes[], key_routes[], service_routes[], network_routes[],
-    image_routes[], container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[]; /* each ended by NULL */
+    image_routes[], container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[], prune_routes[]; /* each ended by NULL */
 
 struct api {
     struct api_backend b;
@@ -131,6 +131,17 @@ int container_check_update(const struct val *body, struct err *e) must_check; /*
 /* ---- volumes_io.c ---- */
 /* "NAME" of ROOT/volumes/NAME/_data; NULL: no volume's folder. Caller frees. */
 char *api_volume_name(const struct api *a, const char *path);
+/* Refused (E_CONFLICT) while a container uses it. */
+int api_volume_remove(struct api *a, const char *name, struct err *e) must_check;
+int64_t api_volume_users(const struct api *a, const char *path); /* how many containers */
+bool api_volume_is_anonymous(const char *name);
+void api_volume_names(const struct api *a, struct strs *ret);
+void api_volume_labels(const struct api *a, const char *name, struct labels *ret);
+struct val *api_volume_val(const struct api *a, struct val_doc *d, const char *name, const char *path);
+/* ---- disk_io.c: what lies below each path, in bytes; takes paths ---- */
+typedef void disk_fn(void *arg, const int64_t *sizes);
+void disk_measure(struct api *a, struct strs *paths, disk_fn *fn, void *arg);
+struct val *container_summary_val(struct call *c, struct val_doc *d, const struct container *x); /* as /containers/json */
 /* Those without a name that only this container used. */
 void api_volumes_of_container_remove(struct api *a, const struct container *c);
 /* ---- keeper.c: restarts and healthchecks of containers that are no task's ---- */
@@ -152,7 +163,7 @@ struct val *tls_info_val(struct val_doc *d, const struct bytes *ca_public);
 handler_fn container_create; /* container_create.c */
 handler_fn container_list, container_inspect; /* container_show.c */
 handler_fn container_stats, container_top; /* container_stats.c, top_io.c */
-handler_fn container_pause, container_unpause, container_rename, container_update, containers_prune; /* container_change.c */
+handler_fn container_pause, container_unpause, container_rename, container_update; /* container_change.c */
 /* Folder of a volume (made when asked), NULL with e. Caller frees. */
 char *api_volume_path(const struct api *a, const char *name, bool make, struct err *e);
 void exec_free_all(struct api *a);

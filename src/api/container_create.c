@@ -172,7 +172,25 @@ static int add_mount(struct creation *x, const struct val *v, struct err *e)
     return r;
 }
 
-static int storage(struct creation *x, const struct val *h, const struct image *image, struct err *e)
+/* A volume without a name, where nothing else is mounted. */
+static int add_anonymous(struct creation *x, const char *target, struct err *e)
+{
+    char name[65];
+    for (uint32_t k = 0; k < x->spec.mounts.n; k++)
+        if (str_equal(x->spec.mounts.v[k].target, target))
+            return 0;
+    if (target[0] != '/')
+        return err_set(e, E_INVALID, "Volumes: \"%s\" must be an absolute path", target);
+    id_random_hex(name);
+    AUTO_FREE char *path = api_volume_path(x->c->api, name, true, e);
+    struct container_mount *m = REC_ADD(&x->spec.mounts);
+    m->fill = true;
+    str_set(&m->source, path);
+    str_set(&m->target, target);
+    return path ? 0 : -e->code;
+}
+
+static int storage(struct creation *x, const struct val *body, const struct val *h, const struct image *image, struct err *e)
 {
     const struct val *binds = val_get(h, "Binds"), *mounts = val_get(h, "Mounts"), *tmpfs = val_get(h, "Tmpfs");
     int r = 0;
@@ -188,21 +206,11 @@ static int storage(struct creation *x, const struct val *h, const struct image *
         if (tmpfs->map[i].value->kind == V_STR && tmpfs->map[i].value->n)
             r = err_set(e, E_UNSUPPORTED, "HostConfig.Tmpfs: options are not built; use --mount type=tmpfs");
     }
-    for (uint32_t i = 0; i < image->config.volumes.n && r == 0; i++) {
-        char name[65];
-        bool there = false;
-        for (uint32_t k = 0; k < x->spec.mounts.n; k++)
-            there |= str_equal(x->spec.mounts.v[k].target, image->config.volumes.v[i]);
-        if (there)
-            continue;
-        id_random_hex(name);
-        AUTO_FREE char *path = api_volume_path(x->c->api, name, true, e);
-        struct container_mount *m = REC_ADD(&x->spec.mounts);
-        m->fill = true;
-        str_set(&m->source, path);
-        str_set(&m->target, image->config.volumes.v[i]);
-        r = path ? 0 : -e->code;
-    }
+    const struct val *volumes = val_get(body, "Volumes");
+    for (uint32_t i = 0; volumes && volumes->kind == V_MAP && i < volumes->n && r == 0; i++)
+        r = add_anonymous(x, volumes->map[i].key->s, e);
+    for (uint32_t i = 0; i < image->config.volumes.n && r == 0; i++)
+        r = add_anonymous(x, image->config.volumes.v[i], e);
     return r;
 }
 
@@ -347,7 +355,7 @@ static int fill(struct creation *x, const struct val *body, const struct image *
     if (r == 0)
         r = security(x, h, e);
     if (r == 0)
-        r = storage(x, h, image, e);
+        r = storage(x, body, h, image, e);
     if (r == 0)
         r = network(x, h, e);
     return r;

@@ -263,7 +263,7 @@ static int newest_first(const void *a, const void *b)
     return x->state.created_ns < y->state.created_ns ? 1 : x->state.created_ns > y->state.created_ns ? -1 : strcmp(x->spec.id, y->spec.id);
 }
 
-static struct val *summary_val(struct call *c, struct val_doc *d, const struct container *x)
+struct val *container_summary_val(struct call *c, struct val_doc *d, const struct container *x)
 {
     char status[160];
     struct val *v = val_map(d), *names = val_list(d), *host = val_map(d), *net = val_map(d);
@@ -321,7 +321,7 @@ void container_list(struct call *c)
     struct val_doc *d = val_doc_new();
     struct val *list = val_list(d);
     for (size_t i = 0; i < n && (!limit || i < limit); i++)
-        val_push(d, list, summary_val(c, d, found[i]));
+        val_push(d, list, container_summary_val(c, d, found[i]));
     free(found);
     filters_free(&f);
     val_set_root(d, list);

@@ -8,6 +8,7 @@ libapi_a_SOURCES = \
 	src/api/container_show.c \
 	src/api/container_stats.c \
 	src/api/containers.c \
+	src/api/disk_io.c \
 	src/api/events.c \
 	src/api/exec.c \
 	src/api/filters.c \
@@ -21,6 +22,7 @@ libapi_a_SOURCES = \
 	src/api/machine_io.c \
 	src/api/managers.c \
 	src/api/networks.c \
+	src/api/prune.c \
 	src/api/services.c \
 	src/api/swarm.c \
 	src/api/system.c \

@@ -8,6 +8,8 @@
 
 LOG_MODULE("api");
 
+enum { LABELS_MAX_BYTES = 1 << 20 };
+
 char *api_volume_path(const struct api *a, const char *name, bool make, struct err *e)
 {
     if (check_name(name) && strlen(name) != 64) {
@@ -31,25 +33,86 @@ char *api_volume_name(const struct api *a, const char *path)
     return slash && str_equal(slash, "/_data") ? xstrndup(rest, (size_t)(slash - rest)) : NULL;
 }
 
-/* A container that uses it. */
-static const struct container *user_of(const struct api *a, const char *path)
+/* ---- labels: ROOT/volumes/NAME/labels.json ---- */
+void api_volume_labels(const struct api *a, const char *name, struct labels *ret)
 {
-    for (const struct container *x = NULL; (x = runtime_next(a->b.runtime, x));)
-        for (uint32_t i = 0; i < x->spec.mounts.n; i++)
-            if (str_equal(x->spec.mounts.v[i].source, path))
-                return x;
-    return NULL;
+    struct val_doc *d = NULL;
+    size_t n;
+    AUTO_FREE char *text = NULL;
+    AUTO_FREE char *path = xasprintf("%s/volumes/%s/labels.json", a->b.root_dir, name);
+    if (file_read(path, LABELS_MAX_BYTES, &text, &n, NULL) < 0 || json_parse(&d, text, n, path, NULL) < 0)
+        return;
+    const struct val *v = val_root(d);
+    for (uint32_t i = 0; v->kind == V_MAP && i < v->n; i++)
+        if (v->map[i].value->kind == V_STR)
+            labels_set(ret, v->map[i].key->s, v->map[i].value->s);
+    val_doc_free(d);
 }
 
-static bool is_anonymous(const char *name)
+static int keep_labels(const struct api *a, const char *name, const struct val *labels, struct err *e)
+{
+    AUTO_SB struct sb b = { 0 };
+    if (!labels || labels->kind != V_MAP || !labels->n)
+        return 0;
+    for (uint32_t i = 0; i < labels->n; i++)
+        if (labels->map[i].value->kind != V_STR)
+            return err_set(e, E_INVALID, "Labels.%s: a string is needed", labels->map[i].key->s);
+    AUTO_FREE char *path = xasprintf("%s/volumes/%s/labels.json", a->b.root_dir, name);
+    sb_init(&b, LABELS_MAX_BYTES);
+    json_write(&b, labels, 0);
+    return b.overflow ? err_set(e, E_TOO_BIG, "Labels: more than %d bytes", LABELS_MAX_BYTES)
+                      : file_write_atomic(path, b.s, b.len, 0600, e);
+}
+
+/* ---- who uses it ---- */
+/* The first container that does; n counts them. */
+static const struct container *user_of(const struct api *a, const char *path, int64_t *n)
+{
+    const struct container *first = NULL;
+    for (const struct container *x = NULL; (x = runtime_next(a->b.runtime, x));)
+        for (uint32_t i = 0; i < x->spec.mounts.n; i++)
+            if (str_equal(x->spec.mounts.v[i].source, path)) {
+                first = first ? first : x;
+                ++*n;
+                break;
+            }
+    return first;
+}
+
+int64_t api_volume_users(const struct api *a, const char *path)
+{
+    int64_t n = 0;
+    user_of(a, path, &n);
+    return n;
+}
+
+bool api_volume_is_anonymous(const char *name)
 {
     return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
 }
 
-static int remove_volume(struct api *a, const char *name, struct err *e)
+void api_volume_names(const struct api *a, struct strs *ret)
 {
+    AUTO_FREE char *dir = path_join(a->b.root_dir, "volumes");
+    DIR *o = opendir(dir);
+    for (struct dirent *x; o && (x = readdir(o));) {
+        AUTO_FREE char *path = xasprintf("%s/%s/_data", dir, x->d_name);
+        if (x->d_name[0] != '.' && file_exists(path))
+            strs_add(ret, x->d_name);
+    }
+    if (o)
+        closedir(o);
+}
+
+int api_volume_remove(struct api *a, const char *name, struct err *e)
+{
+    int64_t n = 0;
+    AUTO_FREE char *path = xasprintf("%s/volumes/%s/_data", a->b.root_dir, name);
     AUTO_FREE char *folder = xasprintf("%s/volumes/%s", a->b.root_dir, name);
+    const struct container *x = user_of(a, path, &n);
     struct labels none = { 0 };
+    if (x)
+        return err_set(e, E_CONFLICT, "remove %s: volume is in use - [%s]", name, x->spec.id);
     int r = file_remove_tree(folder, e);
     if (r == 0)
         api_event(a, "volume", "destroy", name, &none);
@@ -62,38 +125,54 @@ void api_volumes_of_container_remove(struct api *a, const struct container *x)
     for (uint32_t i = 0; i < x->spec.mounts.n; i++) {
         const char *source = x->spec.mounts.v[i].source;
         AUTO_FREE char *name = source ? api_volume_name(a, source) : NULL;
-        if (name && is_anonymous(name) && !user_of(a, source) && remove_volume(a, name, &e) < 0)
-            log_warn("volume %s: %s", name, e.text);
+        if (name && api_volume_is_anonymous(name) && api_volume_remove(a, name, &e) < 0)
+            log_info("%s", e.text); /* another container uses it */
     }
 }
 
-static struct val *volume_val(struct val_doc *d, const char *name, const char *path)
+/* ---- requests ---- */
+struct val *api_volume_val(const struct api *a, struct val_doc *d, const char *name, const char *path)
 {
     struct val *v = val_map(d);
+    struct labels labels = { 0 };
     struct stat st;
+    api_volume_labels(a, name, &labels);
     val_set(d, v, "Name", val_str(d, name));
     val_set(d, v, "Driver", val_str(d, "local"));
     val_set(d, v, "Mountpoint", val_str(d, path));
     val_set(d, v, "CreatedAt", time_val(d, stat(path, &st) == 0 ? st.st_mtime * SEC_NS : 0));
-    val_set(d, v, "Labels", val_map(d));
+    val_set(d, v, "Labels", labels_val(d, &labels));
     val_set(d, v, "Options", val_map(d));
     val_set(d, v, "Scope", val_str(d, "local"));
+    labels_clear(&labels);
     return v;
 }
 
 static void volume_list(struct call *c)
 {
+    static const char *const allowed[] = { "name", "label", "driver", "dangling", NULL };
+    struct filters f;
+    struct err e;
+    struct strs names = { 0 };
+    if (filters_parse(query(c, "filters"), allowed, &f, &e) < 0) {
+        reply_err(c, &e);
+        return;
+    }
     struct val_doc *d = val_doc_new();
     struct val *v = val_map(d), *list = val_list(d);
-    AUTO_FREE char *dir = path_join(c->api->b.root_dir, "volumes");
-    DIR *o = opendir(dir);
-    for (struct dirent *x; o && (x = readdir(o));) {
-        AUTO_FREE char *path = xasprintf("%s/%s/_data", dir, x->d_name);
-        if (x->d_name[0] != '.' && file_exists(path))
-            val_push(d, list, volume_val(d, x->d_name, path));
+    api_volume_names(c->api, &names);
+    for (uint32_t i = 0; i < names.n; i++) {
+        struct labels labels = { 0 };
+        AUTO_FREE char *path = xasprintf("%s/volumes/%s/_data", c->api->b.root_dir, names.v[i]);
+        api_volume_labels(c->api, names.v[i], &labels);
+        bool used = filters_has(&f, "dangling") && api_volume_users(c->api, path);
+        if (filter_name(&f, "name", names.v[i]) && filter_labels(&f, "label", &labels) && filter_exact(&f, "driver", "local") &&
+            (filter_exact(&f, "dangling", used ? "false" : "true") || filter_exact(&f, "dangling", used ? "0" : "1")))
+            val_push(d, list, api_volume_val(c->api, d, names.v[i], path));
+        labels_clear(&labels);
     }
-    if (o)
-        closedir(o);
+    strs_clear(&names);
+    filters_free(&f);
     val_set_root(d, v);
     val_set(d, v, "Volumes", list);
     val_set(d, v, "Warnings", val_null(d));
@@ -105,6 +184,7 @@ static void volume_body(struct call *c, const struct val *body, const char *text
     struct err e;
     char random[65];
     const char *name = val_get_str(body, "Name"), *driver = val_get_str(body, "Driver");
+    struct labels none = { 0 };
     (void)text, (void)size;
     if (driver && *driver && !str_equal(driver, "local")) {
         reply_error(c, E_UNSUPPORTED, "Driver: %s is not built; use local", driver);
@@ -116,13 +196,17 @@ static void volume_body(struct call *c, const struct val *body, const char *text
         return;
     }
     id_random_hex(random);
-    AUTO_FREE char *path = api_volume_path(c->api, name && *name ? name : random, true, &e);
-    if (!path) {
+    name = name && *name ? name : random;
+    AUTO_FREE char *there = api_volume_path(c->api, name, false, &e);
+    AUTO_FREE char *path = there ? xstrdup(there) : api_volume_path(c->api, name, true, &e);
+    if (!path || (!there && keep_labels(c->api, name, val_get(body, "Labels"), &e) < 0)) {
         reply_err(c, &e);
         return;
     }
+    if (!there)
+        api_event(c->api, "volume", "create", name, &none);
     struct val_doc *d = val_doc_new();
-    val_set_root(d, volume_val(d, name && *name ? name : random, path));
+    val_set_root(d, api_volume_val(c->api, d, name, path));
     reply_val(c, 201, d);
 }
 
@@ -140,7 +224,7 @@ static void volume_inspect(struct call *c)
         return;
     }
     struct val_doc *d = val_doc_new();
-    val_set_root(d, volume_val(d, c->param[0], path));
+    val_set_root(d, api_volume_val(c->api, d, c->param[0], path));
     reply_val(c, 200, d);
 }
 
@@ -148,16 +232,9 @@ static void volume_remove(struct call *c)
 {
     struct err e;
     AUTO_FREE char *path = api_volume_path(c->api, c->param[0], false, &e);
-    if (!path) {
-        reply_err(c, &e);
-        return;
-    }
-    const struct container *x = user_of(c->api, path);
-    if (x) {
-        reply_error(c, E_CONFLICT, "volume %s is in use by container %.12s", c->param[0], x->spec.id);
-        return;
-    }
-    if (remove_volume(c->api, c->param[0], &e) < 0)
+    if (!path && query_flag(c, "force"))
+        reply_empty(c, 204);
+    else if (!path || api_volume_remove(c->api, c->param[0], &e) < 0)
         reply_err(c, &e);
     else
         reply_empty(c, 204);

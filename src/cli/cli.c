@@ -8,7 +8,7 @@
 const struct cli_command *const cli_groups[] = { swarm_commands, key_commands, manager_commands, backup_commands, node_commands,
                                                  stack_commands,
                                                  service_change_commands, service_commands, object_commands,
-                                                 image_commands, login_commands, container_commands, change_commands, copy_commands, usage_commands,
+                                                 image_commands, login_commands, container_commands, change_commands, copy_commands, usage_commands, prune_commands,
                                                  system_commands, debug_commands, NULL };
 
 const struct cli_flag cli_global_flags[] = {

@@ -48,7 +48,7 @@ extern const struct cli_command *const cli_groups[]; /* NULL-terminated; every c
 extern const struct cli_command swarm_commands[], key_commands[], node_commands[], service_commands[], stack_commands[],
     service_change_commands[];
 extern const struct cli_command manager_commands[], backup_commands[], object_commands[], image_commands[],
-    container_commands[], change_commands[], copy_commands[], usage_commands[], system_commands[], debug_commands[];
+    container_commands[], change_commands[], copy_commands[], usage_commands[], prune_commands[], system_commands[], debug_commands[];
 extern const struct cli_flag cli_global_flags[];
 
 struct cli_value {

@@ -13,6 +13,7 @@ libcli_a_SOURCES = \
 	src/cli/cmd_managers.c \
 	src/cli/cmd_node.c \
 	src/cli/cmd_object.c \
+	src/cli/cmd_prune.c \
 	src/cli/cmd_run.c \
 	src/cli/cmd_service.c \
 	src/cli/cmd_stack.c \

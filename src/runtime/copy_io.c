@@ -8,7 +8,7 @@
 struct stream *runtime_copy(struct runtime *rt, const char *id, const struct copy_request *q, struct err *e)
 {
     int pair[2];
-    AUTO_SB struct sb p;
+    AUTO_SB struct sb p = { 0 };
     struct copy_request full = { 0 };
     struct box *b = box_find(rt, id);
     if (!b || b->dying)

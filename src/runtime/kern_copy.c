@@ -164,7 +164,7 @@ static int stat_line(const struct copy *c, const struct spot *s, struct err *e)
 {
     char link[4096] = "", time[40];
     struct stat st;
-    AUTO_SB struct sb b;
+    AUTO_SB struct sb b = { 0 };
     if (fstatat(s->parent, str_equal(s->base, ".") ? "" : s->base, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0)
         return err_errno(e, errno, "%.400s", c->q.path);
     if (S_ISLNK(st.st_mode)) {
