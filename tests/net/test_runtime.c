@@ -1,6 +1,7 @@
 /* Containers for real (root): a busybox root, run to its end, logs, exec, stop, limits, security, adoption by a
  * new runtime, and nothing left behind. Run by tests/run.d. */
 #include "runtime_fixture.h"
+#include <poll.h>
 
 static void test_run(void **state)
 {
@@ -184,12 +185,61 @@ static void test_init_reaps(void **state)
     container_spec_clear(&s);
 }
 
+/* Everything that a frozen container must still do; cgroup v1 and v2 differ in all of it. */
+static void test_pause(void **state)
+{
+    struct container_spec s, other = { 0 };
+    struct container_stats before, after;
+    struct err e;
+    int64_t pids[8];
+    (void)state;
+    spec_for(&s, "echo up; sleep 1000 & while :; do :; done");
+    s.memory_bytes = 64 << 20;
+    s.pids_limit = 20;
+    start(&s);
+    wait_said(s.id, "up");
+    runtime_pause(rt, s.id, true, on_done, NULL);
+    wait_done();
+    assert_int_equal(result, 0);
+    assert_int_equal(runtime_find(rt, s.id)->state.phase, CONTAINER_PAUSED);
+    assert_int_equal(runtime_stats(rt, s.id, &before, &e), 0);
+    assert_true(before.cpu_ns > 0 && before.memory_bytes > 0 && before.memory_limit == 64 << 20 && before.pids_limit == 20);
+    assert_int_equal(before.n_pids, runtime_pids(rt, s.id, pids, 8));
+    poll(NULL, 0, 200);
+    assert_int_equal(runtime_stats(rt, s.id, &after, &e), 0);
+    assert_int_equal(after.cpu_ns, before.cpu_ns); /* a busy loop that stands still */
+    runtime_pause(rt, s.id, true, on_done, NULL);
+    wait_done();
+    assert_int_equal(result, -E_CONFLICT);
+    container_spec_copy(&other, &s);
+    other.memory_bytes = 96 << 20;
+    other.pids_limit = 0;
+    other.nano_cpus = 500000000;
+    assert_int_equal(runtime_update(rt, &other, &e), 0);
+    assert_int_equal(runtime_stats(rt, s.id, &after, &e), 0);
+    assert_true(after.memory_limit == 96 << 20 && after.pids_limit <= 0);
+    container_spec_clear(&other);
+    runtime_pause(rt, s.id, false, on_done, NULL);
+    wait_done();
+    assert_int_equal(result, 0);
+    runtime_pause(rt, s.id, true, on_done, NULL);
+    wait_done();
+    runtime_stop(rt, s.id, 100 * MS_NS, on_done, NULL); /* the shell as process 1 ignores SIGTERM */
+    wait_done();
+    assert_int_equal(runtime_find(rt, s.id)->state.exit_code, 137);
+    runtime_start(rt, s.id, on_done, NULL);
+    wait_done();
+    runtime_pause(rt, s.id, true, on_done, NULL);
+    wait_done();
+    delete_box(&s);
+}
+
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run), cmocka_unit_test(test_secure), cmocka_unit_test(test_user_env_cwd),
         cmocka_unit_test(test_missing_program), cmocka_unit_test(test_mounts_files), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_exec_stop_adopt), cmocka_unit_test(test_init_reaps),
+        cmocka_unit_test(test_exec_stop_adopt), cmocka_unit_test(test_init_reaps), cmocka_unit_test(test_pause),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
