@@ -32,8 +32,10 @@ static void transfer_free(struct transfer *t)
 static void end_with(struct transfer *t, int code, const char *text)
 {
     struct call *c = t->c;
+    struct err e;
+    err_set(&e, code, "%s", text); /* text may be part of what is freed */
     transfer_free(t);
-    reply_error(c, code, "%s", text);
+    reply_err(c, &e);
 }
 
 static void on_gone(struct call *c)
