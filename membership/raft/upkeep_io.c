@@ -179,8 +179,8 @@ static int save_snapshot(struct raft_node *n, bool again)
     raft_get_status(n->core, &s);
     if (n->saving || s.applied != n->applied)
         return -E_BUSY;
-    if (n->applied <= s.snapshot && !again)
-        return 0; /* nothing new */
+    if (n->applied < s.snapshot || (n->applied == s.snapshot && !again))
+        return 0; /* nothing new, or a leader's snapshot is on its way in */
     struct job *j = node_job_new(n);
     j->rekeying = n->rekeying;
     sb_init(&j->image, n->cfg.snapshot_max_bytes);

@@ -61,7 +61,10 @@ void check_boot(struct node *n)
     }
     free(TAKE(n->maybe));
     n->wrote = false;
-    if (b.damaged && (b.last < s->last || b.commit < s->commit)) { /* what is left of it */
+    bool less = b.last != s->last || b.commit < s->commit; /* more: what a lost part had cut off is there again */
+    for (uint64_t i = b.snapshot + 1; !less && i <= b.last; i++)
+        less = s->term_at[i] != raft_peek(n->core, i)->term;
+    if (b.damaged && less) { /* what is left of it */
         CHECK(n->scarred, "node %u calls its disk damaged, and it is not", SLOT(n));
         say("node %u is damaged: it keeps %llu of %llu", SLOT(n), U(b.last), U(s->last));
         g.n_damaged++;
