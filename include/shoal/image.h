@@ -47,6 +47,8 @@ struct image_store;
 struct image_store_config {
     const char *root;                    /* blobs/, layers/, images.json, tmp/ */
     const char *const *insecure;         /* HOST[:PORT] spoken to in plain HTTP; NULL-terminated, may be NULL */
+    const char *const *mirrors;          /* "[HOST=]http[s]://HOST[:PORT]", asked before HOST (docker.io); likewise */
+    const char *certs_dir;               /* HOST[:PORT]/ *.crt, client.cert, client.key; may be NULL or absent */
 };
 int image_store_open(struct image_store **ret, struct loop *l, const struct image_store_config *cfg,
                      struct err *e) must_check;

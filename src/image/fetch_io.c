@@ -7,8 +7,11 @@
 
 #include <errno.h>
 #include <shoal/base/file.h>
+#include <shoal/base/log.h>
 #include <time.h>
 #include <unistd.h>
+
+LOG_MODULE("image");
 
 enum { LAYER_THREADS = 3, TELL_MS = 100 };
 
@@ -35,12 +38,18 @@ static bool is_stopped(void *arg)
     return atomic_load(&f->stop);
 }
 
-void image_fetch_stop(struct image_fetch *f)
+static void stop_all(struct image_fetch *f, bool closed)
 {
     pthread_mutex_lock(&f->lock);
+    f->closed |= closed;
     atomic_store(&f->stop, true);
     pthread_cond_broadcast(&f->wake);
     pthread_mutex_unlock(&f->lock);
+}
+
+void image_fetch_stop(struct image_fetch *f)
+{
+    stop_all(f, true);
 }
 
 /* Back-off before another try; a stop ends it at once. */
@@ -69,11 +78,13 @@ int image_fetch_open(struct image_fetch *f, const char *authorization, bool push
         .host = f->ref.host,
         .path = f->ref.path,
         .familiar = f->familiar,
+        .base = f->base,
+        .certs_dir = f->certs_dir,
         .authorization = authorization,
         .insecure = f->insecure,
         .quick = f->quick,
         .push = push,
-        .auth = f->auth,
+        .auth = f->base ? NULL : f->auth,
         .wait = wait_ms,
         .cancelled = is_stopped,
         .arg = f,
@@ -167,7 +178,7 @@ void image_fetch_fail(struct image_fetch *f, int code, const struct err *e)
         f->e = *e;
     }
     pthread_mutex_unlock(&f->lock);
-    image_fetch_stop(f);
+    stop_all(f, false);
 }
 
 static void *layer_main(void *arg)
@@ -306,44 +317,76 @@ static int pull_parts(struct image_fetch *f, struct image_registry *r,
     return code;
 }
 
-void image_fetch_pull(struct image_fetch *f)
+static void pulled(struct image_fetch *f, const struct image_manifest *m, const struct image_desc *top,
+                   char *manifest /* taken */, bool all_there)
+{
+    AUTO_FREE char *name = image_ref_name(&f->ref);
+    AUTO_FREE char *digest = xasprintf("%s@%s", name, top->digest);
+    AUTO_FREE char *said = xasprintf("Digest: %s", top->digest);
+    AUTO_FREE char *status =
+        xasprintf("Status: %s for %s",
+                  all_there ? "Image is up to date" : "Downloaded newer image", f->familiar);
+    struct image_loaded *l = image_loaded_add(&f->loaded, m->config.digest);
+    l->manifest = manifest;
+    strs_add(&l->digests, digest);
+    if (!f->ref.digest) /* pulled by digest: no tag, as Docker */
+        strs_add(&l->tags, f->familiar);
+    image_fetch_tell(f, "", said);
+    image_fetch_tell(f, "", status);
+}
+
+/* Mirrors first, in their order, each for the whole of it; what one of them did bring stays. */
+typedef int attempt_fn(struct image_fetch *f, struct err *e);
+
+static void with_mirrors(struct image_fetch *f, attempt_fn *attempt)
+{
+    struct err e = { 0 };
+    int code = -E_UNAVAILABLE;
+    for (uint32_t i = 0; i <= f->mirrors.n && code < 0; i++) {
+        f->base = i < f->mirrors.n ? f->mirrors.v[i] : NULL;
+        code = attempt(f, &e);
+        if (code < 0 && f->base)
+            log_info("mirror %s did not serve %s: %s", f->base, f->familiar, e.text);
+        pthread_mutex_lock(&f->lock);
+        bool closed = f->closed;
+        atomic_store(&f->stop, closed); /* a layer that failed at a mirror stops nothing at the next one */
+        f->code = 0;
+        pthread_mutex_unlock(&f->lock);
+        if (closed)
+            break;
+    }
+    f->code = code;
+    f->e = e;
+}
+
+static int pull_once(struct image_fetch *f, struct err *e)
 {
     struct image_registry *r = NULL;
     struct image_manifest m = { 0 };
     struct image_desc top = { 0 };
-    struct err e = { 0 };
     AUTO_FREE char *manifest = NULL;
     bool all_there = false;
-    int code = image_fetch_open(f, NULL, false, &r, &e);
+    int code = image_fetch_open(f, NULL, false, &r, e);
     if (code == 0)
-        code = resolve(f, r, &m, &top, &e);
+        code = resolve(f, r, &m, &top, e);
     if (code == 0) {
         AUTO_FREE char *from = xasprintf("Pulling from %s", f->ref.path);
         image_fetch_tell(f, f->ref.digest ? f->ref.digest : f->ref.tag, from);
-        code = pull_parts(f, r, &m, &all_there, &e);
+        code = pull_parts(f, r, &m, &all_there, e);
     }
     if (code == 0)
-        code = image_blob_put(f->root, m.raw, m.raw_size, &manifest, &e);
-    if (code == 0) {
-        AUTO_FREE char *name = image_ref_name(&f->ref);
-        AUTO_FREE char *digest = xasprintf("%s@%s", name, top.digest);
-        AUTO_FREE char *said = xasprintf("Digest: %s", top.digest);
-        AUTO_FREE char *status =
-            xasprintf("Status: %s for %s",
-                      all_there ? "Image is up to date" : "Downloaded newer image", f->familiar);
-        struct image_loaded *l = image_loaded_add(&f->loaded, m.config.digest);
-        l->manifest = TAKE(manifest);
-        strs_add(&l->digests, digest);
-        if (!f->ref.digest) /* pulled by digest: no tag, as Docker */
-            strs_add(&l->tags, f->familiar);
-        image_fetch_tell(f, "", said);
-        image_fetch_tell(f, "", status);
-    }
+        code = image_blob_put(f->root, m.raw, m.raw_size, &manifest, e);
+    if (code == 0)
+        pulled(f, &m, &top, TAKE(manifest), all_there);
     image_desc_clear(&top);
     image_manifest_clear(&m);
     image_registry_close(r);
-    f->code = code;
-    f->e = e;
+    return code;
+}
+
+void image_fetch_pull(struct image_fetch *f)
+{
+    with_mirrors(f, pull_once);
 }
 
 static int remote_platform(struct image_fetch *f, struct image_registry *r,
@@ -369,25 +412,31 @@ static int remote_platform(struct image_fetch *f, struct image_registry *r,
     return 0;
 }
 
-void image_fetch_remote(struct image_fetch *f)
+static int look_once(struct image_fetch *f, struct err *e)
 {
     struct image_registry *r = NULL;
     struct image_manifest m = { 0 };
     struct image_desc top = { 0 };
-    struct err e = { 0 };
-    int code = image_fetch_open(f, NULL, false, &r, &e);
+    int code = image_fetch_open(f, NULL, false, &r, e);
     if (code == 0)
-        code = image_registry_manifest(r, f->ref.digest ? f->ref.digest : f->ref.tag, &m, &top, &e);
+        code = image_registry_manifest(r, f->ref.digest ? f->ref.digest : f->ref.tag, &m, &top, e);
     if (code == 0)
-        code = remote_platform(f, r, &m, &e);
+        code = remote_platform(f, r, &m, e);
     if (code == 0) {
         f->remote.digest = xstrdup(top.digest);
         f->remote.media_type = xstrdup(top.media_type);
         f->remote.size = top.size;
+    } else { /* another one may be asked */
+        strs_clear(&f->remote.architectures);
+        strs_clear(&f->remote.oss);
     }
     image_desc_clear(&top);
     image_manifest_clear(&m);
     image_registry_close(r);
-    f->code = code;
-    f->e = e;
+    return code;
+}
+
+void image_fetch_remote(struct image_fetch *f)
+{
+    with_mirrors(f, look_once);
 }

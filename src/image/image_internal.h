@@ -162,7 +162,8 @@ struct image_pull;
 struct image_store {
     struct loop *loop;
     char *root;
-    struct strs insecure;
+    struct strs insecure, mirrors;
+    char *certs_dir;
     struct list_node images;  /* image_item */
     struct list_node pulls;   /* pull_io.c */
     unsigned refs;            /* the owner, and every job whose end comes back here */
@@ -192,10 +193,17 @@ char *image_basic(const struct image_credentials *c); /* "Basic ..." */
 /* What the errors of a registry's reply say, made printable; heap, never NULL. */
 char *image_registry_reason(const char *body, size_t size);
 
+/* ---- certs_io.c: what is set up for one registry ---- */
+struct image_certs { char *ca, *cert, *key; }; /* PEM text; paths. NULL: none */
+int image_certs_read(struct image_certs *ret, const char *dir, const char *host, struct err *e) must_check;
+void image_certs_clear(struct image_certs *c);
+
 /* ---- registry_io.c: one registry, one thread ---- */
 struct image_registry;
 struct image_registry_config {
     const char *host, *path, *familiar; /* of the reference; path NULL: a login only */
+    const char *base;          /* "https://MIRROR" in place of the host itself; no credentials go there. May be NULL */
+    const char *certs_dir;     /* may be NULL */
     const char *authorization; /* from another image_registry of the same pull; may be NULL */
     bool insecure, push, quick;         /* quick: one attempt, a short wait for the connection */
     const char *auth;                   /* JSON or NULL */
@@ -233,6 +241,10 @@ struct image_fetch {
     pthread_mutex_t lock;
     pthread_cond_t wake;  /* CLOCK_MONOTONIC; signalled with stop */
     atomic_bool stop;     /* cancelled, or a layer failed */
+    bool closed;          /* under lock: cancelled */
+    char *certs_dir;
+    struct strs mirrors;  /* of this host, asked in turn before it */
+    const char *base;     /* the one being asked; NULL: the host itself */
     /* Any thread of the fetch; copies what it is given. */
     void (*emit)(void *arg, const char *id, const char *status, int64_t current, int64_t total);
     void *arg;

@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libimage.a
 libimage_a_SOURCES = \
 	src/image/blob_io.c \
+	src/image/certs_io.c \
 	src/image/challenge.c \
 	src/image/changes.c \
 	src/image/config.c \

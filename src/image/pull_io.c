@@ -121,6 +121,8 @@ static void pull_free(struct image_pull *p)
         crypto_wipe(f->auth, strlen(f->auth));
     free(f->auth);
     free(f->root);
+    free(f->certs_dir);
+    strs_clear(&f->mirrors);
     free(f->familiar);
     free(f->id);
     free(f->manifest);
@@ -238,6 +240,17 @@ static bool too_many(const struct image_store *s)
     return n > PULLS_MAX;
 }
 
+/* "HOST=URL", or "URL" for docker.io. */
+static void mirrors_of(const struct image_store *s, const char *host, struct strs *ret)
+{
+    for (uint32_t i = 0; i < s->mirrors.n; i++) {
+        const char *text = s->mirrors.v[i], *url = strstr(text, "=http");
+        AUTO_FREE char *of = url ? xstrndup(text, (size_t)(url - text)) : xstrdup("docker.io");
+        if (str_equal(of, host))
+            strs_add(ret, url ? url + 1 : text);
+    }
+}
+
 /* ref is taken in any case; code: what went wrong with it. Every end comes by finish(), never
  * from here. */
 static void pull_start(struct image_pull *p, struct image_ref *ref, int code)
@@ -248,6 +261,9 @@ static void pull_start(struct image_pull *p, struct image_ref *ref, int code)
     if (code == 0) {
         f->familiar = ref->path ? image_ref_familiar(ref) : xstrdup(ref->host);
         f->insecure = strs_has(&p->store->insecure, ref->host);
+        f->certs_dir = xstrdup(p->store->certs_dir);
+        if (!p->push_done && !p->login_done)
+            mirrors_of(p->store, ref->host, &f->mirrors);
         if (too_many(p->store))
             f->code =
                 err_set(&f->e, E_BUSY, "more than %d pulls at once; try again later", PULLS_MAX);

@@ -29,6 +29,7 @@ enum {
 struct image_registry {
     char *base, *path, *familiar, *host;
     bool insecure, quick, push, authorized; /* authorized: the challenge was answered once */
+    struct image_certs certs;
     char *authorization;       /* "Bearer ..." or "Basic ..." */
     struct image_credentials cred;
     bool (*wait)(void *arg, int ms);
@@ -77,12 +78,12 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
     bool dock = str_equal(cfg->host, "docker.io"); /* its API answers under another name */
     struct image_registry *r = xnew(struct image_registry);
     *r = (struct image_registry){
-        .base = xasprintf("%s://%s%s", cfg->insecure ? "http" : "https", dock ? "registry-1." : "",
-                          cfg->host),
+        .base = cfg->base ? xstrdup(cfg->base)
+                          : xasprintf("%s://%s%s", cfg->insecure ? "http" : "https", dock ? "registry-1." : "", cfg->host),
         .path = xstrdup(cfg->path),
         .familiar = xstrdup(cfg->familiar),
-        .host = xstrdup(cfg->host),
-        .insecure = cfg->insecure,
+        .host = xstrdup(cfg->base ? strstr(cfg->base, "://") + 3 : cfg->host),
+        .insecure = cfg->base ? str_starts(cfg->base, "http:") : cfg->insecure,
         .quick = cfg->quick,
         .push = cfg->push,
         .cred = cred,
@@ -94,11 +95,13 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
     };
     if (!r->authorization && cred.registry_token)
         r->authorization = xasprintf("Bearer %s", cred.registry_token);
-    *ret = r;
-    if (r->curl)
-        return 0;
-    image_registry_close(r);
-    return err_set(e, E_NO_MEMORY, "libcurl did not start");
+    code = r->curl ? image_certs_read(&r->certs, cfg->certs_dir, r->host, e)
+                   : err_set(e, E_NO_MEMORY, "libcurl did not start");
+    if (code == 0)
+        *ret = r;
+    else
+        image_registry_close(r);
+    return code;
 }
 
 static void set_authorization(struct image_registry *r, char *value /* taken */)
@@ -122,6 +125,7 @@ void image_registry_close(struct image_registry *r)
         curl_easy_cleanup(r->curl);
     set_authorization(r, NULL);
     image_credentials_clear(&r->cred);
+    image_certs_clear(&r->certs);
     free(r->base);
     free(r->path);
     free(r->familiar);
@@ -261,6 +265,21 @@ static int on_tick(void *arg, curl_off_t a, curl_off_t b, curl_off_t d, curl_off
     return r->cancelled && r->cancelled(r->arg);
 }
 
+/* A certificate authority of the registry's own counts beside the machine's (libcurl's folder of those stays). The
+ * client's certificate is for the registry alone, not for where it sends us. */
+static void setup_certs(struct image_registry *r, const char *url)
+{
+    size_t n = strlen(r->base);
+    if (r->certs.ca) {
+        struct curl_blob blob = { .data = r->certs.ca, .len = strlen(r->certs.ca), .flags = CURL_BLOB_COPY };
+        curl_easy_setopt(r->curl, CURLOPT_CAINFO_BLOB, &blob);
+    }
+    if (r->certs.cert && strncmp(url, r->base, n) == 0 && url[n] == '/') {
+        curl_easy_setopt(r->curl, CURLOPT_SSLCERT, r->certs.cert);
+        curl_easy_setopt(r->curl, CURLOPT_SSLKEY, r->certs.key);
+    }
+}
+
 static void setup(struct call *c, const char *url, struct curl_slist *headers, const char *form,
                   char *why)
 {
@@ -290,6 +309,7 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
     curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, why);
     if (ca && *ca)
         curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
+    setup_certs(r, url);
     char range[32];
     snprintf(range, sizeof range, "%lld-", (long long)c->resumed);
     if (c->resumed)
@@ -304,7 +324,8 @@ static const char *cure(CURLcode code)
 {
     switch (code) {
     case CURLE_PEER_FAILED_VERIFICATION:
-        return "; add its certificate to this machine's store (or name the file by SSL_CERT_FILE)";
+        return "; put its certificate into certs.d/HOST:PORT/ca.crt of the daemon's --certs-dir, or into this machine's store "
+               "(or name the file by SSL_CERT_FILE)";
     case CURLE_SSL_CONNECT_ERROR:
         return "; if it speaks plain HTTP, start the daemon with --insecure-registry and its name";
     default:

@@ -249,6 +249,8 @@ static void store_free(struct image_store *s)
     list_for(it, &s->images, node)
         item_free(it);
     strs_clear(&s->insecure);
+    strs_clear(&s->mirrors);
+    free(s->certs_dir);
     free(s->root);
     free(s);
 }
@@ -282,6 +284,9 @@ int image_store_open(struct image_store **ret, struct loop *l, const struct imag
     list_init(&s->pulls);
     for (uint32_t i = 0; cfg->insecure && cfg->insecure[i]; i++)
         strs_add(&s->insecure, cfg->insecure[i]);
+    for (uint32_t i = 0; cfg->mirrors && cfg->mirrors[i]; i++)
+        strs_add(&s->mirrors, cfg->mirrors[i]);
+    s->certs_dir = xstrdup(cfg->certs_dir);
     AUTO_FREE char *tmp = path_join(s->root, "tmp");
     int r = file_remove_tree(tmp, e); /* what a killed load or pull left */
     for (unsigned i = 0; r == 0 && i < ARRAY_N(below); i++) {

@@ -31,13 +31,15 @@ const char daemon_usage[] =
     "      --tunnel-port N                 UDP (default 4789)\n"
     "      --resolv-conf FILE              Name servers that containers' questions go to (default /etc/resolv.conf)\n"
     "      --insecure-registry HOST:PORT   Registry to speak plain HTTP to; repeatable\n"
+    "      --registry-mirror [HOST=]URL    Asked before the registry HOST (docker.io); repeatable\n"
+    "      --certs-dir DIR                 HOST:PORT/ca.crt, client.cert, client.key (default /etc/shoal/certs.d)\n"
     "      --down-after DURATION_MS        Silence after which a node's tasks move (default 2000)\n"
     "      --log-level LEVEL               Error, warn, info or debug (default info)\n"
     "      --clean                         Take down what this node left on the machine (containers, networks,\n"
     "                                      tunnel, ROOT and RUN) and end; the node must not run\n\n"
     "Example:\n  shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
 
-struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf, *advertise; uint64_t control, gossip, tunnel, down; const char *insecure[65]; unsigned n_insecure; bool clean; };
+struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf, *advertise, *certs; uint64_t control, gossip, tunnel, down; const char *insecure[65], *mirrors[17]; unsigned n_insecure, n_mirrors; bool clean; };
 
 static int parse(int argc, char **argv, struct flags *f, struct err *e)
 {
@@ -54,6 +56,8 @@ static int parse(int argc, char **argv, struct flags *f, struct err *e)
             { "--listen", &f->listen, NULL, 0 }, { "--log-level", &f->level, NULL, 0 },
             { "--control-port", NULL, &f->control, 65535 }, { "--gossip-port", NULL, &f->gossip, 65535 },
             { "--resolv-conf", &f->resolv_conf, NULL, 0 }, { "--advertise-addr", &f->advertise, NULL, 0 }, { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
+            { "--certs-dir", &f->certs, NULL, 0 },
+            { "--registry-mirror", f->n_mirrors < 16 ? &f->mirrors[f->n_mirrors] : NULL, NULL, 0 },
             { "--insecure-registry", f->n_insecure < 64 ? &f->insecure[f->n_insecure] : NULL, NULL, 0 },
         };
         unsigned k = 0;
@@ -68,6 +72,7 @@ static int parse(int argc, char **argv, struct flags *f, struct err *e)
         else if (!known[k].number || !str_u64(value, 1, known[k].max, known[k].number))
             return err_set(e, E_INVALID, "%s: \"%s\" is no number from 1 to %llu", name, value, (unsigned long long)known[k].max);
         f->n_insecure += k == ARRAY_N(known) - 1;
+        f->n_mirrors += k == ARRAY_N(known) - 2;
         i += !eq;
     }
     return 0;
@@ -212,7 +217,8 @@ static int open_machine_parts(struct daemon *d, struct err *e)
 {
     AUTO_FREE char *containers = path_join(d->cfg.root, "containers"), *images = path_join(d->cfg.root, "images");
     struct runtime_config rt = { .dir = containers, .cgroup = d->cgroup };
-    struct image_store_config is = { .root = images, .insecure = d->cfg.insecure };
+    struct image_store_config is = { .root = images, .insecure = d->cfg.insecure, .mirrors = d->cfg.mirrors,
+                                     .certs_dir = d->cfg.certs_dir };
     int r = runtime_open(&d->runtime, d->loop, &rt, on_container, d, e);
     if (r == 0)
         r = image_store_open(&d->images, d->loop, &is, e);
@@ -385,6 +391,13 @@ static bool is_host_port(const char *s)
     return s[strcspn(s, " \t/@")] == '\0' && *s && (!colon || s[0] == '[' || (colon > s && str_u64(colon + 1, 1, 65535, &port)));
 }
 
+static bool is_mirror(const char *s)
+{
+    const char *of = strstr(s, "=http"), *url = of ? of + 1 : s, *host = strstr(url, "://");
+    return host && (str_starts(url, "http://") || str_starts(url, "https://")) && host[3] && !strpbrk(host + 3, "/?#@ ") &&
+           (!of || of > s);
+}
+
 static int check_flags(const struct flags *f, struct err *e)
 {
     if (f->level && log_level_from_name(f->level) < 0)
@@ -399,6 +412,9 @@ static int check_flags(const struct flags *f, struct err *e)
     for (unsigned i = 0; i < f->n_insecure; i++)
         if (!is_host_port(f->insecure[i]))
             return err_set(e, E_INVALID, "--insecure-registry: \"%s\" must be HOST:PORT", f->insecure[i]);
+    for (unsigned i = 0; i < f->n_mirrors; i++)
+        if (!is_mirror(f->mirrors[i]))
+            return err_set(e, E_INVALID, "--registry-mirror: \"%s\" must be [HOST=]https://HOST[:PORT]", f->mirrors[i]);
     return geteuid() ? err_set(e, E_DENIED, "containers and networks need root; run it with sudo") : 0;
 }
 
@@ -454,7 +470,7 @@ int daemon_main(int argc, char **argv)
     d.cfg = (struct node_config){
         .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe, .resolv_conf = f.resolv_conf, .advertise = f.advertise,
         .control_port = (uint16_t)f.control, .gossip_port = (uint16_t)f.gossip, .tunnel_port = (uint16_t)f.tunnel,
-        .insecure = f.insecure, .down_after_ms = (int64_t)f.down,
+        .insecure = f.insecure, .mirrors = f.mirrors, .certs_dir = f.certs ? f.certs : "/etc/shoal/certs.d", .down_after_ms = (int64_t)f.down,
     };
     r = run(&d, api, f.clean, &e);
     if (r < 0)

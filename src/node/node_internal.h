@@ -54,7 +54,8 @@ int advertise_address(const char *text, char ret[64], struct err *e) must_check;
 struct node_config {
     const char *root, *run, *api_path, *listen_addr, *self_exe, *resolv_conf, *advertise;
     uint16_t control_port, gossip_port, tunnel_port;
-    const char *const *insecure; /* NULL-terminated */
+    const char *const *insecure, *const *mirrors; /* NULL-terminated */
+    const char *certs_dir;
     int64_t down_after_ms;
 };
 struct peers;
