@@ -224,8 +224,8 @@ static void options(void)
         .reserve_bytes = 4096,
         .snapshot_after_ms = log_pick(100, 100000),
         .snapshot_after_bytes = 1 << 20,
-        .snapshot_after_entries = log_pick(8, 200),
-        .segment_bytes = log_pick(4096, 40000),
+        .snapshot_after_entries = chance(S_OPTIONS, 500) ? log_pick(4, 20) : log_pick(8, 200),
+        .segment_bytes = chance(S_OPTIONS, 500) ? log_pick(4096, 8000) : log_pick(4096, 40000),
     };
     raft_config_defaults(&o->cfg);
 }
