@@ -53,3 +53,13 @@ unsigned authority_rights(const struct certificate *c, bool retired, const struc
         rights |= RIGHT_MANAGER;
     return rights;
 }
+
+int authority_admit(const struct certificate *c, bool retired, const struct authority_view *v, int64_t now_ns, struct err *e)
+{
+    if (c->role == ROLE_MANAGER && c->epoch < v->epoch)
+        return err_set(e, E_DENIED, "node %s is a manager of the cluster as it was before its recovery; let it leave and join "
+                       "again", c->node_id);
+    if (!authority_rights(c, retired, v))
+        return err_set(e, E_DENIED, "node %s is no member any more; run 'shoal leave --force' there and join it anew", c->node_id);
+    return v->entry ? 0 : certificate_check_time(c, now_ns, e);
+}

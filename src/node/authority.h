@@ -22,6 +22,11 @@ struct authority_view {
  * certificate differ the newer one counts, by log index: a node that was removed or demoted keeps a certificate that says
  * otherwise, and a node that was admitted a moment ago is not in every table yet. retired: see certificate_trust(). */
 unsigned authority_rights(const struct certificate *c, bool retired, const struct authority_view *v);
+/* May a link with the owner of this verified certificate be? E_DENIED with the reason. Expiry protects those who do not hold
+ * the node table: who is listed there with this key comes in with an expired certificate too, so that a cluster that was
+ * switched off for longer than its certificates last comes back, and its leader then renews them. */
+int authority_admit(const struct certificate *c, bool retired, const struct authority_view *v, int64_t now_ns, struct err *e)
+    must_check;
 bool authority_allows(unsigned rights, uint8_t message);
 bool authority_allows_channel(unsigned rights, uint8_t service);
 /* The table, for tests and documentation: rights any of which allow the message; 0: nobody sends it over a link between

@@ -83,23 +83,13 @@ static unsigned rights_of(const struct end *x)
     return authority_rights(&x->cert, x->retired, &v);
 }
 
-/* The node table is the authority: a cluster that was switched off for longer than its certificates last comes
- * back, and its leader then renews them. Expiry protects those who do not hold the table. */
 static int check_peer(struct end *x, struct err *e)
 {
-    const struct daemon *d = x->ps->d;
-    struct authority_view v = view_of(d, &x->cert);
-    if (x->cert.role == ROLE_MANAGER && x->cert.epoch < v.epoch)
-        return err_set(e, E_DENIED, "node %s is a manager of the cluster as it was before its recovery; let it leave and join "
-                       "again", x->cert.node_id);
-    if (!authority_rights(&x->cert, x->retired, &v))
-        return err_set(e, E_DENIED, "node %s is no member any more; run 'shoal leave --force' there and join it anew",
-                       x->cert.node_id);
-    if (!v.entry && certificate_check_time(&x->cert, clock_real_ns(), e) < 0)
-        return -e->code;
-    if (x->peer && !str_equal(x->peer->id, x->cert.node_id))
-        return err_set(e, E_DENIED, "node %s answers at the address of %s", x->cert.node_id, x->peer->id);
-    return 0;
+    struct authority_view v = view_of(x->ps->d, &x->cert);
+    int r = authority_admit(&x->cert, x->retired, &v, clock_real_ns(), e);
+    if (r == 0 && x->peer && !str_equal(x->peer->id, x->cert.node_id))
+        r = err_set(e, E_DENIED, "node %s answers at the address of %s", x->cert.node_id, x->peer->id);
+    return r;
 }
 
 static int on_verify(void *arg, const uint8_t key[32], const void *payload, size_t size, struct err *e)

@@ -171,7 +171,15 @@ static unsigned n_done;
 static int last_result;
 static struct join_reply replies[2];
 
-static void lose(void *arg, const char *node_id, uint8_t type, const void *p, size_t size) { }
+static struct certificate renewed; /* what the leader sent last */
+static void lose(void *arg, const char *node_id, uint8_t type, const void *p, size_t size)
+{
+    struct err e;
+    if (type != MSG_CERTIFICATE)
+        return;
+    certificate_clear(&renewed);
+    assert_int_equal(rec_unpack(&certificate_rec, &renewed, p, size, &e), 0);
+}
 static void lose_raft(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size) { }
 static void see_leader(void *arg, const char *node_id) { }
 static void see_nodes(void *arg) { }
@@ -195,7 +203,7 @@ static void on_late(void *arg)
     fail_msg("the test's deadline is over");
 }
 
-static void two_nodes_race_for_a_token_that_is_good_for_one(void **state)
+static void two_nodes_race_for_a_token_and_the_winner_sleeps_past_expiry(void **state)
 {
     static const uint8_t disk_key[32] = { 7 };
     char dir[] = "/tmp/shoal-keys-XXXXXX", id[13], token[128];
@@ -233,6 +241,18 @@ static void two_nodes_race_for_a_token_that_is_good_for_one(void **state)
     manager_join(m, &req, "10.0.0.1", won ? key_b : key_a, on_join, &again); /* the winner's first answer was lost */
     assert_non_null(again.certificate);
     assert_string_equal(again.certificate->node_id, replies[won].certificate->node_id);
+    struct session_hello h = { .role = ROLE_WORKER, .not_after = clock_real_ns() - 400 * 24 * 3600 * S }; /* it slept */
+    struct sb b;
+    h.ca = (struct bytes){ xmemdup(c.ca_public.v, 32), 32 };
+    sb_init(&b, 0);
+    rec_pack(&session_hello_rec, &h, &b);
+    manager_got_message(m, again.certificate->node_id, MSG_HELLO, b.s, b.len);
+    assert_string_equal(renewed.node_id, again.certificate->node_id); /* signed anew, at once */
+    assert_true(renewed.not_after > clock_real_ns());
+    assert_int_equal(certificate_verify(&renewed, c.ca_public.v, won ? key_b : key_a, &e), 0);
+    certificate_clear(&renewed);
+    session_hello_clear(&h);
+    sb_done(&b);
     join_reply_clear(&again);
     join_reply_clear(&replies[0]);
     join_reply_clear(&replies[1]);
@@ -253,7 +273,7 @@ int main(void)
         cmocka_unit_test(gossip_keys_change_in_three_steps),
         cmocka_unit_test(a_clock_set_back_by_a_day_stops_no_rotation),
         cmocka_unit_test(a_new_cluster_key_is_signed_by_the_old_one),
-        cmocka_unit_test(two_nodes_race_for_a_token_that_is_good_for_one),
+        cmocka_unit_test(two_nodes_race_for_a_token_and_the_winner_sleeps_past_expiry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,6 +204,31 @@ static void what_a_peer_shows_is_its_own_and_intact(void **state)
     free(ca.public.v);
 }
 
+/* Time is handed in. */
+static void who_slept_past_expiry_comes_back_if_the_table_lists_it(void **state)
+{
+    struct ca ca = ca_new();
+    struct certificate c = cert_new(&ca, 'a', ROLE_WORKER, 10);
+    struct node entry = entry_new('a', ROLE_WORKER), other = entry_new('b', ROLE_WORKER);
+    struct authority_view listed = { &entry, 20, 0, false }, newer = { NULL, 5, 0, false }, removed = { NULL, 20, 0, false },
+                          another = { &other, 5, 0, false };
+    struct err e;
+    (void)state;
+    assert_int_equal(authority_admit(&c, false, &listed, now, &e), 0);
+    assert_int_equal(authority_admit(&c, false, &listed, now + 400 * DAY, &e), 0);
+    assert_int_equal(authority_admit(&c, true, &listed, now + 400 * DAY, &e), 0); /* certificate_trust() ends that one */
+    assert_int_equal(authority_admit(&c, false, &newer, now, &e), 0);
+    assert_int_equal(authority_admit(&c, false, &newer, now + 400 * DAY, &e), -E_DENIED);
+    assert_non_null(strstr(e.text, "check both clocks"));
+    assert_int_equal(authority_admit(&c, false, &removed, now, &e), -E_DENIED);
+    assert_non_null(strstr(e.text, "no member any more"));
+    assert_int_equal(authority_admit(&c, false, &another, now, &e), -E_DENIED); /* its id with another key */
+    certificate_clear(&c);
+    node_clear(&entry);
+    node_clear(&other);
+    free(ca.public.v);
+}
+
 static void clocks_may_differ_by_an_hour(void **state)
 {
     struct ca ca = ca_new();
@@ -244,6 +269,7 @@ int main(void)
         cmocka_unit_test(the_newer_of_table_and_certificate_counts),
         cmocka_unit_test(links_lead_from_replaced_cluster_keys),
         cmocka_unit_test(what_a_peer_shows_is_its_own_and_intact),
+        cmocka_unit_test(who_slept_past_expiry_comes_back_if_the_table_lists_it),
         cmocka_unit_test(clocks_may_differ_by_an_hour),
         cmocka_unit_test(renewal_is_spread_over_a_fifth_of_a_life),
     };
