@@ -324,9 +324,9 @@ static int cmd_restore(struct cli *c, struct err *e)
 {
     struct opening o;
     AUTO_SB struct sb path;
+    sb_init(&path, 0);
     if (cli_on(c, "dry-run"))
         return check(c, e);
-    sb_init(&path, 0);
     sb_printf(&path, "/shoal/v1/restore?wait=%lld", (long long)(cli_num(c, "wait", INT64_C(600000000000)) / 1000000000));
     if (cli_str(c, "advertise-addr"))
         add_query(&path, "advertise", cli_str(c, "advertise-addr"));

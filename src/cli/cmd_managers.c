@@ -90,6 +90,7 @@ static int show(struct cli *c, struct err *e)
 static int cmd_managers(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb body;
+    sb_init(&body, 0);
     const char *policy = cli_arg(c, 0), *why = policy ? check_managers(policy) : NULL;
     if (why)
         return cli_usage(c, e, "\"%s\" %s", policy, why);
@@ -97,7 +98,6 @@ static int cmd_managers(struct cli *c, struct err *e)
         return show(c, e);
     struct val_doc *d = val_doc_new();
     struct val *m = val_map(d);
-    sb_init(&body, 0);
     if (policy)
         val_set(d, m, "Managers", val_str(d, policy));
     val_set(d, m, "ReplaceManagersAfter", val_int(d, cli_num(c, "replace-after", 0)));

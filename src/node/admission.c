@@ -103,6 +103,7 @@ static void certify_self(struct daemon *d, const struct cluster *c, const struct
     cert->role = ROLE_MANAGER;
     cert->raft_id = n->raft_id;
     cert->epoch = c->epoch;
+    cert->serial = 1; /* the first state of its log */
     bytes_set(&cert->link_key, n->link_key.v, 32);
     bytes_set(&cert->sign_key, n->sign_key.v, 32);
     bytes_set(&cert->ca_public, c->ca_public.v, 32);

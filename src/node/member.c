@@ -371,6 +371,8 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         } else if (r == 0) {
             log_info("certificate renewed");
             d->relink |= other_epoch;
+            if (other_epoch) /* a restored cluster's log begins anew: the table held is older than all of it */
+                d->member.nodes_index = 0;
             loop_defer(d->loop, certificate_renewed, d);
         } else { /* kept as it was: the leader offers it again */
             next = *have;
