@@ -285,9 +285,12 @@ int main(int argc, char **argv)
     etcd = !strcmp(argv[1], "etcd");
     only_get = !strcmp(argv[1], "shoal-get");
     unsigned each = etcd ? STREAMS : 1, n = (unsigned)((n_clients + each - 1) / each);
-    struct connection *all = xcalloc(n, sizeof *all);
-    struct client *clients = xcalloc(n * each, sizeof *clients);
-    struct pollfd *fds = xcalloc(n, sizeof *fds);
+    static struct connection *all; /* these live as long as the process */
+    static struct client *clients;
+    static struct pollfd *fds;
+    all = xcalloc(n, sizeof *all);
+    clients = xcalloc(n * each, sizeof *clients);
+    fds = xcalloc(n, sizeof *fds);
     samples = xcalloc(SAMPLES_MAX, sizeof *samples);
     measure_from_us = now_us() + 1000000;
     measure_to_us = measure_from_us + (int64_t)seconds * 1000000;
