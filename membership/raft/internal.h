@@ -203,6 +203,7 @@ void raft_repair_boot(struct raft *r, bool damaged);
 void raft_repair_reply(const struct raft *r, struct raft_message *reply);
 void raft_repair_matched(struct raft *r, uint64_t match);
 void raft_repair_target(struct raft *r, const struct raft_message *m);
+uint64_t raft_repair_agreed(const struct raft *r); /* up to where the log surely is that of this term's leader */
 void raft_repair_progress(struct raft *r);
 void raft_repair_durable(struct raft *r);
 bool raft_repair_heard(struct raft *r, struct raft_peer *p, const struct raft_message *m); /* false: go no further */

@@ -34,6 +34,13 @@ void raft_repair_matched(struct raft *r, uint64_t match)
     r->repair_match_term = r->term;
 }
 
+/* A heartbeat on its way names a commit up to what this node acknowledged before it lost that; what lies there now may
+ * be a branch that had been truncated, and the loss took the truncation. */
+uint64_t raft_repair_agreed(const struct raft *r)
+{
+    return !r->damaged ? UINT64_MAX : r->repair_match_term == r->term ? r->repair_match : 0;
+}
+
 void raft_repair_target(struct raft *r, const struct raft_message *m)
 {
     if (!r->damaged || !(m->flags & RAFT_FLAG_DAMAGED) || m->index != r->repair_nonce)

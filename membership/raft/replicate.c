@@ -462,7 +462,7 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
 void raft_on_heartbeat(struct raft *r, uint64_t from, const struct raft_message *m)
 {
     if (m->commit <= raft_log_last(&r->log))
-        raft_set_commit(r, m->commit);
+        raft_set_commit(r, MIN(m->commit, raft_repair_agreed(r)));
     raft_repair_target(r, m);
     reply_to(r, from, m, RAFT_MSG_HEARTBEAT_REPLY, AFTER_HARD)->seq = m->seq;
 }

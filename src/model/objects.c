@@ -31,7 +31,7 @@ int managers_wanted(const char *s)
         return 0;
     if (!strcmp(s, "auto"))
         return -1;
-    return !s[1] && strchr("1357", s[0]) ? s[0] - '0' : 0;
+    return s[0] && !s[1] && strchr("1357", s[0]) ? s[0] - '0' : 0;
 }
 
 REC_DEFINE(empty)

@@ -50,7 +50,7 @@ static int64_t now_us(void)
     return clock_mono_ns() / 1000;
 }
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
     fprintf(stderr, "load: %s\n", what);
     exit(1);
