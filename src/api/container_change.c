@@ -39,9 +39,9 @@ void container_rename(struct call *c)
 {
     struct err e;
     const struct container *x = container_of_call(c);
-    const char *name = query(c, "name");
     if (!x)
         return;
+    const char *name = query(c, "name");
     name = name && *name == '/' ? name + 1 : name;
     if (!name || !*name || check_name(name)) {
         reply_error(c, E_INVALID, "name \"%s\": %s", name ? name : "", name && *name ? check_name(name) : "a new name is needed");

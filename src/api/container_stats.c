@@ -175,9 +175,9 @@ static void on_tick(void *arg)
 void container_stats(struct call *c)
 {
     const struct container *x = container_of_call(c);
-    const char *stream = query(c, "stream");
     if (!x)
         return;
+    const char *stream = query(c, "stream");
     struct meter *m = xnew(struct meter);
     m->c = c;
     m->id = xstrdup(x->spec.id);

@@ -131,9 +131,9 @@ static void container_kill(struct call *c)
     char number[16];
     struct err e;
     const struct container *x = container_of_call(c);
-    const char *name = query(c, "signal");
     if (!x)
         return;
+    const char *name = query(c, "signal");
     int n = name && *name ? signal_number(name, &e) : SIGKILL;
     if (n < 0) {
         reply_error(c, E_INVALID, "Invalid signal: %s", name);
@@ -222,10 +222,10 @@ static void container_wait(struct call *c)
     static const char *const words[] = { "not-running", "next-exit", "removed" };
     char key[32];
     const struct container *x = container_of_call(c);
-    const char *until = query(c, "condition");
-    uint64_t kind = WAIT_STOPPED;
     if (!x)
         return;
+    const char *until = query(c, "condition");
+    uint64_t kind = WAIT_STOPPED;
     while (until && *until && kind < ARRAY_N(words) && !str_equal(words[kind], until))
         kind++;
     if (kind == ARRAY_N(words)) {
