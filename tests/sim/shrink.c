@@ -31,8 +31,11 @@ bool shrink_fails(void (*try)(void *arg), void *arg)
     return WIFEXITED(status) ? WEXITSTATUS(status) == 1 : WIFSIGNALED(status) && WTERMSIG(status) != SIGALRM;
 }
 
-uint64_t shrink_number(uint64_t lo, uint64_t hi, void (*set)(void *arg, uint64_t n), void (*try)(void *arg), void *arg)
+bool shrink_number(uint64_t lo, uint64_t hi, void (*set)(void *arg, uint64_t n), void (*try)(void *arg), void *arg)
 {
+    set(arg, hi);
+    if (!shrink_fails(try, arg))
+        return false;
     for (unsigned tries = 0; lo < hi && tries < 12; tries++) {
         uint64_t half = lo + (hi - lo) / 2;
         set(arg, half);
@@ -42,5 +45,5 @@ uint64_t shrink_number(uint64_t lo, uint64_t hi, void (*set)(void *arg, uint64_t
             lo = half + 1;
     }
     set(arg, hi);
-    return hi;
+    return true;
 }

@@ -8,7 +8,8 @@
 /* Does the run still fail with these limits? Runs TRY in a child whose output is thrown away. TRY ends the process with 1
  * (or by a signal) when the run fails, or returns. */
 bool shrink_fails(void (*try)(void *arg), void *arg);
-/* Smallest n in [lo, hi] found by halving for which it fails; hi is known to fail. set puts n in place. */
-uint64_t shrink_number(uint64_t lo, uint64_t hi, void (*set)(void *arg, uint64_t n), void (*try)(void *arg), void *arg);
+/* Smallest n in [lo, hi] found by halving for which it fails. set puts n in place. False: it does not fail with hi; that
+ * is in place then. */
+bool shrink_number(uint64_t lo, uint64_t hi, void (*set)(void *arg, uint64_t n), void (*try)(void *arg), void *arg);
 
 #endif

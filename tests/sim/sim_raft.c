@@ -45,7 +45,11 @@ static void print_options(void)
 
 static void print_replay(void)
 {
+#ifdef RAFT_PLANTED
+    printf("replay: sim_raft_planted --bug %d --seed %llu", raft_bug, U(seed_now));
+#else
     printf("replay: sim_raft --seed %llu", U(seed_now));
+#endif
     for (unsigned i = 0, n = 0; i < FAULTS_N; i++)
         if (limits.without >> i & 1)
             printf("%s%s", n++ ? "," : " --without ", fault_names[i]);
@@ -55,9 +59,6 @@ static void print_replay(void)
         printf(" --nodes %u", limits.nodes);
     if (limits.until_us)
         printf(" --until %llu", U(limits.until_us / 1000));
-#ifdef RAFT_PLANTED
-    printf(" --bug %d", raft_bug);
-#endif
     printf(" --verbose\n");
 }
 
@@ -79,13 +80,13 @@ static void set_ops(void *arg, uint64_t n)
 static void set_until(void *arg, uint64_t n)
 {
     (void)arg;
-    limits.until_us = (int64_t)n;
+    limits.until_us = (int64_t)n * 1000; /* as --until has it */
 }
 
 /* Less kinds of faults, then less operations, nodes, time. */
 static void shrink(void)
 {
-    uint64_t ops = g.n_ops, until = U(MAX(1, MIN(g.now_us, g.o.end_us)));
+    uint64_t ops = g.n_ops, until_ms = U(MIN(g.now_us, g.o.end_us)) / 1000 + 1;
     unsigned nodes = g.o.voters, kinds = 0;
     if (!shrink_fails(try, NULL)) {
         printf("it does not fail again: the run depends on more than its seed\n");
@@ -98,15 +99,15 @@ static void shrink(void)
             kinds++;
         }
     }
-    if (limits.ops == UINT64_MAX)
-        shrink_number(0, ops, set_ops, try, NULL);
+    if (limits.ops == UINT64_MAX && !shrink_number(0, ops, set_ops, try, NULL))
+        limits.ops = UINT64_MAX;
     for (limits.nodes = 1; limits.nodes < nodes && !shrink_fails(try, NULL);)
         limits.nodes++;
     if (limits.nodes == nodes)
         limits.nodes = NODES_MAX;
-    shrink_number(1, until, set_until, try, NULL);
-    printf("smaller: %u kinds of faults, %llu operations, %u nodes, %llu ms\n", kinds, U(limits.ops), limits.nodes,
-           U(limits.until_us / 1000));
+    if (!shrink_number(1, until_ms, set_until, try, NULL))
+        limits.until_us = 0;
+    printf("smaller: %u kinds of faults\n", kinds);
 }
 
 static void failed(void)
