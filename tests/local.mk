@@ -210,4 +210,4 @@ tests_fuzz_fuzz_val_LDADD = $(fuzz_main) $(f0_libs)
 
 check_PROGRAMS += $(unit_tests) $(simulations) $(planted) $(fuzzers)
 TESTS += $(unit_tests) $(simulations) $(fuzzers)
-dist_check_SCRIPTS = tests/sim/planted
+dist_check_SCRIPTS = tests/sim/coverage tests/sim/planted tests/sim/run
