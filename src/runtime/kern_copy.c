@@ -41,13 +41,13 @@ int copy_clean_name(const char *name, char **ret, struct err *e)
     return 0;
 }
 
-static _Noreturn void end_with(int sock, const struct err *e)
+static int refuse_with(int sock, const struct err *e)
 {
     AUTO_FREE char *line = xasprintf("E %d %s\n", e->code, e->text);
     for (char *p = line; *p; p++)
         if (*p == '\n' && p[1])
             *p = ' ';
-    _exit(fd_write_all(sock, line, strlen(line), NULL) < 0);
+    return fd_write_all(sock, line, strlen(line), NULL);
 }
 
 /* ---- the root ---- */
@@ -214,6 +214,14 @@ static int read_spec(struct copy *c, struct err *e)
     return r < 0 ? r : rec_unpack(&container_spec_rec, &c->spec, text, n, e);
 }
 
+/* What still comes is read to its end: a socket closed with something unread breaks, and the verdict may be lost. */
+static void read_rest(int sock)
+{
+    static char rest[64 << 10];
+    while (read(sock, rest, sizeof rest) > 0)
+        ;
+}
+
 _Noreturn void copy_main(const void *request, size_t size, int sock)
 {
     struct copy c = { .sock = SOCK_FD, .root = -1 };
@@ -237,7 +245,9 @@ _Noreturn void copy_main(const void *request, size_t size, int sock)
         r = drop_rights(c.q.op, &e);
     if (r == 0)
         r = serve(&c, &e);
-    if (r < 0)
-        end_with(c.sock, &e);
+    if (r < 0 && refuse_with(c.sock, &e) < 0)
+        _exit(1);
+    if (c.q.op == COPY_IN)
+        read_rest(c.sock);
     _exit(0);
 }

@@ -93,6 +93,7 @@ hosts_processes() {
 cluster_down() {
     local i pid
     trap - EXIT INT TERM
+    cd / # tests may stand in what goes
     for i in $(seq 1 $C_N); do
         [ -f "$C_DIR/$i/pid" ] || continue
         pid=$(daemon_pid $i)
