@@ -374,6 +374,7 @@ static void recover(void)
     if (!one || g.config->n_voters < 2)
         return;
     say("node %u is left alone", SLOT(one));
+    g.alone = true; /* it may hold a change that is under way, and its own comes behind */
     for (unsigned i = 0; i < g.o.n; i++) {
         struct node *n = &g.nodes[i];
         if (n == one)

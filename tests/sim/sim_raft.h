@@ -123,7 +123,7 @@ struct sim {
     struct options o;
     struct rng rng[STREAMS];
     int64_t now_us;
-    bool calm, verbose, ended; /* ended: the seed is being taken down */
+    bool alone, calm, verbose, ended; /* ended: the seed is being taken down */
     struct event *heap;
     unsigned n_heap, cap_heap;
     struct node nodes[NODES_MAX], *self;
