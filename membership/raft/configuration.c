@@ -3,24 +3,9 @@
  * own term has committed (Ongaro's thesis 4.1-4.3 with the correction of 2015; consensus.md 1.2
  * no. 4, 9, 16). raft_on_change() is the one gate for every change. */
 #include "internal.h"
+#include <shoal/base/le.h>
 
 enum { MEMBER_FIXED_BYTES = 8 + 1 + 2 };
-
-static uint64_t get_le(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
-static void put_le(struct sb *b, uint64_t v, unsigned n)
-{
-    uint8_t bytes[8];
-    for (unsigned i = 0; i < n; i++)
-        bytes[i] = (uint8_t)(v >> (8 * i));
-    sb_add(b, bytes, n);
-}
 
 void raft_configuration_free(struct raft_configuration *c)
 {
@@ -55,7 +40,7 @@ struct raft_configuration *raft_configuration_decode(const void *bytes, size_t s
     const uint8_t *p = bytes, *end = p + size;
     if (size < 2)
         return NULL;
-    uint32_t n = (uint32_t)get_le(p, 2);
+    uint32_t n = (uint32_t)le_get(p, 2);
     p += 2;
     if (n > RAFT_MEMBERS_MAX)
         return NULL;
@@ -64,9 +49,9 @@ struct raft_configuration *raft_configuration_decode(const void *bytes, size_t s
     for (uint32_t i = 0; i < n; i++) {
         if ((size_t)(end - p) < MEMBER_FIXED_BYTES)
             goto malformed;
-        uint64_t id = get_le(p, 8);
+        uint64_t id = le_get(p, 8);
         uint8_t voter = p[8];
-        size_t context_size = get_le(p + 9, 2);
+        size_t context_size = le_get(p + 9, 2);
         p += MEMBER_FIXED_BYTES;
         if (!id || voter > 1 || context_size > RAFT_CONTEXT_MAX_BYTES ||
             (size_t)(end - p) < context_size || (c->n && c->members[c->n - 1].id >= id))
@@ -83,12 +68,12 @@ malformed:
 
 void raft_configuration_encode(const struct raft_configuration *c, struct sb *out)
 {
-    put_le(out, c->n, 2);
+    sb_le(out, c->n, 2);
     for (uint32_t i = 0; i < c->n; i++) {
         const struct raft_config_member *m = &c->members[i];
-        put_le(out, m->id, 8);
-        put_le(out, m->voter, 1);
-        put_le(out, m->context_size, 2);
+        sb_le(out, m->id, 8);
+        sb_le(out, m->voter, 1);
+        sb_le(out, m->context_size, 2);
         sb_add(out, m->context, m->context_size);
     }
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <shoal/base/file.h>
+#include <shoal/base/le.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -67,14 +68,6 @@ struct segment {
     uint8_t tag[WAL_TAG_BYTES];
 };
 
-static uint64_t get_le(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
 static const char *type_text(const struct wal_record *r)
 {
     static const char *const text[] = {"?", "batch", "mark", "hard", "entry", "truncate", "install"};
@@ -93,9 +86,9 @@ static void describe(char note[64], const struct wal_record *r)
     if (!p)
         return;
     if (r->type == WAL_HARD && r->size == WAL_HARD_BYTES)
-        snprintf(note, 64, "term %" PRIu64 ", vote %016" PRIx64, get_le(p, 8), get_le(p + 8, 8));
+        snprintf(note, 64, "term %" PRIu64 ", vote %016" PRIx64, le_get(p, 8), le_get(p + 8, 8));
     else if (r->type == WAL_BATCH && r->size == WAL_BATCH_BYTES)
-        snprintf(note, 64, "%" PRIu64 " records, commit %" PRIu64, get_le(p, 4), get_le(p + 16, 8));
+        snprintf(note, 64, "%" PRIu64 " records, commit %" PRIu64, le_get(p, 4), le_get(p + 16, 8));
     else if (r->type == WAL_ENTRY && r->flags == RAFT_ENTRY_CONFIGURATION) {
         struct raft_configuration *c = raft_configuration_decode(p, r->size, r->index);
         if (c)
@@ -227,8 +220,8 @@ static void dump_snapshot(struct dump *d, const uint8_t *bytes, size_t size)
     bool sealed = snapfile_key_id(id, bytes, size);
     const uint8_t *key = sealed ? key_of(d, id) : NULL;
     if (size >= SNAPFILE_HEADER_BYTES) {
-        l.index = get_le(bytes + 16, 8);
-        l.term = get_le(bytes + 24, 8);
+        l.index = le_get(bytes + 16, 8);
+        l.term = le_get(bytes + 24, 8);
     }
     if (sealed && !key) {
         line(d, &l, "header ok", "sealed with a key that is not at hand");

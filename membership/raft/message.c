@@ -2,6 +2,7 @@
  * One form per message (encode(decode(x)) == x), so that the fuzzer has an oracle. Counts and sizes
  * are checked against the bytes that are left before anything is allocated. */
 #include "internal.h"
+#include <shoal/base/le.h>
 
 enum { MESSAGE_VERSION = 1, ENTRY_FIXED_BYTES = 8 + 1 + 4 };
 
@@ -16,19 +17,9 @@ static uint64_t take(struct reader *b, unsigned n)
         b->bad = true;
         return 0;
     }
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)b->p[i] << (8 * i);
+    uint64_t v = le_get(b->p, n);
     b->p += n;
     return v;
-}
-
-static void put(struct sb *b, uint64_t v, unsigned n)
-{
-    uint8_t bytes[8];
-    for (unsigned i = 0; i < n; i++)
-        bytes[i] = (uint8_t)(v >> (8 * i));
-    sb_add(b, bytes, n);
 }
 
 void raft_message_done(struct raft_message *m)
@@ -135,31 +126,31 @@ int raft_message_decode(struct raft_message *ret, const void *bytes, size_t size
 
 void raft_message_encode(const struct raft_message *m, struct sb *out)
 {
-    put(out, MESSAGE_VERSION, 1);
-    put(out, m->type, 1);
-    put(out, m->flags, 1);
-    put(out, 0, 1);
-    put(out, m->to, 8);
-    put(out, m->term, 8);
-    put(out, m->session, 8);
-    put(out, m->request, 8);
-    put(out, m->index, 8);
-    put(out, m->log_term, 8);
-    put(out, m->commit, 8);
-    put(out, m->seq, 8);
-    put(out, m->total, 8);
+    sb_le(out, MESSAGE_VERSION, 1);
+    sb_le(out, m->type, 1);
+    sb_le(out, m->flags, 1);
+    sb_le(out, 0, 1);
+    sb_le(out, m->to, 8);
+    sb_le(out, m->term, 8);
+    sb_le(out, m->session, 8);
+    sb_le(out, m->request, 8);
+    sb_le(out, m->index, 8);
+    sb_le(out, m->log_term, 8);
+    sb_le(out, m->commit, 8);
+    sb_le(out, m->seq, 8);
+    sb_le(out, m->total, 8);
     if (m->type == RAFT_MSG_APPEND) {
-        put(out, m->n_entries, 4);
+        sb_le(out, m->n_entries, 4);
         for (uint32_t i = 0; i < m->n_entries; i++) {
             const struct raft_entry *e = &m->entries[i];
-            put(out, e->term, 8);
-            put(out, e->type, 1);
-            put(out, raft_entry_size(e), 4);
+            sb_le(out, e->term, 8);
+            sb_le(out, e->type, 1);
+            sb_le(out, raft_entry_size(e), 4);
             if (e->data)
                 sb_add(out, e->data->data, e->data->size);
         }
     } else if (m->type == RAFT_MSG_SNAPSHOT) {
-        put(out, m->chunk_size, 4);
+        sb_le(out, m->chunk_size, 4);
         sb_add(out, m->chunk->data + m->chunk_offset, m->chunk_size);
     }
 }

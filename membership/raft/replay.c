@@ -8,14 +8,7 @@
 #include "internal.h"
 
 #include <inttypes.h>
-
-static uint64_t get(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
+#include <shoal/base/le.h>
 
 struct scan {
     struct wal_replay *s;
@@ -57,8 +50,8 @@ static bool records_fit(const struct wal_replay *s, const struct wal_record *ops
         bool fits = false;
         switch (o->type) {
         case WAL_HARD:
-            fits = o->size == WAL_HARD_BYTES && get(o->body->data, 8) >= term;
-            term = fits ? get(o->body->data, 8) : term;
+            fits = o->size == WAL_HARD_BYTES && le_get(o->body->data, 8) >= term;
+            term = fits ? le_get(o->body->data, 8) : term;
             break;
         case WAL_INSTALL:
             fits = o->index <= s->snapshot_index;
@@ -83,8 +76,8 @@ static void apply_record(struct wal_replay *s, const struct wal_record *o)
 {
     switch (o->type) {
     case WAL_HARD:
-        s->term = get(o->body->data, 8);
-        s->vote = get(o->body->data + 8, 8);
+        s->term = le_get(o->body->data, 8);
+        s->vote = le_get(o->body->data + 8, 8);
         break;
     case WAL_INSTALL:
         drop_entries(s, 0);
@@ -130,9 +123,9 @@ static int take_batch(const struct scan *c, size_t *offset)
     uint32_t n = 0, n_ops = 0;
     uint64_t bytes = 0, commit = 0;
     if (first.type == WAL_BATCH && first.index == s->batch + 1 && first.size == WAL_BATCH_BYTES) {
-        n = (uint32_t)get(first.body->data, 4);
-        bytes = get(first.body->data + 4, 4);
-        commit = get(first.body->data + 16, 8);
+        n = (uint32_t)le_get(first.body->data, 4);
+        bytes = le_get(first.body->data + 4, 4);
+        commit = le_get(first.body->data + 16, 8);
     }
     raft_buf_unref(first.body);
     if (!bytes || bytes > c->size - *offset || n > bytes / WAL_RECORD_BYTES)
@@ -166,7 +159,7 @@ bool wal_is_durable_beyond(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *by
         if (!wal_is_record(salt, bytes, size, offset))
             continue;
         const uint8_t *h = bytes + offset;
-        if ((h[12] == WAL_BATCH && get(h + 24, 8) > batch) || (h[12] == WAL_MARK && get(h + 16, 8) > batch))
+        if ((h[12] == WAL_BATCH && le_get(h + 24, 8) > batch) || (h[12] == WAL_MARK && le_get(h + 16, 8) > batch))
             return true;
     }
     return false;

@@ -4,23 +4,10 @@
 #include "wal.h"
 
 #include "internal.h"
+#include <shoal/base/le.h>
 
 enum { SNAP_HEADER_BYTES = SNAPFILE_HEADER_BYTES, SNAP_PIECE_BYTES = 256 << 10, SNAP_VERSION = 1 };
 static const char snap_magic[8] = "SHOALSNP";
-
-static void put(uint8_t *p, uint64_t v, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
 
 struct piece {
     uint8_t aad[SNAP_HEADER_BYTES + 9], nonce[24];
@@ -29,10 +16,10 @@ struct piece {
 static void piece_init(struct piece *x, const uint8_t *header, uint64_t number, bool last)
 {
     memcpy(x->aad, header, SNAP_HEADER_BYTES);
-    put(x->aad + SNAP_HEADER_BYTES, number, 8);
+    le_put(x->aad + SNAP_HEADER_BYTES, number, 8);
     x->aad[SNAP_HEADER_BYTES + 8] = last;
     memcpy(x->nonce, header + 40, WAL_SALT_BYTES);
-    put(x->nonce + WAL_SALT_BYTES, number, 8);
+    le_put(x->nonce + WAL_SALT_BYTES, number, 8);
 }
 
 static void piece_tag(const struct piece *x, const uint8_t *bytes, size_t size,
@@ -51,15 +38,15 @@ void snapfile_encode(const uint8_t *image, size_t size, uint64_t index, uint64_t
 {
     uint8_t header[SNAP_HEADER_BYTES] = {0};
     memcpy(header, snap_magic, 8);
-    put(header + 8, SNAP_VERSION, 4);
-    put(header + 12, key != NULL, 4);
-    put(header + 16, index, 8);
-    put(header + 24, term, 8);
-    put(header + 32, size, 8);
+    le_put(header + 8, SNAP_VERSION, 4);
+    le_put(header + 12, key != NULL, 4);
+    le_put(header + 16, index, 8);
+    le_put(header + 24, term, 8);
+    le_put(header + 32, size, 8);
     crypto_random(header + 40, WAL_SALT_BYTES);
     if (key)
         wal_key_id(header + 56, key);
-    put(header + 76, wal_crc32c(0, header, 76), 4);
+    le_put(header + 76, wal_crc32c(0, header, 76), 4);
     sb_add(out, header, sizeof(header));
     AUTO_FREE uint8_t *sealed = xcalloc(1, SNAP_PIECE_BYTES + WAL_TAG_BYTES);
     for (size_t at = 0, number = 0; at < size; number++) {
@@ -92,8 +79,8 @@ static bool piece_open(const struct piece *x, const uint8_t *in, size_t n, const
 
 bool snapfile_key_id(uint8_t out[WAL_KEY_ID_BYTES], const uint8_t *p, size_t size)
 {
-    if (size < SNAP_HEADER_BYTES || memcmp(p, snap_magic, 8) != 0 || get(p + 12, 4) != 1 ||
-        get(p + 76, 4) != wal_crc32c(0, p, 76))
+    if (size < SNAP_HEADER_BYTES || memcmp(p, snap_magic, 8) != 0 || le_get(p + 12, 4) != 1 ||
+        le_get(p + 76, 4) != wal_crc32c(0, p, 76))
         return false;
     memcpy(out, p + 56, WAL_KEY_ID_BYTES);
     return true;
@@ -102,17 +89,17 @@ bool snapfile_key_id(uint8_t out[WAL_KEY_ID_BYTES], const uint8_t *p, size_t siz
 int snapfile_decode(struct raft_buf **ret, const uint8_t *p, size_t size, const uint8_t *key,
                     const char *name, struct err *e)
 {
-    if (size < SNAP_HEADER_BYTES || memcmp(p, snap_magic, 8) != 0 || get(p + 8, 4) != SNAP_VERSION ||
-        get(p + 76, 4) != wal_crc32c(0, p, 76))
+    if (size < SNAP_HEADER_BYTES || memcmp(p, snap_magic, 8) != 0 || le_get(p + 8, 4) != SNAP_VERSION ||
+        le_get(p + 76, 4) != wal_crc32c(0, p, 76))
         return err_set(e, E_CORRUPT, "raft snapshot: %s has a damaged header at offset 0", name);
-    bool sealed = get(p + 12, 4) == 1;
+    bool sealed = le_get(p + 12, 4) == 1;
     uint8_t id[WAL_KEY_ID_BYTES] = {0};
     if (key)
         wal_key_id(id, key);
     if (sealed != (key != NULL) || memcmp(id, p + 56, sizeof(id)) != 0)
         return err_set(e, E_DENIED, "raft snapshot: %s is %s; give the key it was written with", name,
                        sealed ? "sealed with another key" : "not sealed, yet a key was given");
-    uint64_t total = get(p + 32, 8);
+    uint64_t total = le_get(p + 32, 8);
     uint64_t pieces = total / SNAP_PIECE_BYTES + (total % SNAP_PIECE_BYTES != 0);
     if (total > size || size != SNAP_HEADER_BYTES + total + pieces * WAL_TAG_BYTES)
         return err_set(e, E_CORRUPT, "raft snapshot: %s has %zu bytes, not those its header says", name,
@@ -135,7 +122,7 @@ int snapfile_decode(struct raft_buf **ret, const uint8_t *p, size_t size, const 
     }
     struct raft_image image = {0};
     bool good = raft_image_decode(&image, b->data, b->size, true) == 0 &&
-                image.index == get(p + 16, 8) && image.term == get(p + 24, 8);
+                image.index == le_get(p + 16, 8) && image.term == le_get(p + 24, 8);
     raft_image_done(&image);
     if (!good) {
         raft_buf_unref(b);

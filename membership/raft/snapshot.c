@@ -4,24 +4,9 @@
  * #3113 in consensus.md 1.2 no. 19). An arriving snapshot grows its buffer with the bytes that came,
  * never with what was promised. */
 #include "internal.h"
+#include <shoal/base/le.h>
 
 enum { IMAGE_MAGIC = 0x314e5352, IMAGE_FIXED_BYTES = 4 + 8 + 8 + 8 + 4 };
-
-static uint64_t get_le(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
-static void put_le(struct sb *b, uint64_t v, unsigned n)
-{
-    uint8_t bytes[8];
-    for (unsigned i = 0; i < n; i++)
-        bytes[i] = (uint8_t)(v >> (8 * i));
-    sb_add(b, bytes, n);
-}
 
 void raft_image_begin(const struct raft *r, struct sb *out, uint64_t *ret_index, uint64_t *ret_term)
 {
@@ -32,11 +17,11 @@ void raft_image_begin(const struct raft *r, struct sb *out, uint64_t *ret_index,
     AUTO_SB struct sb conf;
     sb_init(&conf, 0);
     raft_configuration_encode(c, &conf);
-    put_le(out, IMAGE_MAGIC, 4);
-    put_le(out, r->applied, 8);
-    put_le(out, term, 8);
-    put_le(out, c->index, 8);
-    put_le(out, conf.len, 4);
+    sb_le(out, IMAGE_MAGIC, 4);
+    sb_le(out, r->applied, 8);
+    sb_le(out, term, 8);
+    sb_le(out, c->index, 8);
+    sb_le(out, conf.len, 4);
     sb_add(out, conf.s, conf.len);
     *ret_index = r->applied;
     *ret_term = term;
@@ -52,7 +37,7 @@ void raft_image_finish(struct sb *image)
 int raft_image_decode(struct raft_image *ret, const void *bytes, size_t size, bool check_hash)
 {
     const uint8_t *p = bytes;
-    if (size < IMAGE_FIXED_BYTES + RAFT_IMAGE_HASH_BYTES || get_le(p, 4) != IMAGE_MAGIC)
+    if (size < IMAGE_FIXED_BYTES + RAFT_IMAGE_HASH_BYTES || le_get(p, 4) != IMAGE_MAGIC)
         return -E_CORRUPT;
     size_t body = size - RAFT_IMAGE_HASH_BYTES;
     if (check_hash) {
@@ -61,9 +46,9 @@ int raft_image_decode(struct raft_image *ret, const void *bytes, size_t size, bo
         if (memcmp(hash, p + body, sizeof(hash)) != 0)
             return -E_CORRUPT;
     }
-    struct raft_image i = {.index = get_le(p + 4, 8), .term = get_le(p + 12, 8)};
-    uint64_t config_index = get_le(p + 20, 8);
-    size_t config_size = get_le(p + 28, 4);
+    struct raft_image i = {.index = le_get(p + 4, 8), .term = le_get(p + 12, 8)};
+    uint64_t config_index = le_get(p + 20, 8);
+    size_t config_size = le_get(p + 28, 4);
     if (!i.index || !i.term || config_index > i.index || config_size > body - IMAGE_FIXED_BYTES)
         return -E_CORRUPT;
     i.config = raft_configuration_decode(p + IMAGE_FIXED_BYTES, config_size, config_index);

@@ -3,25 +3,12 @@
 #include "wal.h"
 
 #include "internal.h"
+#include <shoal/base/le.h>
 
 enum { WAL_MAGIC = 0x4c415752, WAL_VERSION = 1 };
 static const char segment_magic[8] = "SHOALWAL";
 
 static const char hard_magic[8] = "SHOALHRD";
-
-static void put(uint8_t *p, uint64_t v, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
 
 static size_t aligned(size_t n)
 {
@@ -56,40 +43,40 @@ void wal_segment_encode(const struct wal_segment *s, uint8_t out[WAL_SEGMENT_HEA
 {
     memset(out, 0, WAL_SEGMENT_HEADER_BYTES);
     memcpy(out, segment_magic, 8);
-    put(out + 8, WAL_VERSION, 4);
-    put(out + 12, s->sealed, 4);
-    put(out + 16, s->number, 8);
-    put(out + 24, s->node_id, 8);
-    put(out + 32, s->prev_bytes, 8);
-    put(out + 40, s->term, 8);
-    put(out + 48, s->vote, 8);
-    put(out + 56, s->commit, 8);
-    put(out + 64, s->batch, 8);
+    le_put(out + 8, WAL_VERSION, 4);
+    le_put(out + 12, s->sealed, 4);
+    le_put(out + 16, s->number, 8);
+    le_put(out + 24, s->node_id, 8);
+    le_put(out + 32, s->prev_bytes, 8);
+    le_put(out + 40, s->term, 8);
+    le_put(out + 48, s->vote, 8);
+    le_put(out + 56, s->commit, 8);
+    le_put(out + 64, s->batch, 8);
     memcpy(out + 72, s->prev_tag, WAL_TAG_BYTES);
     memcpy(out + 88, s->salt, WAL_SALT_BYTES);
     memcpy(out + 104, s->key_id, WAL_KEY_ID_BYTES);
-    put(out + 112, s->base_index, 8);
-    put(out + 120, s->base_term, 8);
-    put(out + 140, wal_crc32c(0, out, 140), 4);
+    le_put(out + 112, s->base_index, 8);
+    le_put(out + 120, s->base_term, 8);
+    le_put(out + 140, wal_crc32c(0, out, 140), 4);
 }
 
 bool wal_segment_decode(struct wal_segment *ret, const uint8_t *p, size_t size)
 {
     if (size < WAL_SEGMENT_HEADER_BYTES || memcmp(p, segment_magic, 8) != 0 ||
-        get(p + 8, 4) != WAL_VERSION || get(p + 12, 4) > 1 ||
-        get(p + 140, 4) != wal_crc32c(0, p, 140))
+        le_get(p + 8, 4) != WAL_VERSION || le_get(p + 12, 4) > 1 ||
+        le_get(p + 140, 4) != wal_crc32c(0, p, 140))
         return false;
     *ret = (struct wal_segment){
-        .sealed = get(p + 12, 4) == 1,
-        .number = get(p + 16, 8),
-        .node_id = get(p + 24, 8),
-        .prev_bytes = get(p + 32, 8),
-        .term = get(p + 40, 8),
-        .vote = get(p + 48, 8),
-        .commit = get(p + 56, 8),
-        .batch = get(p + 64, 8),
-        .base_index = get(p + 112, 8),
-        .base_term = get(p + 120, 8),
+        .sealed = le_get(p + 12, 4) == 1,
+        .number = le_get(p + 16, 8),
+        .node_id = le_get(p + 24, 8),
+        .prev_bytes = le_get(p + 32, 8),
+        .term = le_get(p + 40, 8),
+        .vote = le_get(p + 48, 8),
+        .commit = le_get(p + 56, 8),
+        .batch = le_get(p + 64, 8),
+        .base_index = le_get(p + 112, 8),
+        .base_term = le_get(p + 120, 8),
     };
     memcpy(ret->prev_tag, p + 72, WAL_TAG_BYTES);
     memcpy(ret->salt, p + 88, WAL_SALT_BYTES);
@@ -107,7 +94,7 @@ static uint32_t header_crc(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *he
 static void record_nonce(uint8_t out[24], const uint8_t salt[WAL_SALT_BYTES], uint64_t offset)
 {
     memcpy(out, salt, WAL_SALT_BYTES);
-    put(out + WAL_SALT_BYTES, offset, 8);
+    le_put(out + WAL_SALT_BYTES, offset, 8);
 }
 
 /* AAD and plain tag cover the header before its tag, and the tag before. */
@@ -132,8 +119,8 @@ static void plain_tag(uint8_t out[WAL_TAG_BYTES], const uint8_t aad[28 + WAL_TAG
 bool wal_is_record(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *bytes, size_t size, size_t offset)
 {
     const uint8_t *h = bytes + offset;
-    return offset <= size && WAL_RECORD_BYTES <= size - offset && get(h + 4, 4) == WAL_MAGIC &&
-           get(h, 4) == header_crc(salt, h);
+    return offset <= size && WAL_RECORD_BYTES <= size - offset && le_get(h + 4, 4) == WAL_MAGIC &&
+           le_get(h, 4) == header_crc(salt, h);
 }
 
 int wal_record_peek(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *bytes, size_t size, size_t *offset,
@@ -142,14 +129,14 @@ int wal_record_peek(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *bytes, si
     if (!wal_is_record(salt, bytes, size, *offset))
         return -E_CORRUPT;
     const uint8_t *h = bytes + *offset;
-    size_t body = get(h + 8, 4);
+    size_t body = le_get(h + 8, 4);
     if (body > RAFT_ENTRY_MAX_BYTES || aligned(body) > size - *offset - WAL_RECORD_BYTES)
         return -E_CORRUPT;
     *ret = (struct wal_record){
         .type = h[12],
         .flags = h[13],
-        .index = get(h + 16, 8),
-        .term = get(h + 24, 8),
+        .index = le_get(h + 16, 8),
+        .term = le_get(h + 24, 8),
         .size = body,
     };
     memcpy(ret->tag, h + 32, WAL_TAG_BYTES);
@@ -198,12 +185,12 @@ static void put_record(struct wal_writer *w, struct sb *out, uint64_t offset, ui
 {
     static const uint8_t zeros[8];
     uint8_t header[WAL_RECORD_BYTES] = {0}, aad[28 + WAL_TAG_BYTES];
-    put(header + 4, WAL_MAGIC, 4);
-    put(header + 8, size, 4);
+    le_put(header + 4, WAL_MAGIC, 4);
+    le_put(header + 8, size, 4);
     header[12] = type;
     header[13] = flags;
-    put(header + 16, index, 8);
-    put(header + 24, term, 8);
+    le_put(header + 16, index, 8);
+    le_put(header + 24, term, 8);
     record_aad(aad, header, w->tag);
     AUTO_FREE uint8_t *sealed = NULL;
     if (w->sealed) {
@@ -217,7 +204,7 @@ static void put_record(struct wal_writer *w, struct sb *out, uint64_t offset, ui
         plain_tag(w->tag, aad, body, size);
     }
     memcpy(header + 32, w->tag, WAL_TAG_BYTES);
-    put(header, header_crc(w->salt, header), 4);
+    le_put(header, header_crc(w->salt, header), 4);
     sb_add(out, header, sizeof(header));
     if (size)
         sb_add(out, body, size);
@@ -271,10 +258,10 @@ void wal_batch_encode(struct wal_writer *w, struct raft_write *const *writes, ui
     for (uint32_t i = 0; i < n; i++)
         commit = MAX(commit, writes[i]->commit);
     uint8_t body[WAL_BATCH_BYTES];
-    put(body, count_records(writes, n), 4);
-    put(body + 4, bytes, 4);
-    put(body + 8, w->durable_index, 8);
-    put(body + 16, commit, 8);
+    le_put(body, count_records(writes, n), 4);
+    le_put(body + 4, bytes, 4);
+    le_put(body + 8, w->durable_index, 8);
+    le_put(body + 16, commit, 8);
     w->batch++;
     put_record(w, out, w->offset, WAL_BATCH, 0, w->batch, w->durable_batch, body, sizeof(body));
 #define AT (w->offset + (out->len - start))
@@ -291,8 +278,8 @@ void wal_batch_encode(struct wal_writer *w, struct raft_write *const *writes, ui
         }
         if (x->has_hard) {
             uint8_t hard[WAL_HARD_BYTES];
-            put(hard, x->term, 8);
-            put(hard + 8, x->vote, 8);
+            le_put(hard, x->term, 8);
+            le_put(hard + 8, x->vote, 8);
             put_record(w, out, AT, WAL_HARD, 0, 0, 0, hard, sizeof(hard));
         }
     }
@@ -304,11 +291,11 @@ void wal_batch_encode(struct wal_writer *w, struct raft_write *const *writes, ui
 void wal_mark_encode(const struct wal_writer *w, uint8_t out[WAL_MARK_BYTES])
 {
     memset(out, 0, WAL_MARK_BYTES);
-    put(out + 4, WAL_MAGIC, 4);
+    le_put(out + 4, WAL_MAGIC, 4);
     out[12] = WAL_MARK;
-    put(out + 16, w->durable_batch, 8);
-    put(out + 24, w->durable_index, 8);
-    put(out, header_crc(w->salt, out), 4);
+    le_put(out + 16, w->durable_batch, 8);
+    le_put(out + 24, w->durable_index, 8);
+    le_put(out, header_crc(w->salt, out), 4);
 }
 
 /* ---- the copy of term and vote ---- */
@@ -317,28 +304,28 @@ void wal_hard_encode(const struct wal_hard *h, uint8_t out[WAL_HARD_FILE_BYTES])
 {
     memset(out, 0, WAL_HARD_FILE_BYTES);
     memcpy(out, hard_magic, 8);
-    put(out + 8, WAL_VERSION, 4);
-    put(out + 12, h->damaged, 4);
-    put(out + 16, h->seq, 8);
-    put(out + 24, h->node_id, 8);
-    put(out + 32, h->term, 8);
-    put(out + 40, h->vote, 8);
-    put(out + 48, h->voters, 4);
-    put(out + 60, wal_crc32c(0, out, 60), 4);
+    le_put(out + 8, WAL_VERSION, 4);
+    le_put(out + 12, h->damaged, 4);
+    le_put(out + 16, h->seq, 8);
+    le_put(out + 24, h->node_id, 8);
+    le_put(out + 32, h->term, 8);
+    le_put(out + 40, h->vote, 8);
+    le_put(out + 48, h->voters, 4);
+    le_put(out + 60, wal_crc32c(0, out, 60), 4);
 }
 
 bool wal_hard_decode(struct wal_hard *ret, const uint8_t *p, size_t size)
 {
-    if (size < WAL_HARD_FILE_BYTES || memcmp(p, hard_magic, 8) != 0 || get(p + 8, 4) != WAL_VERSION ||
-        get(p + 12, 4) > 1 || get(p + 60, 4) != wal_crc32c(0, p, 60))
+    if (size < WAL_HARD_FILE_BYTES || memcmp(p, hard_magic, 8) != 0 || le_get(p + 8, 4) != WAL_VERSION ||
+        le_get(p + 12, 4) > 1 || le_get(p + 60, 4) != wal_crc32c(0, p, 60))
         return false;
     *ret = (struct wal_hard){
-        .damaged = get(p + 12, 4) == 1,
-        .seq = get(p + 16, 8),
-        .node_id = get(p + 24, 8),
-        .term = get(p + 32, 8),
-        .vote = get(p + 40, 8),
-        .voters = (uint32_t)get(p + 48, 4),
+        .damaged = le_get(p + 12, 4) == 1,
+        .seq = le_get(p + 16, 8),
+        .node_id = le_get(p + 24, 8),
+        .term = le_get(p + 32, 8),
+        .vote = le_get(p + 40, 8),
+        .voters = (uint32_t)le_get(p + 48, 4),
     };
     return true;
 }

@@ -1,6 +1,7 @@
 /* The two layers of a backup. Nothing a file says is allocated before it is bounded: a frame at most
  * BACKUP_FRAME_MAX_BYTES, Argon2's memory at most ARGON_MEMORY_MAX. */
 #include <shoal/base/crypto.h>
+#include <shoal/base/le.h>
 #include <shoal/model/backup.h>
 
 REC_DEFINE(backup_manifest)
@@ -13,26 +14,12 @@ enum { KIND_PASSPHRASE = 1, KIND_KEY_FILE = 2 };
 enum { AT_VERSION = 8, AT_KIND = 12, AT_PASSES = 16, AT_MEMORY = 24, AT_SALT = 32, AT_NONCE = 48, AT_KEY_ID = 64, AT_CHECK = 80 };
 static const char magic[8] = "SHOALBAK";
 
-static void put(uint8_t *p, uint64_t v, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
-}
-
 /* ---- frames ---- */
 
 static void put_head(struct sb *out, uint8_t type, size_t size)
 {
     uint8_t head[FRAME_HEAD_BYTES];
-    put(head, size, 4);
+    le_put(head, size, 4);
     head[4] = type;
     sb_add(out, head, sizeof head);
 }
@@ -57,7 +44,7 @@ void backup_put_object(struct sb *out, unsigned table, const void *packed, size_
 void backup_put_end(struct sb *out, uint64_t objects)
 {
     uint8_t n[8];
-    put(n, objects, 8);
+    le_put(n, objects, 8);
     put_head(out, BACKUP_END, sizeof n);
     sb_add(out, n, sizeof n);
 }
@@ -107,7 +94,7 @@ static int take_frame(struct backup_reader *r, uint8_t type, const uint8_t *p, s
     if (type != BACKUP_END || size != 8)
         return malformed(e, "a frame of no known kind");
     r->ended = true;
-    return get(p, 8) == r->objects ? 0 : malformed(e, "objects are missing");
+    return le_get(p, 8) == r->objects ? 0 : malformed(e, "objects are missing");
 }
 
 int backup_reader_take(struct backup_reader *r, const void *p, size_t size, const struct backup_sink *sink, struct err *e)
@@ -116,15 +103,15 @@ int backup_reader_take(struct backup_reader *r, const void *p, size_t size, cons
     while (size) {
         size_t want = FRAME_HEAD_BYTES, n;
         if (r->held.len >= FRAME_HEAD_BYTES)
-            want += get((const uint8_t *)r->held.s, 4); /* bounded when it came */
+            want += le_get((const uint8_t *)r->held.s, 4); /* bounded when it came */
         n = MIN(size, want - r->held.len);
         sb_add(&r->held, in, n);
         in += n;
         size -= n;
         held = (const uint8_t *)r->held.s;
-        if (r->held.len >= FRAME_HEAD_BYTES && get(held, 4) > BACKUP_FRAME_MAX_BYTES)
+        if (r->held.len >= FRAME_HEAD_BYTES && le_get(held, 4) > BACKUP_FRAME_MAX_BYTES)
             return malformed(e, "a frame is too long");
-        if (r->held.len < FRAME_HEAD_BYTES || r->held.len < FRAME_HEAD_BYTES + get(held, 4))
+        if (r->held.len < FRAME_HEAD_BYTES || r->held.len < FRAME_HEAD_BYTES + le_get(held, 4))
             continue;
         int rc = take_frame(r, held[4], held + FRAME_HEAD_BYTES, r->held.len - FRAME_HEAD_BYTES, sink, e);
         crypto_wipe(r->held.s, r->held.len);
@@ -170,9 +157,9 @@ static int make_key(const uint8_t *header, const struct backup_secret *s, uint8_
     const uint8_t *salt = header + AT_SALT;
     if (s->key_file)
         crypto_blake2s(key, 32, s->bytes, s->size, salt, SALT_BYTES);
-    else if (!crypto_password_key(key, s->bytes, s->size, salt, get(header + AT_PASSES, 8), get(header + AT_MEMORY, 8)))
+    else if (!crypto_password_key(key, s->bytes, s->size, salt, le_get(header + AT_PASSES, 8), le_get(header + AT_MEMORY, 8)))
         return err_set(e, E_NO_MEMORY, "no memory to make the key from the passphrase (%llu MiB are needed); free some and try "
-                       "again", (unsigned long long)(get(header + AT_MEMORY, 8) >> 20));
+                       "again", (unsigned long long)(le_get(header + AT_MEMORY, 8) >> 20));
     return 0;
 }
 
@@ -187,10 +174,10 @@ struct seal_aad { uint8_t bytes[BACKUP_HEADER_BYTES + 9], nonce[CRYPTO_XNONCE_SI
 static void aad_init(struct seal_aad *a, const uint8_t *header, uint64_t number, bool last)
 {
     memcpy(a->bytes, header, BACKUP_HEADER_BYTES);
-    put(a->bytes + BACKUP_HEADER_BYTES, number, 8);
+    le_put(a->bytes + BACKUP_HEADER_BYTES, number, 8);
     a->bytes[BACKUP_HEADER_BYTES + 8] = last;
     memcpy(a->nonce, header + AT_NONCE, 16);
-    put(a->nonce + 16, number, 8);
+    le_put(a->nonce + 16, number, 8);
 }
 
 int backup_seal_new(struct backup_seal **ret, const struct backup_secret *s, struct sb *out, struct err *e)
@@ -200,10 +187,10 @@ int backup_seal_new(struct backup_seal **ret, const struct backup_secret *s, str
         return r;
     struct backup_seal *x = xnew(struct backup_seal);
     memcpy(x->header, magic, sizeof magic);
-    put(x->header + AT_VERSION, BACKUP_VERSION, 4);
-    put(x->header + AT_KIND, s->key_file ? KIND_KEY_FILE : KIND_PASSPHRASE, 4);
-    put(x->header + AT_PASSES, s->key_file ? 0 : ARGON_PASSES, 8);
-    put(x->header + AT_MEMORY, s->key_file ? 0 : ARGON_MEMORY, 8);
+    le_put(x->header + AT_VERSION, BACKUP_VERSION, 4);
+    le_put(x->header + AT_KIND, s->key_file ? KIND_KEY_FILE : KIND_PASSPHRASE, 4);
+    le_put(x->header + AT_PASSES, s->key_file ? 0 : ARGON_PASSES, 8);
+    le_put(x->header + AT_MEMORY, s->key_file ? 0 : ARGON_MEMORY, 8);
     crypto_random(x->header + AT_SALT, 32); /* and the nonce */
     r = make_key(x->header, s, x->key, e);
     if (r < 0) {
@@ -260,11 +247,11 @@ int backup_header_check(const void *p, size_t size, bool *ret_key_file, struct e
         return err_set(e, E_CORRUPT, "this is no backup made by shoal");
     if (size < BACKUP_HEADER_BYTES)
         return err_set(e, E_CORRUPT, "the backup is cut off in its first %d bytes", BACKUP_HEADER_BYTES);
-    if (get(h + AT_VERSION, 4) > BACKUP_VERSION)
+    if (le_get(h + AT_VERSION, 4) > BACKUP_VERSION)
         return err_set(e, E_UNSUPPORTED, "the backup is of format %llu, made by a later version of shoal; this one reads up to %d: "
-                       "upgrade it first", (unsigned long long)get(h + AT_VERSION, 4), BACKUP_VERSION);
+                       "upgrade it first", (unsigned long long)le_get(h + AT_VERSION, 4), BACKUP_VERSION);
     check_of(h, check);
-    uint64_t kind = get(h + AT_KIND, 4), passes = get(h + AT_PASSES, 8), memory = get(h + AT_MEMORY, 8);
+    uint64_t kind = le_get(h + AT_KIND, 4), passes = le_get(h + AT_PASSES, 8), memory = le_get(h + AT_MEMORY, 8);
     bool good = memcmp(check, h + AT_CHECK, CHECK_BYTES) == 0 && (kind == KIND_KEY_FILE || kind == KIND_PASSPHRASE);
     if (kind == KIND_PASSPHRASE)
         good &= passes >= 1 && passes <= ARGON_PASSES_MAX && memory >= ARGON_MEMORY_MIN && memory <= ARGON_MEMORY_MAX;

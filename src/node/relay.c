@@ -8,6 +8,7 @@
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/le.h>
 
 LOG_MODULE("relay");
 
@@ -88,8 +89,7 @@ static const struct node *seal(struct relay *r, enum relay_way way, const char *
     r->number = MAX((uint64_t)clock_real_ns(), r->number + 1);
     AUTO_FREE uint8_t *plain = xcalloc(1, NUMBER + size), *sealed = xcalloc(1, NUMBER + size + TAG);
     uint8_t nonce[NONCE];
-    for (unsigned i = 0; i < NUMBER; i++)
-        plain[i] = (uint8_t)(r->number >> (8 * i));
+    le_put(plain, r->number, NUMBER);
     memcpy(plain + NUMBER, p, size);
     crypto_random(nonce, sizeof nonce);
     sb_char(out, (char)way);
@@ -144,9 +144,7 @@ bool relay_receive(struct relay *r, enum relay_way way, const void *bytes, size_
     AUTO_FREE uint8_t *plain = pair ? try_calloc(1, sealed) : NULL;
     if (!plain || !crypto_xaead_open(plain, p + HEAD + NONCE, sealed, p, HEAD, p + HEAD, pair->key))
         return false;
-    uint64_t number = 0;
-    for (unsigned i = 0; i < NUMBER; i++)
-        number |= (uint64_t)plain[i] << (8 * i);
+    uint64_t number = le_get(plain, NUMBER);
     if (number > pair->heard[way]) {
         pair->heard[way] = number;
         manager_got_raft(d->manager, n->raft_id, plain + NUMBER, sealed - TAG - NUMBER);
