@@ -119,6 +119,15 @@ void done_empty(void *arg, int result, const struct err *e)
         reply_empty(c, 200);
 }
 
+void done_no_content(void *arg, int result, const struct err *e)
+{
+    struct call *c = arg;
+    if (result < 0)
+        reply_err(c, e);
+    else
+        reply_empty(c, 204);
+}
+
 void done_created(void *arg, int result, const struct err *e)
 {
     struct call *c = arg;

@@ -61,6 +61,7 @@ typedef void body_fn(struct call *c, const struct val *body, const char *text, s
 void with_body(struct call *c, body_fn *fn);
 /* For control_*: replies e or 200 with nothing. */
 void done_empty(void *arg, int result, const struct err *e);
+void done_no_content(void *arg, int result, const struct err *e); /* the same with 204 */
 void done_created(void *arg, int result, const struct err *e); /* 201 {"ID": c->id} */
 struct manager *call_manager(const struct call *c);
 const struct store *call_store(const struct call *c);

@@ -1,16 +1,7 @@
-/* A container that exists is paused, renamed, given other limits; those that do not run are cleared away. */
+/* A container that exists is paused, renamed, given other limits. */
 #include "api_internal.h"
 #include <shoal/base/file.h>
 #include <stdio.h>
-
-static void done_no_content(void *arg, int result, const struct err *e)
-{
-    struct call *c = arg;
-    if (result < 0)
-        reply_err(c, e);
-    else
-        reply_empty(c, 204);
-}
 
 static void pause_or_not(struct call *c, bool pause)
 {

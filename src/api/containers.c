@@ -14,15 +14,6 @@ const struct container *container_of_call(struct call *c)
 }
 
 /* ---- life ---- */
-static void done_no_content(void *arg, int result, const struct err *e)
-{
-    struct call *c = arg;
-    if (result < 0)
-        reply_err(c, e);
-    else
-        reply_empty(c, 204);
-}
-
 static void start(struct call *c, const struct container *x, runtime_done_fn *done)
 {
     struct err e;

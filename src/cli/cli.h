@@ -285,6 +285,10 @@ extern const struct cli_flag run_flags[], exec_flags[];
 int cmd_run(struct cli *c, struct err *e);
 int cmd_exec(struct cli *c, struct err *e);
 /* ---- cmd_change.c ---- */
+void container_path(struct sb *b, const char *container, const char *rest); /* "/containers/X" + rest; starts b */
+/* /stop or /restart, with --time and --signal. */
+extern const struct cli_flag container_end_flags[];
+int container_end_each(struct cli *c, const char *what, struct err *e);
 /* POST /containers/X + what + query for every argument; goes on after one that fails. */
 int container_post_each(struct cli *c, const char *what, const char *query, const char *body, struct err *e);
 /* --restart as Docker's RestartPolicy; *ret NULL: not given. */

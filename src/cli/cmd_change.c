@@ -2,7 +2,7 @@
 #include "cli.h"
 #include <shoal/http.h>
 
-static const struct cli_flag restart_flags[] = {
+const struct cli_flag container_end_flags[] = {
     { "time", 't', CLI_INT, "Seconds until the process is killed", NULL },
     { "signal", 's', CLI_STR, "Signal instead of the container's own", NULL },
     { 0 },
@@ -19,7 +19,7 @@ static const struct cli_flag wait_flags[] = {
     { 0 },
 };
 
-static void path_of(struct sb *b, const char *container, const char *rest)
+void container_path(struct sb *b, const char *container, const char *rest)
 {
     sb_init(b, 0);
     sb_str(b, "/containers/");
@@ -32,7 +32,7 @@ int container_post_each(struct cli *c, const char *what, const char *query, cons
     int failed = 0;
     for (uint32_t i = 0; i < c->args.n && failed != -E_UNAVAILABLE; i++) {
         AUTO_SB struct sb path;
-        path_of(&path, c->args.v[i], what);
+        container_path(&path, c->args.v[i], what);
         sb_str(&path, query);
         if (failed)
             fprintf(c->err, "Error: %s\n", e->text);
@@ -43,6 +43,19 @@ int container_post_each(struct cli *c, const char *what, const char *query, cons
             fprintf(c->out, "%s\n", c->args.v[i]);
     }
     return failed;
+}
+
+int container_end_each(struct cli *c, const char *what, struct err *e)
+{
+    AUTO_SB struct sb q;
+    char seconds[24];
+    sb_init(&q, 0);
+    snprintf(seconds, sizeof seconds, "%lld", (long long)cli_num(c, "time", 0));
+    if (cli_has(c, "time"))
+        add_query(&q, "t", seconds);
+    if (cli_str(c, "signal"))
+        add_query(&q, "signal", cli_str(c, "signal"));
+    return container_post_each(c, what, q.s, NULL, e);
 }
 
 static int cmd_pause(struct cli *c, struct err *e)
@@ -57,21 +70,13 @@ static int cmd_unpause(struct cli *c, struct err *e)
 
 static int cmd_restart(struct cli *c, struct err *e)
 {
-    AUTO_SB struct sb q;
-    char seconds[24];
-    sb_init(&q, 0);
-    snprintf(seconds, sizeof seconds, "%lld", (long long)cli_num(c, "time", 0));
-    if (cli_has(c, "time"))
-        add_query(&q, "t", seconds);
-    if (cli_str(c, "signal"))
-        add_query(&q, "signal", cli_str(c, "signal"));
-    return container_post_each(c, "/restart", q.s, NULL, e);
+    return container_end_each(c, "/restart", e);
 }
 
 static int cmd_rename(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb path;
-    path_of(&path, cli_arg(c, 0), "/rename");
+    container_path(&path, cli_arg(c, 0), "/rename");
     add_query(&path, "name", cli_arg(c, 1));
     return cli_call(c, "POST", path.s, NULL, NULL, e);
 }
@@ -117,7 +122,7 @@ static int cmd_wait(struct cli *c, struct err *e)
     for (uint32_t i = 0; i < c->args.n && rc == 0; i++) {
         AUTO_SB struct sb path;
         struct val_doc *d = NULL;
-        path_of(&path, c->args.v[i], "/wait");
+        container_path(&path, c->args.v[i], "/wait");
         if (cli_str(c, "condition"))
             add_query(&path, "condition", cli_str(c, "condition"));
         rc = cli_call(c, "POST", path.s, NULL, &d, e);
@@ -129,7 +134,7 @@ static int cmd_wait(struct cli *c, struct err *e)
 }
 
 const struct cli_command change_commands[] = {
-    { "restart", "CONTAINER...", "Stop containers and start them again", restart_flags, "shoal restart db", cmd_restart, 1, CLI_ANY, 0 },
+    { "restart", "CONTAINER...", "Stop containers and start them again", container_end_flags, "shoal restart db", cmd_restart, 1, CLI_ANY, 0 },
     { "pause", "CONTAINER...", "Stop all processes of containers where they are", NULL, "shoal pause db", cmd_pause, 1, CLI_ANY, 0 },
     { "unpause", "CONTAINER...", "Let the processes of paused containers go on", NULL, "shoal unpause db", cmd_unpause, 1, CLI_ANY, 0 },
     { "rename", "CONTAINER NAME", "Give a container another name", NULL, "shoal rename db olddb", cmd_rename, 2, 2, 0 },

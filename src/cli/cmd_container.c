@@ -13,11 +13,6 @@ static const struct cli_flag ps_flags[] = {
     { "quiet", 'q', CLI_BOOL, "Only ids", NULL },
     { 0 },
 };
-static const struct cli_flag stop_flags[] = {
-    { "time", 't', CLI_INT, "Seconds until the process is killed", NULL },
-    { "signal", 's', CLI_STR, "Signal instead of the container's own", NULL },
-    { 0 },
-};
 static const struct cli_flag kill_flags[] = {
     { "signal", 's', CLI_STR, "Signal; default KILL", NULL },
     { 0 },
@@ -123,15 +118,7 @@ static int cmd_start(struct cli *c, struct err *e)
 
 static int cmd_stop(struct cli *c, struct err *e)
 {
-    AUTO_SB struct sb q;
-    char seconds[24];
-    sb_init(&q, 0);
-    snprintf(seconds, sizeof seconds, "%lld", (long long)cli_num(c, "time", 0));
-    if (cli_has(c, "time"))
-        add_query(&q, "t", seconds);
-    if (cli_str(c, "signal"))
-        add_query(&q, "signal", cli_str(c, "signal"));
-    return container_post_each(c, "/stop", q.s, NULL, e);
+    return container_end_each(c, "/stop", e);
 }
 
 static int cmd_kill(struct cli *c, struct err *e)
@@ -174,7 +161,7 @@ const struct cli_command container_commands[] = {
     { "run", "IMAGE [COMMAND] [ARG...]", "Create and start a container on this node", run_flags,
       "shoal run --rm -it web:1 sh", cmd_run, 1, CLI_ANY, CLI_REST },
     { "start", "CONTAINER...", "Start containers", NULL, "shoal start db", cmd_start, 1, CLI_ANY, 0 },
-    { "stop", "CONTAINER...", "Stop containers", stop_flags, "shoal stop -t 30 db", cmd_stop, 1, CLI_ANY, 0 },
+    { "stop", "CONTAINER...", "Stop containers", container_end_flags, "shoal stop -t 30 db", cmd_stop, 1, CLI_ANY, 0 },
     { "kill", "CONTAINER...", "Send a signal to containers", kill_flags, "shoal kill -s HUP db", cmd_kill, 1, CLI_ANY,
       0 },
     { "rm", "CONTAINER...", "Remove containers", rm_flags, "shoal rm -f db", cmd_rm, 1, CLI_ANY, 0 },

@@ -25,18 +25,10 @@ static const struct column columns[] = {
 };
 
 /* ---- stats ---- */
-static void path_of(struct sb *b, const char *container, const char *rest)
-{
-    sb_init(b, 0);
-    sb_str(b, "/containers/");
-    http_encode(b, container);
-    sb_str(b, rest);
-}
-
 static int one_sample(struct cli *c, const char *id, struct val_doc **ret, struct err *e)
 {
     AUTO_SB struct sb path;
-    path_of(&path, id, "/stats?stream=0&one-shot=1");
+    container_path(&path, id, "/stats?stream=0&one-shot=1");
     return cli_get(c, ret, e, "%s", path.s);
 }
 
@@ -176,7 +168,7 @@ static int cmd_top(struct cli *c, struct err *e)
     sb_init(&args, 0);
     for (uint32_t i = 1; i < c->args.n; i++)
         sb_printf(&args, "%s%s", i > 1 ? " " : "", c->args.v[i]);
-    path_of(&path, cli_arg(c, 0), "/top");
+    container_path(&path, cli_arg(c, 0), "/top");
     if (args.len)
         add_query(&path, "ps_args", args.s);
     int rc = cli_get(c, &d, e, "%s", path.s);
