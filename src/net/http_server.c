@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <strings.h>
 
-enum { QUERY_MAX = 64 };
-
 struct connection {
     struct list_node node;
     struct http_server *server;
@@ -19,7 +17,7 @@ struct http_request {
     struct http_message m;
     struct http_body body;
     char *path, *query_text;
-    struct http_header query[QUERY_MAX];
+    struct http_header *query;
     unsigned n_query;
     struct sb extra; /* headers of the reply */
     bool replied, streaming, keep_alive, body_paused, reading, collect_failed, body_told;
@@ -71,6 +69,7 @@ static void request_free(struct http_request *r)
     sb_done(&r->collected);
     free(r->path);
     free(r->query_text);
+    free(r->query);
     free(r);
 }
 
@@ -148,7 +147,11 @@ static void parse_target(struct http_request *r)
     if (!q)
         return;
     r->query_text = xstrdup(q + 1);
-    for (char *p = r->query_text; p && *p && r->n_query < QUERY_MAX;) {
+    size_t n = 1; /* bounded by the head */
+    for (const char *p = q; (p = strchr(p, '&')); p++)
+        n++;
+    r->query = xcalloc(n, sizeof *r->query);
+    for (char *p = r->query_text; p && *p;) {
         char *next = strchr(p, '&');
         if (next)
             *next++ = 0;
