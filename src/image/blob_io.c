@@ -244,7 +244,18 @@ int image_blob_keep(struct image_blob_writer *w, char **ret_digest, struct err *
 int image_blob_put(const char *root, const void *p, size_t size, char **ret_digest, struct err *e)
 {
     struct image_blob_writer *w;
-    int r = image_blob_begin(&w, root, NULL, (int64_t)size, e);
+    uint8_t sum[CRYPTO_SHA256_SIZE];
+    AUTO_FREE char *there = NULL;
+    size_t n;
+    crypto_sha256(sum, p, size);
+    AUTO_FREE char *digest = image_digest_of(sum);
+    /* A good one stays as it is: it is on the disk, and a new one would not be yet. */
+    if (image_blob_exists(root, digest) && image_blob_read(root, digest, size, &there, &n, NULL) == 0) {
+        if (ret_digest)
+            *ret_digest = TAKE(digest);
+        return 0;
+    }
+    int r = image_blob_begin(&w, root, digest, (int64_t)size, e);
     if (r < 0)
         return r;
     r = image_blob_add(w, p, size, e);

@@ -6,7 +6,7 @@
  * The price is disk: a third to a half of the unpacked layer (all of it again for a layer that came unpacked; the
  * first push packs and replaces it). One blob a layer: an image whose manifest names other bytes of the same contents
  * is saved and pushed with a manifest of its own (parts_io.c).
- * Nobody waits for the disk: a layer that is not known to be on it after a power cut goes with its note and its blob
+ * Nobody waits for the disk, unless a blob takes the place of another one: a layer that is not known to be on it after a power cut goes with its note and its blob
  * (layer_io.c). */
 #include "image_internal.h"
 
@@ -59,6 +59,15 @@ static int look_inside(const char *path, struct image_kept *ret, struct err *e)
     return 0;
 }
 
+/* Waits until the packed file and its name among the blobs are on the disk. */
+static int sync_blob(const char *root, const char *blob, struct err *e)
+{
+    AUTO_FREE char *dir = path_join(root, "blobs/sha256");
+    AUTO_CLOSE int file = open(blob, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    AUTO_CLOSE int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return file < 0 || folder < 0 || fsync(file) < 0 || fsync(folder) < 0 ? err_errno(e, errno, "sync %s", blob) : 0;
+}
+
 int image_kept_put(const char *root, const char *diff_id, const char *path, const char *digest,
                    struct err *e)
 {
@@ -69,10 +78,14 @@ int image_kept_put(const char *root, const char *diff_id, const char *path, cons
     int r = look_inside(path, &k, e);
     if (r < 0)
         return r;
-    if (image_kept_find(root, diff_id, &old) && (!str_equal(old.packing, "tar") || str_equal(k.packing, "tar")))
+    bool swap = image_kept_find(root, diff_id, &old);
+    if (swap && (!str_equal(old.packing, "tar") || str_equal(k.packing, "tar")))
         return 0; /* a manifest may rest on it; only a plain tar gives way to a packed one */
     if (link(path, blob) < 0 && errno != EEXIST)
         return err_errno(e, errno, "link %s to %s", path, blob);
     AUTO_FREE char *text = xasprintf("%s %lld %s\n", digest, (long long)k.size, k.packing);
-    return file_write_volatile(note, text, strlen(text), 0600, e);
+    if (!swap)
+        return file_write_volatile(note, text, strlen(text), 0600, e);
+    r = sync_blob(root, blob, e); /* the old one is swept, and its layer counts as being on the disk */
+    return r < 0 ? r : file_write_atomic(note, text, strlen(text), 0600, e);
 }

@@ -138,7 +138,8 @@ void image_layers_settle(const char *root)
     }
     if (d)
         closedir(d);
-    if (names.n && (fd < 0 || syncfs(fd) < 0)) { /* what could not be written is not noted as written */
+    /* also without such a layer: the configuration of a new image over old layers waits too */
+    if (fd < 0 || syncfs(fd) < 0) { /* what could not be written is not noted as written */
         log_warn("sync %s: %s", dir, strerror(errno));
         strs_clear(&names);
     }

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include "image_fixture.h"
 #include <shoal/loop.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -620,6 +621,19 @@ static void test_store(void **state)
     sb_done(&l[1].blob);
 }
 
+/* Takes the place of libc's: what the store waits for is counted. */
+static unsigned n_syncs, n_fsyncs;
+int syncfs(int fd)
+{
+    n_syncs++;
+    return (int)syscall(SYS_syncfs, fd);
+}
+int fsync(int fd)
+{
+    n_fsyncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
 static void put_note(struct fx *f, const char *diff_id, const char *text)
 {
     AUTO_FREE char *path = xasprintf("%s/layers/%s.size", f->root, diff_id + 7);
@@ -683,6 +697,55 @@ static void test_power_cut(void **state)
     sb_done(&b);
     sb_done(&l[0].blob);
     sb_done(&l[1].blob);
+}
+
+static ino_t config_inode(struct fx *f, const char *name)
+{
+    AUTO_FREE char *path = xasprintf("%s/blobs/sha256/%s", f->root, image_find(f->store, name)->id + 7);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_ino;
+}
+
+/* What is on the disk is not written anew; what is new gets there though no layer is; what takes the place of an old
+ * blob is there before that one goes. */
+static void test_settled(void **state)
+{
+    struct fx *f = *state;
+    struct fx_layer l[2], packed;
+    struct sb b;
+    if (!f->store)
+        skip();
+    fx_layer_make(&l[0], base_layer, ARRAY_N(base_layer), 0);
+    fx_layer_make(&l[1], upper_layer, ARRAY_N(upper_layer), 0);
+    fx_layer_make(&packed, base_layer, ARRAY_N(base_layer), 'z');
+    save_archive(&b, l, 2, "app:1", "", 0);
+    feed(f, &b, NULL);
+    ino_t before = config_inode(f, "app:1");
+    feed(f, &b, NULL);
+    assert_true(config_inode(f, "app:1") == before);
+    AUTO_FREE char *path = xasprintf("%s/blobs/sha256/%s", f->root, image_find(f->store, "app:1")->id + 7);
+    assert_int_equal(file_write_volatile(path, "{}", 2, 0600, NULL), 0);
+    feed(f, &b, NULL); /* a damaged one is */
+    reopen(f);
+    assert_non_null(image_find(f->store, "app:1"));
+    sb_done(&b);
+    save_archive(&b, l, 1, "small:1", "", 0);
+    n_syncs = 0;
+    feed(f, &b, NULL);
+    assert_int_equal(n_syncs, 1);
+    static const char *const none[] = { NULL };
+    struct image_import import = { .ref = "root:1", .changes = none };
+    n_fsyncs = 0;
+    feed(f, &l[0].blob, &import);
+    unsigned plain = n_fsyncs;
+    n_fsyncs = 0;
+    feed(f, &packed.blob, &import);
+    assert_true(n_fsyncs > plain);
+    sb_done(&b);
+    sb_done(&l[0].blob);
+    sb_done(&l[1].blob);
+    sb_done(&packed.blob);
 }
 
 /* All of a save, in odd pieces. */
@@ -791,6 +854,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_import, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store, setup, teardown),
         cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_settled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_save, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
     };
