@@ -126,8 +126,8 @@ int image_blob_resume(struct image_blob_writer **ret, const char *root, const ch
         blob_free(w);
         return r;
     }
-    if (flock(w->fd, LOCK_EX | LOCK_NB) < 0 || fstat(w->fd, &st) < 0 || st.st_nlink == 0) {
-        blob_free(w); /* another pull is at it */
+    if (flock(w->fd, LOCK_EX | LOCK_NB) < 0 || fstat(w->fd, &st) < 0 || st.st_nlink != 1) {
+        blob_free(w); /* another pull is at it, or unpacks it, or it became a blob: those bytes are not ours to change */
         return image_blob_begin(ret, root, digest, max, e);
     }
     w->hash = crypto_sha256_new();
