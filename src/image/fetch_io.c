@@ -82,7 +82,7 @@ int image_fetch_open(struct image_fetch *f, const char *authorization, bool push
         .certs_dir = f->certs_dir,
         .authorization = authorization,
         .insecure = f->insecure,
-        .quick = f->quick,
+        .quick = f->quick || f->base, /* a mirror that is down must not hold up what the next one has */
         .push = push,
         .auth = f->base ? NULL : f->auth,
         .wait = wait_ms,

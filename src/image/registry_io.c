@@ -528,11 +528,12 @@ static int request(struct call *c, const char *url, const char *accept, const ch
             if (c->status == 416 && c->resumed) /* nothing there to go on with: from the start */
                 again = image_blob_restart(c->blob, NULL) == 0;
         }
-        if (c->blob && image_blob_size(c->blob) > had) { /* it gets on: that is no failed attempt */
+        bool on = c->blob && image_blob_size(c->blob) > had;
+        if (on) { /* that is no failed attempt */
             had = image_blob_size(c->blob);
             attempt = 1;
         }
-        if (!again || attempt == ATTEMPTS || r->quick || c->once)
+        if (!again || attempt == ATTEMPTS || (r->quick && !on) || c->once)
             return code;
         if (r->wait && r->wait(r->arg, BACKOFF_MS << (2 * (attempt - 1))))
             return err_set(e, E_CLOSED, "cancelled");

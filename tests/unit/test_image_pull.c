@@ -531,6 +531,30 @@ static void test_retry(void **state)
     assert_int_equal(f->n_manifests, 1);
 }
 
+/* A mirror that fails is asked once; one that breaks off in the middle goes on. */
+static void test_mirror(void **state)
+{
+    struct fx *f = *state;
+    if (!f->store)
+        skip();
+    image_store_close(TAKE(f->store));
+    AUTO_FREE char *mirror = xasprintf("127.0.0.1:1=http://%s", f->host);
+    const char *const mirrors[] = { mirror, NULL };
+    struct image_store_config cfg = { .root = f->root, .mirrors = mirrors };
+    assert_int_equal(image_store_open(&f->store, f->loop, &cfg, NULL), 0);
+    AUTO_FREE char *host = f->host;
+    f->host = xstrdup("127.0.0.1:1"); /* where nobody is */
+    f->fail = 1000;
+    pull(f, ":1", NULL);
+    assert_int_equal(f->e.code, E_UNAVAILABLE);
+    assert_int_equal(f->n_requests, 1);
+    f->fail = 0;
+    f->ranges = true;
+    f->drop = 2;
+    must_pull(f, ":1", NULL);
+    assert_int_equal(f->n_parts, 2);
+}
+
 static void test_login(void **state)
 {
     struct fx *f = *state;
@@ -756,6 +780,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retry, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resume, setup, teardown),
         cmocka_unit_test_setup_teardown(test_login, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redirect, setup, teardown),
