@@ -125,14 +125,20 @@ static int cmd_volume_prune(struct cli *c, struct err *e)
 static int cmd_system_prune(struct cli *c, struct err *e)
 {
     int64_t bytes = 0;
-    bool all = cli_on(c, "all");
-    int rc = ask(c, all ? "Remove stopped containers, networks that nothing uses, and all images that no container uses?"
-                        : "Remove stopped containers, networks that nothing uses, and images without a name?", e);
+    bool all = cli_on(c, "all"), volumes = cli_on(c, "volumes");
+    const struct strs *filters = cli_list(c, "filter");
+    for (uint32_t i = 0; volumes && i < filters->n; i++) /* volumes have no age: refused before anything is removed */
+        if (str_starts(filters->v[i], "until="))
+            return cli_usage(c, e, "the filter until does not go together with --volumes");
+    AUTO_FREE char *question = xasprintf("Remove stopped containers, networks that nothing uses, %s%s?",
+                                         volumes ? "volumes without a name that no container uses, " : "",
+                                         all ? "and all images that no container uses" : "and images without a name");
+    int rc = ask(c, question, e);
     if (rc == 0)
         rc = prune(c, "containers", "ContainersDeleted", "Deleted Containers", NULL, NULL, &bytes, e);
     if (rc == 0)
         rc = prune(c, "networks", "NetworksDeleted", "Deleted Networks", NULL, NULL, &bytes, e);
-    if (rc == 0 && cli_on(c, "volumes"))
+    if (rc == 0 && volumes)
         rc = prune(c, "volumes", "VolumesDeleted", "Deleted Volumes", NULL, NULL, &bytes, e);
     if (rc == 0)
         rc = prune(c, "images", "ImagesDeleted", "Deleted Images", "dangling", all ? "false" : "true", &bytes, e);
