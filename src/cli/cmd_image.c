@@ -41,8 +41,8 @@ static const struct cli_flag save_flags[] = {
 };
 static const struct cli_flag prune_flags[] = {
     { "all", 'a', CLI_BOOL, "All that no container uses, not only those without a name", NULL },
-    { "filter", 'f', CLI_LIST, "Only images with KEY=VALUE (until, label, label!)", NULL },
-    { "force", 0, CLI_BOOL, "Do not ask", NULL },
+    { "filter", 0, CLI_LIST, "Only images with KEY=VALUE (until, label, label!)", NULL },
+    { "force", 'f', CLI_BOOL, "Do not ask", NULL },
     { 0 },
 };
 static const struct cli_flag history_flags[] = {

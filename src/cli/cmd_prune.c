@@ -4,21 +4,21 @@
 #include <shoal/http.h>
 
 static const struct cli_flag prune_flags[] = {
-    { "filter", 'f', CLI_LIST, "Only those with KEY=VALUE (until, label, label!)", NULL },
-    { "force", 0, CLI_BOOL, "Do not ask", NULL },
+    { "filter", 0, CLI_LIST, "Only those with KEY=VALUE (until, label, label!)", NULL },
+    { "force", 'f', CLI_BOOL, "Do not ask", NULL },
     { 0 },
 };
 static const struct cli_flag volume_prune_flags[] = {
     { "all", 'a', CLI_BOOL, "Also those with a name", NULL },
-    { "filter", 'f', CLI_LIST, "Only those with KEY=VALUE (label, label!)", NULL },
-    { "force", 0, CLI_BOOL, "Do not ask", NULL },
+    { "filter", 0, CLI_LIST, "Only those with KEY=VALUE (label, label!)", NULL },
+    { "force", 'f', CLI_BOOL, "Do not ask", NULL },
     { 0 },
 };
 static const struct cli_flag system_prune_flags[] = {
     { "all", 'a', CLI_BOOL, "All images that no container uses, not only those without a name", NULL },
     { "volumes", 0, CLI_BOOL, "Also volumes without a name", NULL },
-    { "filter", 'f', CLI_LIST, "Only those with KEY=VALUE (until, label, label!)", NULL },
-    { "force", 0, CLI_BOOL, "Do not ask", NULL },
+    { "filter", 0, CLI_LIST, "Only those with KEY=VALUE (until, label, label!)", NULL },
+    { "force", 'f', CLI_BOOL, "Do not ask", NULL },
     { 0 },
 };
 static const struct cli_flag df_flags[] = {
