@@ -1,7 +1,6 @@
 /* image ls, load, save, import, pull, push, rm, prune, tag, history, inspect. Archives are sent and written as
  * they are read, whatever their size. */
 #include "cli.h"
-#include <errno.h>
 #include <shoal/http.h>
 
 static const struct cli_flag ls_flags[] = {
@@ -142,38 +141,27 @@ static int cmd_load(struct cli *c, struct err *e)
 }
 
 /* ---- save ---- */
-static int write_piece(void *arg, const char *p, size_t size, struct err *e)
+static int to_file(void *arg, const char *p, size_t size, struct err *e)
 {
-    FILE *f = arg;
-    return fwrite(p, 1, size, f) == size ? 0 : err_set(e, E_IO, "cannot write the archive: %s", strerror(errno));
+    return out_file_write(arg, p, size, e);
 }
 
-/* A file appears under its name only when it is whole. */
 static int cmd_save(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb path;
-    const char *file = cli_str(c, "output");
-    AUTO_FREE char *part = file ? xasprintf("%s.part", file) : NULL;
-    if (!file && c->tty)
-        return cli_usage(c, e, "name a file with -o FILE, or send the output elsewhere than to the terminal");
-    FILE *f = file ? fopen(part, "we") : c->out;
-    if (!f)
-        return err_set(e, E_IO, "cannot create %s: %s", part, strerror(errno));
+    struct out_file *f = NULL;
+    int rc = out_file_open(&f, cli_str(c, "output") ? cli_str(c, "output") : "-", e);
+    if (rc < 0)
+        return rc;
     sb_init(&path, 0);
     sb_str(&path, "/images/get");
     for (uint32_t i = 0; i < c->args.n; i++)
         add_query(&path, "names", c->args.v[i]);
-    struct cli_stream s = { .method = "GET", .path = path.s, .upload = -1, .data = write_piece, .arg = f };
-    int rc = cli_stream(c, &s, e);
-    if (fflush(f) != 0 && rc == 0)
-        rc = err_set(e, E_IO, "cannot write the archive: %s", strerror(errno));
-    if (!file)
-        return rc;
-    fclose(f);
-    if (rc == 0 && rename(part, file) < 0)
-        rc = err_set(e, E_IO, "cannot rename %s: %s", part, strerror(errno));
-    if (rc < 0)
-        remove(part);
+    struct cli_stream s = { .method = "GET", .path = path.s, .upload = -1, .data = to_file, .arg = f };
+    rc = cli_stream(c, &s, e);
+    if (rc == 0)
+        return out_file_keep(f, e);
+    out_file_drop(f);
     return rc;
 }
 
