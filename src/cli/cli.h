@@ -154,7 +154,11 @@ void term_pause_ms(int ms); /* between two looks at the daemon; ends early on Ct
 long term_read(int fd, void *buf, size_t size, struct err *e) must_check; /* 0: the end */
 /* Asks on the terminal, without echo; twice: again, to be sure. */
 int term_ask_secret(bool twice, struct bytes *ret, struct err *e) must_check;
-/* A file that appears whole or not at all; "-" is the standard output. keep and drop free it; drop takes NULL. */
+/* One line of the terminal, not shown; prompt NULL: all of the standard input without the ends of lines after it.
+ * Caller wipes and frees. */
+int term_read_secret(const char *prompt, char **ret, struct err *e) must_check;
+/* A file that appears whole or not at all, also when a signal ends the program; one at a time. "-" is the standard
+ * output. keep and drop free it; drop takes NULL. */
 struct out_file;
 int out_file_open(struct out_file **ret, const char *path, struct err *e) must_check;
 int out_file_write(struct out_file *f, const void *p, size_t size, struct err *e) must_check;
@@ -274,8 +278,6 @@ int credentials_use(struct cli *c, const char *image, struct err *e) must_check;
 /* host as in a reference, "docker.io" for the default. */
 int credentials_keep(const char *host, const char *user, const char *password, struct err *e) must_check;
 int credentials_forget(const char *host, bool *ret_had, struct err *e) must_check;
-/* One line of the terminal, not shown, or of what is piped in. Caller wipes and frees. */
-int term_read_secret(const char *prompt, char **ret, struct err *e) must_check;
 /* ---- cmd_login.c, cmd_image.c ---- */
 extern const struct cli_command login_commands[];
 int image_stream(struct cli *c, const char *path, int fd, bool quiet, struct err *e) must_check; /* a call with progress */

@@ -7,10 +7,9 @@
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/image.h>
-#include <termios.h>
 #include <unistd.h>
 
-enum { FILE_MAX_BYTES = 1 << 20, SECRET_MAX_BYTES = 4096 };
+enum { FILE_MAX_BYTES = 1 << 20 };
 #define DOCKER_KEY "https://index.docker.io/v1/"
 
 static char *file_of(const char *variable, const char *folder)
@@ -142,28 +141,4 @@ int credentials_forget(const char *host, bool *ret_had, struct err *e)
     }
     val_doc_free(d);
     return rc;
-}
-
-int term_read_secret(const char *prompt, char **ret, struct err *e)
-{
-    struct termios old, quiet;
-    char line[SECRET_MAX_BYTES];
-    bool tty = prompt && tcgetattr(0, &old) == 0;
-    if (tty) {
-        fputs(prompt, stderr);
-        quiet = old;
-        quiet.c_lflag &= (tcflag_t)~ECHO;
-        tcsetattr(0, TCSAFLUSH, &quiet);
-    }
-    char *got = fgets(line, sizeof line, stdin);
-    if (tty) {
-        tcsetattr(0, TCSAFLUSH, &old);
-        fputc('\n', stderr);
-    }
-    if (!got)
-        return err_set(e, E_INVALID, "the standard input ended before a password came");
-    line[strcspn(line, "\r\n")] = 0;
-    *ret = xstrdup(line);
-    crypto_wipe(line, sizeof line);
-    return **ret ? 0 : err_set(e, E_INVALID, "the password is empty");
 }

@@ -4,9 +4,35 @@
 #include <fcntl.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
+
+/* What a signal that ends the program must not leave behind: half a file, a terminal without echo. */
+static const char *volatile undo_path; /* NULL: no file */
+static volatile int undo_tty = -1;     /* -1: the terminal is as it was */
+static struct termios undo_modes;
+
+static void on_end(int signum)
+{
+    if (undo_tty >= 0)
+        tcsetattr(undo_tty, TCSANOW, &undo_modes);
+    if (undo_path)
+        unlink(undo_path);
+    raise(signum); /* SA_RESETHAND: now it ends the program */
+}
+
+static void catch_end(void)
+{
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+    struct sigaction a = { .sa_handler = on_end, .sa_flags = (int)SA_RESETHAND }, old;
+    for (unsigned i = 0; i < ARRAY_N(signals); i++)
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL) /* else ignored, as by nohup */
+            sigaction(signals[i], &a, NULL);
+}
+
+enum { SECRET_MAX_BYTES = 16 << 10 };
 
 struct out_file {
     char *path, *tmp; /* tmp NULL: the standard output */
@@ -31,6 +57,8 @@ int out_file_open(struct out_file **ret, const char *path, struct err *e)
         return err_errno(e, errno, "cannot create %s", tmp);
     *ret = xnew(struct out_file);
     **ret = (struct out_file){ .path = xstrdup(path), .tmp = TAKE(tmp), .fd = fd };
+    undo_path = (*ret)->tmp;
+    catch_end();
     return 0;
 }
 
@@ -42,8 +70,10 @@ int out_file_write(struct out_file *f, const void *p, size_t size, struct err *e
 
 static void out_file_free(struct out_file *f)
 {
-    if (f->tmp)
+    if (f->tmp) {
+        undo_path = NULL;
         close(f->fd);
+    }
     free(f->path);
     free(f->tmp);
     free(f);
@@ -85,20 +115,23 @@ long term_read(int fd, void *buf, size_t size, struct err *e)
 /* One line from the terminal itself, without echo: the standard input may be something else. */
 static int ask(const char *prompt, struct bytes *ret, struct err *e)
 {
-    char line[1024];
-    struct termios old, quiet;
+    char line[4096]; /* as much as a terminal gives */
+    struct termios quiet;
     AUTO_CLOSE int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
-    if (fd < 0 || tcgetattr(fd, &old) < 0)
-        return err_set(e, E_INVALID, "there is no terminal to ask for the passphrase on; give --passphrase-file or --key-file");
-    quiet = old;
+    if (fd < 0 || tcgetattr(fd, &undo_modes) < 0)
+        return err_set(e, E_INVALID, "there is no terminal to ask on");
+    quiet = undo_modes;
     quiet.c_lflag &= ~(tcflag_t)ECHO;
+    undo_tty = fd;
+    catch_end();
     tcsetattr(fd, TCSAFLUSH, &quiet);
     (void)!write(fd, prompt, strlen(prompt));
     ssize_t n = read(fd, line, sizeof line);
-    tcsetattr(fd, TCSAFLUSH, &old);
+    tcsetattr(fd, TCSAFLUSH, &undo_modes);
+    undo_tty = -1;
     (void)!write(fd, "\n", 1);
     if (n <= 0)
-        return err_set(e, E_INVALID, "no passphrase was given");
+        return err_set(e, E_INVALID, "nothing was typed");
     n -= line[n - 1] == '\n';
     ret->v = xmemdup(line, (size_t)n);
     ret->n = (uint32_t)n;
@@ -110,12 +143,31 @@ int term_ask_secret(bool twice, struct bytes *ret, struct err *e)
 {
     struct bytes again = { 0 };
     int r = ask("Passphrase of the backup: ", ret, e);
-    if (r < 0 || !twice)
-        return r;
+    if (r < 0)
+        return err_wrap(e, "passphrase (or give --passphrase-file or --key-file)");
+    if (!twice)
+        return 0;
     r = ask("The same again: ", &again, e);
     if (r == 0 && (again.n != ret->n || memcmp(again.v, ret->v, ret->n) != 0))
         r = err_set(e, E_INVALID, "the two passphrases differ");
     crypto_wipe(again.v, again.n);
     free(again.v);
+    return r;
+}
+
+int term_read_secret(const char *prompt, char **ret, struct err *e)
+{
+    struct bytes b = { 0 };
+    int r = prompt ? ask(prompt, &b, e) : term_read_input("-", SECRET_MAX_BYTES, &b, e);
+    while (r == 0 && b.n && (b.v[b.n - 1] == '\n' || b.v[b.n - 1] == '\r'))
+        b.n--;
+    if (r == 0 && b.n == 0)
+        r = err_set(e, E_INVALID, "the password is empty");
+    else if (r == 0 && memchr(b.v, 0, b.n))
+        r = err_set(e, E_INVALID, "the password has a zero byte; is this text?");
+    if (r == 0)
+        *ret = xstrndup((const char *)b.v, b.n);
+    crypto_wipe(b.v, b.n);
+    free(b.v);
     return r;
 }

@@ -11,8 +11,12 @@
 #include <shoal/base/file.h>
 #include <shoal/http.h>
 #include <shoal/stack.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <pty.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/test_cli_XXXXXX";
@@ -64,6 +68,7 @@ static const struct canned { const char *method, *target; int status; const char
     { "DELETE", "/v1.41/services/shop_web", 200, "" },
     { "DELETE", "/v1.41/services/none", 404, "{\"message\":\"service none not found\"}" },
     { "GET", "/v1.41/containers/c1/json", 200, "{\"Config\":{\"Tty\":false}}" },
+    { "POST", "/v1.41/auth", 200, "{\"Status\":\"Login Succeeded\"}" },
     { "POST", "/v1.41/images/load?quiet=0", 200, "{\"stream\":\"Loaded image: a:1\\n\"}\r\n" },
     { "POST", "/v1.41/containers/create?name=x", 400, "{\"message\":\"the name is taken\"}" },
     { "POST", "/v1.41/containers/c1/exec", 201, "{\"Id\":\"e1\"}" },
@@ -121,6 +126,8 @@ static void answer(void *arg, struct http_request *r, char *body, size_t size, c
         return;
     }
     note(r, body, size);
+    if (str_ends(http_path(r), "/export"))
+        return; /* never answered */
     if (str_ends(http_path(r), "/start")) {
         hijacked(r);
         return;
@@ -364,6 +371,110 @@ static void image_load_sends_the_file(void **state)
     assert_int_equal(run("shoal image load -i /no/such/file"), -E_NOT_FOUND);
 }
 
+/* In a child process: as a program of its own, whatever the tests before caught. */
+static void run_apart(const char *line)
+{
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    _exit(run(line) == 0 ? 0 : 1);
+}
+
+static unsigned count_files(const char *begin)
+{
+    DIR *d = opendir(dir);
+    unsigned n = 0;
+    for (struct dirent *de; d && (de = readdir(d));)
+        n += str_starts(de->d_name, begin);
+    closedir(d);
+    return n;
+}
+
+static void interrupted_file(void **state)
+{
+    int how;
+    AUTO_FREE char *line = xasprintf("shoal export -o %s/half.tar c1", dir);
+    unlink(logfile);
+    pid_t pid = fork();
+    if (pid == 0)
+        run_apart(line);
+    int64_t until = clock_mono_ns() + 60 * SEC_NS;
+    while (!file_exists(logfile) && clock_mono_ns() < until) /* the daemon has its request: the file is begun */
+        usleep(10000);
+    assert_int_equal(count_files("half.tar"), 1);
+    kill(pid, SIGTERM);
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGTERM);
+    assert_int_equal(count_files("half.tar"), 0);
+}
+
+/* Reads what a command prints on its terminal until text comes. */
+static void read_until(int fd, const char *text)
+{
+    char got[4096];
+    size_t n = 0;
+    ssize_t k;
+    do {
+        k = read(fd, got + n, sizeof got - n - 1);
+        assert_true(k > 0);
+        n += (size_t)k;
+        got[n] = 0;
+    } while (!strstr(got, text));
+}
+
+static void interrupted_prompt(void **state)
+{
+    static const struct { const char *line, *prompt; } cases[] = {
+        { "shoal login -u me reg.test", "Password: " }, { "shoal backup /tmp/never", "Passphrase of the backup: " } };
+    for (unsigned i = 0; i < ARRAY_N(cases); i++) {
+        int master, how;
+        struct termios t;
+        pid_t pid = forkpty(&master, NULL, NULL, NULL);
+        if (pid == 0)
+            run_apart(cases[i].line);
+        AUTO_CLOSE int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+        read_until(master, cases[i].prompt);
+        assert_int_equal(tcgetattr(slave, &t), 0);
+        assert_false(t.c_lflag & ECHO);
+        assert_int_equal(write(master, "\3", 1), 1);
+        assert_int_equal(waitpid(pid, &how, 0), pid);
+        assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGINT);
+        assert_int_equal(tcgetattr(slave, &t), 0);
+        assert_true(t.c_lflag & ECHO);
+        close(master);
+    }
+}
+
+static int login_with(const char *text, size_t n)
+{
+    AUTO_FREE char *path = path_join(dir, "password");
+    assert_int_equal(file_write_volatile(path, text, n, 0600, NULL), 0);
+    AUTO_CLOSE int kept = dup(0), fd = open(path, O_RDONLY | O_CLOEXEC);
+    dup2(fd, 0);
+    int rc = run("shoal login -u me --password-stdin reg.test");
+    dup2(kept, 0);
+    return rc;
+}
+
+static void whole_password(void **state)
+{
+    enum { LONG = 9000, MAX = 16 << 10 };
+    AUTO_FREE char *text = xcalloc(MAX + 3, 1);
+    setenv("SHOAL_CONFIG", dir, 1);
+    memset(text, 'k', MAX + 2);
+    memcpy(text + LONG, "end\r\n\n", 6);
+    assert_int_equal(login_with(text, LONG + 6), 0);
+    has(sent, "kkend\",");
+    assert_true(strlen(sent) > LONG);
+    assert_int_equal(login_with("two\nlines\n", 10), 0);
+    has(sent, "two\\nlines\"");
+    memset(text, 'k', MAX + 2);
+    assert_int_equal(login_with(text, MAX + 1), -E_TOO_BIG);
+    assert_int_equal(login_with("a\0b", 3), -E_INVALID);
+    assert_int_equal(login_with("\n", 1), -E_INVALID);
+    assert_string_equal(sent, "");
+    unsetenv("SHOAL_CONFIG");
+}
+
 static void no_daemon(void **state)
 {
     assert_int_equal(run("shoal -H unix:///no/daemon.sock node ls"), -E_UNAVAILABLE);
@@ -377,6 +488,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(swarm),      cmocka_unit_test(nodes), cmocka_unit_test(services),
         cmocka_unit_test(stack),      cmocka_unit_test(containers), cmocka_unit_test(image_load_sends_the_file),
+        cmocka_unit_test(interrupted_file), cmocka_unit_test(interrupted_prompt), cmocka_unit_test(whole_password),
         cmocka_unit_test(no_daemon),
     };
     return cmocka_run_group_tests(tests, begin, end);
