@@ -5,7 +5,7 @@
 #include "core.h"
 
 enum {
-    ROUND_MS = 100, EAGER_MS = 10, ROUND_PACKETS = 4, STORM = 64, /* members with news at once */
+    ROUND_MS = 100, ALONE_MS = 1000, EAGER_MS = 10, ROUND_PACKETS = 4, STORM = 64, /* members with news at once */
     SYNC_MS = 5000, SYNC_SOON_MS = 200, CONTACT_MS = 30000,
     WANT_PACKETS = 16, ANSWER_PACKETS = 64, BITMAP_BYTES = GOSSIP_BUCKETS / 8,
 };
@@ -110,9 +110,11 @@ static unsigned pick_targets(struct gossip_core *g, uint32_t *ret, unsigned n)
 static void spread_round(struct gossip_core *g)
 {
     uint32_t to[GOSSIP_FANOUT];
+    bool heard_by_nobody = false;
     for (unsigned packets = 0; packets < ROUND_PACKETS && g->queue_n; packets++) {
         struct out_packet o;
         unsigned n = pick_targets(g, to, g->queue_n > STORM ? GOSSIP_FANOUT / 2 : GOSSIP_FANOUT);
+        heard_by_nobody = n == 0;
         packet_begin(g, &o, KIND_FACTS, 0);
         if (n && !pay(g, 0))
             break;
@@ -132,7 +134,7 @@ static void spread_round(struct gossip_core *g)
             break;
     }
     g->spread_last_ms = g->now_ms;
-    g->spread_ms = g->queue_n ? g->now_ms + ROUND_MS : INT64_MAX;
+    g->spread_ms = !g->queue_n ? INT64_MAX : g->now_ms + (heard_by_nobody ? ALONE_MS : ROUND_MS);
 }
 
 static void put_all(struct gossip_core *g, uint32_t to, uint32_t about, struct out_packet *o)
