@@ -205,6 +205,7 @@ bool gossip_core_receive(struct gossip_core *g, int64_t now_ms, uint32_t from, c
     } else if (k.kind == KIND_DIFF) {
         sync_got_diff(g, from, bytes, size);
     } else {
+        g->answer_addr = NULL; /* many packets: only to where it is known to be, for this one may be recorded and sent anew */
         sync_got_want(g, from, bytes, size);
     }
     g->answer_addr = NULL;

@@ -244,6 +244,12 @@ void sync_got_diff(struct gossip_core *g, uint32_t from, const uint8_t *p, size_
 
 struct answer { struct out_packet o; uint32_t to; unsigned packets; };
 
+/* Half of what may be sent at once stays for news, whoever asks. */
+static bool may_answer(struct gossip_core *g)
+{
+    return pay(g, 0) && g->tokens >= (int64_t)g->cfg.budget_bytes / 6;
+}
+
 static bool answer_fact(struct gossip_core *g, struct answer *w, const struct gossip_fact *f, const uint8_t *have, size_t n)
 {
     for (size_t i = 0; f && i < n; i++)
@@ -251,7 +257,7 @@ static bool answer_fact(struct gossip_core *g, struct answer *w, const struct go
             return true;
     if (!f || packet_fact(g, &w->o, f))
         return true;
-    if (w->packets++ == ANSWER_PACKETS || !send_paid(g, &w->o, w->to))
+    if (w->packets++ == ANSWER_PACKETS || !may_answer(g) || !send_paid(g, &w->o, w->to))
         return false;
     packet_begin(g, &w->o, KIND_FACTS, 0);
     return packet_fact(g, &w->o, f);
