@@ -956,7 +956,7 @@ int main(int argc, char **argv)
         bool more = i + 1 < argc;
         if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds)) {
             i++;
-        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT32_MAX, &first)) {
+        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
             one = true;
             i++;
         } else if (str_equal(argv[i], "--verbose")) {

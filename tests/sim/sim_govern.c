@@ -26,7 +26,7 @@ struct host {
 };
 
 static struct sim {
-    uint64_t seed;
+    uint64_t seed, hash; /* hash: of all that was seen after each step */
     struct rng rng;
     int64_t now_ms;
     struct host h[NODES_MAX];
@@ -241,18 +241,35 @@ static void policy_step(void)
     CHECK(voters && alive * 2 > voters, "demoting %s leaves %u of %u voters", h->n.id, alive, voters);
 }
 
+static void mix(uint64_t v)
+{
+    g.hash = (g.hash ^ v) * UINT64_C(0x9e3779b97f4a7c15);
+    g.hash ^= g.hash >> 29;
+}
+
+static void note_state(void)
+{
+    mix((uint64_t)g.now_ms ^ (uint64_t)g.leader << 48);
+    for (uint32_t i = 0; i < g.n_raft; i++) { /* the ids are random */
+        const struct host *h = host_of(g.raft[i].id);
+        mix((h ? (uint64_t)(h - g.h) : NODES_MAX) << 1 ^ g.raft[i].voter);
+    }
+    for (unsigned i = 0; i < NODES_MAX; i++)
+        mix(g.h[i].exists ? 1U | g.h[i].alive << 1 | (unsigned)g.h[i].n.spec.role << 2 | (unsigned)g.h[i].n.status.state << 3 : 0);
+}
+
 static void tick(void)
 {
     g.now_ms += TICK_MS;
     elect();
-    if (!has_quorum())
-        return;
-    for (unsigned i = 0; i < NODES_MAX; i++)
+    for (unsigned i = 0; i < NODES_MAX && has_quorum(); i++)
         if (g.h[i].exists)
             judge(&g.h[i]);
-    reconcile();
+    if (has_quorum())
+        reconcile();
     if (has_quorum())
         policy_step();
+    note_state();
 }
 
 /* ---- faults and people ---- */
@@ -355,7 +372,7 @@ static void check_rest(void)
     CHECK(voters >= want || reach <= voters, "%u voters, %u are wanted, and %u nodes could be more", voters, want, spare);
 }
 
-static void run_seed(uint64_t seed, bool verbose)
+static uint64_t run_seed(uint64_t seed, bool verbose)
 {
     memset(&g, 0, sizeof g);
     g.seed = seed;
@@ -392,6 +409,7 @@ static void run_seed(uint64_t seed, bool verbose)
     for (unsigned i = 0; i < NODES_MAX; i++)
         if (g.h[i].exists)
             node_clear(&g.h[i].n);
+    return g.hash;
 }
 
 int main(int argc, char **argv)
@@ -402,7 +420,7 @@ int main(int argc, char **argv)
         bool more = i + 1 < argc;
         if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds)) {
             i++;
-        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT32_MAX, &first)) {
+        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
             one = true;
             i++;
         } else if (str_equal(argv[i], "--verbose")) {
@@ -416,7 +434,8 @@ int main(int argc, char **argv)
         seeds = one ? 1 : 200;
     crypto_init();
     for (uint64_t i = 0; i < seeds; i++) {
-        run_seed(first + i, verbose);
+        uint64_t hash = run_seed(first + i, verbose);
+        CHECK(run_seed(first + i, false) == hash, "two runs of one seed differ");
         changes += g.changes;
         losses += g.losses;
         hands += g.by_hand;
