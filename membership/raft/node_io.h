@@ -63,12 +63,13 @@ struct raft_node {
     uint64_t cookie;
     struct list_node inputs, writes, held, proposals, reads, transfers, rekeys, jobs;
     uint32_t n_writes, n_held, n_proposals, n_reads;
-    bool pumping, writing, saving, preparing, disk_full, space_short, was_leader, was_removed, was_damaged;
+    bool pumping, writing, saving, preparing, snapshot_failed, disk_full, space_short, was_leader, was_removed, was_damaged;
     /* rotation of the key: roll_wanted (a new segment first), then a snapshot that covers the old key's entries */
     bool sealed, rekeying, roll_wanted, has_next_key, rekey_saved;
     uint8_t next_key[32];
     uint64_t rekey_index; /* last entry under the old key */
     int64_t snapshot_ms;  /* when the last one was taken */
+    int64_t snapshot_wait_ms; /* the last one failed: no other before then */
     uint64_t done_token, applied, snapshot, applied_bytes, applied_entries;
     uint64_t n_sent, n_received, n_dropped, n_syncs;
     pthread_mutex_t lock; /* guards n_running only */

@@ -8,7 +8,7 @@
 
 LOG_MODULE("raft");
 
-enum { SPACE_LOOK_MS = 5000 };
+enum { SPACE_LOOK_MS = 5000, SNAPSHOT_RETRY_MS = 5000 };
 
 /* ---- jobs ---- */
 
@@ -152,8 +152,9 @@ static void save_done(void *arg)
     struct raft_node *n = j->node;
     if (n && j->result) {
         n->saving = false;
-        log_warn("snapshot at index %" PRIu64 " failed, tried again after more entries: %s", j->index,
-                 j->e.text);
+        n->snapshot_failed = true;
+        n->snapshot_wait_ms = loop_now_ms(n->loop) + SNAPSHOT_RETRY_MS;
+        log_warn("snapshot at index %" PRIu64 " failed, tried again in %d s: %s", j->index, SNAPSHOT_RETRY_MS / 1000, j->e.text);
     } else if (n) {
         n->saving = false;
         n->snapshot = MAX(n->snapshot, j->index);
@@ -188,6 +189,7 @@ static int save_snapshot(struct raft_node *n, bool again)
     n->hooks.snapshot_save(n->hooks.arg, &j->image);
     n->applied_bytes = n->applied_entries = 0;
     n->snapshot_ms = loop_now_ms(n->loop);
+    n->snapshot_failed = false;
     if (!node_job_start(j, LANE_BULK, save_work, save_done)) {
         node_job_free(j);
         return -E_BUSY;
@@ -205,8 +207,8 @@ void node_maybe_snapshot(struct raft_node *n)
 {
     bool rekey = n->rekeying && !n->roll_wanted && !n->rekey_saved && n->applied && n->applied >= n->rekey_index;
     bool old = n->applied_entries && loop_now_ms(n->loop) - n->snapshot_ms >= (int64_t)n->cfg.snapshot_after_ms;
-    if (n->saving || (n->applied_bytes < n->cfg.snapshot_after_bytes && !rekey && !old &&
-                      n->applied_entries < n->cfg.snapshot_after_entries))
+    bool many = n->applied_bytes >= n->cfg.snapshot_after_bytes || n->applied_entries >= n->cfg.snapshot_after_entries;
+    if (n->saving || loop_now_ms(n->loop) < n->snapshot_wait_ms || !(many || rekey || old || n->snapshot_failed))
         return;
     if (save_snapshot(n, rekey) == -E_BUSY)
         log_debug("a snapshot is due but must wait");
