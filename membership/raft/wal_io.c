@@ -1,6 +1,6 @@
 /* Files of the log: segments wal-N (zero-filled ahead, so the hot path neither allocates nor
  * journals), snapshots snap-INDEX-TERM (tmp, fsync, rename, fsync of the folder, re-read), `hard` (term and
- * vote once more, two slots written in turn), one lock. rot.*: what was found damaged, kept to be looked at.
+ * vote once more, two slots written in turn), one lock. rot.*: up to eight files that were found damaged, kept to be looked at.
  * A failed write or fdatasync aborts the process at once: after it the kernel may have marked lost
  * pages clean ("Can Applications Recover from fsync Failures?", ATC'20). Only ENOSPC before anything
  * was promised is reported and may be tried again. */
@@ -268,12 +268,15 @@ static int hard_write(struct raft_disk *d, const struct wal_hard *next)
 static bool hard_read(struct raft_disk *d)
 {
     d->hard_fd = openat(d->dir_fd, "hard", O_RDWR | O_CLOEXEC);
-    for (int i = 0; i < 2; i++) {
-        uint8_t bytes[WAL_HARD_FILE_BYTES];
+    for (int i = 0; d->hard_fd >= 0 && i < 2; i++) {
+        static const uint8_t unused[WAL_HARD_FILE_BYTES];
+        uint8_t bytes[WAL_HARD_FILE_BYTES] = {0};
         struct wal_hard h;
-        if (d->hard_fd >= 0 && pread(d->hard_fd, bytes, sizeof(bytes), i * HARD_SLOT_BYTES) == sizeof(bytes) &&
-            wal_hard_decode(&h, bytes, sizeof(bytes)) && h.seq > d->hard.seq)
-            d->hard = h;
+        bool whole = pread(d->hard_fd, bytes, sizeof(bytes), i * HARD_SLOT_BYTES) == sizeof(bytes);
+        if (whole && wal_hard_decode(&h, bytes, sizeof(bytes)))
+            d->hard = h.seq > d->hard.seq ? h : d->hard;
+        else if (!whole || memcmp(bytes, unused, sizeof(bytes)) != 0) /* torn by a crash, or rot */
+            log_warn("%s/hard: slot %d of two, the copy of term and vote, is damaged", d->dir, i);
     }
     if (!d->hard.seq)
         auto_close_(&d->hard_fd); /* made anew */
@@ -301,6 +304,8 @@ static int hard_ahead(struct raft_disk *d, struct raft_write *const *writes, uin
         }
     }
     int rc = due ? hard_write(d, &h) : 0;
+    if ((rc == ENOSPC || rc == EDQUOT) && release_ballast(d))
+        rc = hard_write(d, &h);
     if (rc == ENOSPC || rc == EDQUOT)
         return err_set(e, E_BUSY, "raft log: no space left in %s; free some", d->dir);
     if (rc)
@@ -400,6 +405,22 @@ uint64_t raft_disk_syncs(const struct raft_disk *d)
 
 /* ---- snapshots ---- */
 
+/* Before anything relies on the file. */
+static int read_back(const struct raft_disk *d, int fd, const char *name, struct sb *bytes, struct err *e)
+{
+    memset(bytes->s, 0, bytes->len);
+    for (size_t at = 0; at < bytes->len;) {
+        ssize_t got = pread(fd, bytes->s + at, bytes->len - at, (off_t)at);
+        if (got <= 0)
+            return err_errno(e, got ? errno : EIO, "raft: cannot read %s/%s back", d->dir, name);
+        at += (size_t)got;
+    }
+    struct raft_buf *again = NULL;
+    int rc = snapfile_decode(&again, (const uint8_t *)bytes->s, bytes->len, disk_key(d), name, e);
+    raft_buf_unref(again);
+    return rc;
+}
+
 static int save_snapshot(struct raft_disk *d, struct raft_buf *image, struct err *e)
 {
     struct raft_image head;
@@ -425,19 +446,11 @@ static int save_snapshot(struct raft_disk *d, struct raft_buf *image, struct err
                            d->dir, b.len);
         return err_errno(e, rc, "raft: cannot write %s/%s", d->dir, tmp);
     }
-    /* read back before anything relies on it */
-    memset(b.s, 0, b.len);
-    for (size_t at = 0; at < b.len;) {
-        ssize_t got = pread(fd, b.s + at, b.len - at, (off_t)at);
-        if (got <= 0)
-            return err_errno(e, got ? errno : EIO, "raft: cannot read %s/%s back", d->dir, tmp);
-        at += (size_t)got;
-    }
-    struct raft_buf *again = NULL;
-    rc = snapfile_decode(&again, (const uint8_t *)b.s, b.len, disk_key(d), tmp, e);
-    raft_buf_unref(again);
-    if (rc)
+    rc = read_back(d, fd, tmp, &b, e);
+    if (rc) {
+        unlinkat(d->dir_fd, tmp, 0);
         return rc;
+    }
     if (renameat(d->dir_fd, tmp, d->dir_fd, name) != 0 || fsync(d->dir_fd) != 0)
         die(d, "renaming a snapshot", errno);
     return 0;
