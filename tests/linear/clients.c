@@ -51,11 +51,15 @@ struct client {
 };
 
 static volatile sig_atomic_t ending;
+static pid_t *clients; /* of the parent */
+static volatile sig_atomic_t n_clients;
 
 static void on_term(int n)
 {
     (void)n;
     ending = 1;
+    for (sig_atomic_t i = 0; i < n_clients; i++)
+        kill(clients[i], SIGTERM);
 }
 
 static int64_t now_us(void)
@@ -366,21 +370,27 @@ int main(int argc, char **argv)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     o.began_ms = now_us() / 1000;
-    pid_t *pids = xcalloc(o.clients, sizeof *pids);
+    clients = xcalloc(o.clients, sizeof *clients);
+    sigset_t term, before;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigaddset(&term, SIGINT);
+    sigprocmask(SIG_BLOCK, &term, &before); /* none is told of an end before all can be */
     for (unsigned i = 0; i < o.clients; i++)
-        if ((pids[i] = fork()) == 0)
+        if ((clients[i] = fork()) == 0) {
+            sigprocmask(SIG_SETMASK, &before, NULL);
             _exit(run_client(&o, i));
+        }
+    n_clients = (sig_atomic_t)o.clients;
+    sigprocmask(SIG_SETMASK, &before, NULL);
     int status, failed = 0;
     for (unsigned left = (unsigned)o.clients; left;) {
-        pid_t p = wait(&status);
-        if (p < 0 && errno == EINTR && ending)
-            for (unsigned i = 0; i < o.clients; i++)
-                kill(pids[i], SIGTERM);
-        if (p <= 0)
+        if (wait(&status) <= 0)
             continue;
         left--;
         failed |= status != 0;
     }
-    free(pids);
+    n_clients = 0;
+    free(clients);
     return failed;
 }
