@@ -78,7 +78,10 @@ void image_save_free(struct image_save *sv); /* on the loop; takes NULL */
 /* Streamed input: a docker-save or OCI-layout archive (also gzipped), or with import a root filesystem tar.
  * Feed bytes as they come; they are spooled to disk. */
 struct image_input;
-struct image_import { const char *ref; const char *const *changes; /* NULL-terminated "CMD [..]" lines */ };
+struct image_import {
+    const char *ref, *message;  /* message: comment of the image; NULL or "": where it is from */
+    const char *const *changes; /* NULL-terminated "CMD [..]" lines */
+};
 struct image_input *image_input_new(struct image_store *s, const struct image_import *import /* NULL: load */);
 int image_input_feed(struct image_input *in, const void *p, size_t size, struct err *e) must_check; /* E_IO: disk full.. */
 /* Ends the input; done gets the loaded references (or ids), or an error; nothing stays behind then. */

@@ -245,17 +245,21 @@ static void image_create(struct call *c)
     const char *from = query(c, "fromImage"), *src = query(c, "fromSrc"), *tag = query(c, "tag"), *repo = query(c, "repo");
     c->gone = keep_call;
     if (src && *src) {
-        const char *changes[33];
+        enum { CHANGES_MAX = 32 };
+        const char *changes[CHANGES_MAX + 1];
         unsigned n = 0;
         if (!str_equal(src, "-")) {
             reply_error(c, E_UNSUPPORTED, "fromSrc: only \"-\" (the request's body) is built; download the file and import it");
             return;
         }
-        for (unsigned i = 0; n < 32 && (changes[n] = http_query_nth(c->r, "changes", i)); i++)
+        while ((changes[n] = http_query_nth(c->r, "changes", n)) && n < CHANGES_MAX)
             n++;
-        changes[n] = NULL;
+        if (changes[n]) {
+            reply_error(c, E_INVALID, "more than %d changes; several of a kind can stand in one, as in ENV A=1 B=2", CHANGES_MAX);
+            return;
+        }
         AUTO_FREE char *ref = repo && *repo ? (tag && *tag ? xasprintf("%s:%s", repo, tag) : xstrdup(repo)) : NULL;
-        struct image_import import = { .ref = ref, .changes = changes };
+        struct image_import import = { .ref = ref, .message = query(c, "message"), .changes = changes };
         upload(c, &import);
         return;
     }

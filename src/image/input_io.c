@@ -14,7 +14,7 @@ struct image_input {
     struct image_blob_writer *spool;
     struct err broken; /* why the spool could not be made or written; told at the end */
     bool import;
-    char *ref;
+    char *ref, *message;
     struct strs changes;
     /* the job */
     char *root, *path, *digest; /* digest: of the file at path */
@@ -36,6 +36,7 @@ struct image_input *image_input_new(struct image_store *s, const struct image_im
     if (import) {
         in->import = true;
         str_set(&in->ref, import->ref);
+        str_set(&in->message, import->message);
         for (uint32_t i = 0; import->changes && import->changes[i]; i++)
             strs_add(&in->changes, import->changes[i]);
     }
@@ -51,6 +52,7 @@ static void input_free(struct image_input *in)
     image_loaded_clear(&in->loaded);
     strs_clear(&in->changes);
     free(in->ref);
+    free(in->message);
     free(in->root);
     free(in->path);
     free(in->digest);
@@ -91,7 +93,7 @@ static int import_rootfs(struct image_input *in, struct err *e)
     if (r == 0) {
         strs_add(&c.diff_ids, diff_id);
         time_format(created, clock_real_ns());
-        json = image_config_write(&c, created, "Imported from -");
+        json = image_config_write(&c, created, in->message && *in->message ? in->message : "Imported from -");
         r = image_config_parse(&check, json, strlen(json),
                                e); /* what was changed must be readable again */
     }
