@@ -128,13 +128,17 @@ static int add_image(struct image_save *sv, const struct image *im, const struct
 
 struct wanted { const struct image *image; struct strs tags; };
 
-static struct wanted *want(struct wanted *w, uint32_t *n, const struct image *im)
+static int want(struct wanted *w, uint32_t *n, const struct image *im, struct wanted **ret, struct err *e)
 {
-    for (uint32_t i = 0; i < *n; i++)
-        if (w[i].image == im)
-            return &w[i];
-    w[*n].image = im;
-    return &w[(*n)++];
+    uint32_t i = 0;
+    while (i < *n && w[i].image != im)
+        i++;
+    if (i == NAMES_MAX)
+        return err_set(e, E_TOO_BIG, "more than %d images at once; save them in parts", NAMES_MAX);
+    *n = MAX(*n, i + 1);
+    w[i].image = im;
+    *ret = &w[i];
+    return 0;
 }
 
 static void want_tag(struct wanted *w, const char *tag)
@@ -143,45 +147,51 @@ static void want_tag(struct wanted *w, const char *tag)
         strs_add(&w->tags, tag);
 }
 
-/* "repository": all its tags. False: there is none. */
-static bool want_repository(struct image_save *sv, const char *name, struct wanted *w, uint32_t *n, uint32_t max)
+/* "repository": all its tags. *ret_found: there is one. */
+static int want_repository(struct image_save *sv, const char *name, struct wanted *w, uint32_t *n, bool *ret_found,
+                           struct err *e)
 {
     struct image_ref r;
+    struct wanted *one;
     const char *slash = strrchr(name, '/');
-    bool found = false;
+    int code = 0;
+    *ret_found = false;
     if (strchr(slash ? slash : name, ':') || strchr(name, '@') || image_ref_parse(&r, name, NULL) < 0)
-        return false;
+        return 0;
     AUTO_FREE char *repo = image_ref_name(&r);
     AUTO_FREE char *prefix = xasprintf("%s:", repo);
     image_ref_clear(&r);
-    for (const struct image *im = NULL; (im = image_next(sv->store, im));)
-        for (uint32_t i = 0; i < im->repo_tags.n && *n < max; i++)
-            if (str_starts(im->repo_tags.v[i], prefix)) {
-                want_tag(want(w, n, im), im->repo_tags.v[i]);
-                found = true;
-            }
-    return found;
+    for (const struct image *im = NULL; code == 0 && (im = image_next(sv->store, im));)
+        for (uint32_t i = 0; i < im->repo_tags.n && code == 0; i++) {
+            if (!str_starts(im->repo_tags.v[i], prefix))
+                continue;
+            *ret_found = true;
+            code = want(w, n, im, &one, e);
+            if (code == 0)
+                want_tag(one, im->repo_tags.v[i]);
+        }
+    return code;
 }
 
-static int want_name(struct image_save *sv, const char *name, struct wanted *w, uint32_t *n, uint32_t max,
-                     struct err *e)
+static int want_name(struct image_save *sv, const char *name, struct wanted *w, uint32_t *n, struct err *e)
 {
     struct image_ref r;
-    if (want_repository(sv, name, w, n, max))
-        return 0;
+    struct wanted *one;
+    bool found;
+    int code = want_repository(sv, name, w, n, &found, e);
+    if (code < 0 || found)
+        return code;
     const struct image *im = image_find(sv->store, name);
     if (!im)
         return err_set(e, E_NOT_FOUND, "No such image: %.300s", name);
-    if (*n >= max)
-        return err_set(e, E_TOO_BIG, "more than %d images at once; save them in parts", NAMES_MAX);
-    struct wanted *one = want(w, n, im);
-    if (image_ref_parse(&r, name, NULL) == 0) {
+    code = want(w, n, im, &one, e);
+    if (code == 0 && image_ref_parse(&r, name, NULL) == 0) {
         AUTO_FREE char *tag = image_ref_familiar(&r);
         if (strs_has(&im->repo_tags, tag)) /* else it was named by id or digest */
             want_tag(one, tag);
         image_ref_clear(&r);
     }
-    return 0;
+    return code;
 }
 
 /* ---- making it ---- */
@@ -197,11 +207,11 @@ static void add_json(struct image_save *sv, const char *name, const struct val *
 static int list_all(struct image_save *sv, const struct strs *names, struct err *e)
 {
     static const char layout[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
-    struct wanted *w = xcalloc(NAMES_MAX + 1, sizeof *w);
+    struct wanted *w = xcalloc(NAMES_MAX, sizeof *w);
     uint32_t n = 0;
     int r = names->n ? 0 : err_set(e, E_INVALID, "no image is named");
     for (uint32_t i = 0; r == 0 && i < names->n; i++)
-        r = want_name(sv, names->v[i], w, &n, NAMES_MAX, e);
+        r = want_name(sv, names->v[i], w, &n, e);
     sv->doc = val_doc_new();
     sv->index = val_list(sv->doc);
     sv->docker = val_list(sv->doc);

@@ -829,6 +829,43 @@ static void test_save(void **state)
     sb_done(&l[1].blob);
 }
 
+/* A repository of more images than one archive takes is refused, not cut. */
+static void test_save_many(void **state)
+{
+    enum { MAX = 1024 };
+    struct fx *f = *state;
+    struct sb b;
+    struct strs names = { 0 }, gone = { 0 }, deleted = { 0 };
+    struct image_save *sv;
+    struct err e;
+    if (!f->store)
+        skip();
+    sb_init(&b, 0);
+    sb_str(&b, "{\"images\":[");
+    for (unsigned i = 0; i <= MAX; i++) {
+        char id[80];
+        AUTO_FREE char *config = xasprintf("{\"architecture\":\"amd64\",\"os\":\"linux\",\"author\":\"%u\",\"rootfs\":"
+                                           "{\"type\":\"layers\",\"diff_ids\":[]}}", i);
+        fx_digest(id, config, strlen(config));
+        AUTO_FREE char *path = xasprintf("%s/blobs/sha256/%s", f->root, id + 7);
+        assert_int_equal(file_write_volatile(path, config, strlen(config), 0600, NULL), 0);
+        sb_printf(&b, "%s{\"id\":\"%s\",\"tags\":[\"many:%u\",\"many:also-%u\"],\"digests\":[]}", i ? "," : "", id, i, i);
+    }
+    sb_str(&b, "]}");
+    AUTO_FREE char *index = path_join(f->root, "images.json");
+    assert_int_equal(file_write_volatile(index, b.s, b.len, 0600, NULL), 0);
+    reopen(f);
+    strs_add(&names, "many");
+    assert_int_equal(image_save_new(&sv, f->store, &names, &e), -E_TOO_BIG);
+    assert_int_equal(image_remove(f->store, image_find(f->store, "many:7")->id, true, NULL, NULL, &gone, &deleted, &e), 0);
+    assert_int_equal(image_save_new(&sv, f->store, &names, &e), 0);
+    image_save_free(sv);
+    sb_done(&b);
+    strs_clear(&names);
+    strs_clear(&gone);
+    strs_clear(&deleted);
+}
+
 static void test_abort(void **state)
 {
     struct fx *f = *state;
@@ -856,6 +893,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_settled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_save, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_save_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
