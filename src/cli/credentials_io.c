@@ -1,6 +1,7 @@
 /* Logins at registries: $SHOAL_CONFIG/config.json (else ~/.shoal/config.json), mode 0600, in the format of the docker
  * client's file ("auths", "auth" = base64 of user:password). A registry that is not there is looked for in docker's
- * own file ($DOCKER_CONFIG or ~/.docker), so a login made with docker holds here too; that file is only read. Other
+ * own file ($DOCKER_CONFIG or ~/.docker), so a login made with docker holds here too; that file is only read, and of a
+ * login that docker keeps elsewhere (credsStore, credHelpers) it is said that it does not hold. Other
  * keys of our file are kept as they are. */
 #include "cli.h"
 #include <errno.h>
@@ -47,6 +48,25 @@ static int read_file(const char *path, struct val_doc **ret, struct err *e)
     return rc;
 }
 
+/* docker keeps it in a program of its own, which is not run here: the pull then goes without a login, and says why. */
+static void say_helper(struct cli *c, const char *path, const char *host)
+{
+    struct val_doc *d = NULL;
+    if (read_file(path, &d, NULL) < 0)
+        return;
+    const struct val *root = val_root(d);
+    const char *helper = val_get_str(val_get(root, "credHelpers"), key_of(host));
+    if (!helper)
+        helper = val_get_str(val_get(root, "credHelpers"), host);
+    bool own = helper != NULL;
+    if (!own && val_get(val_get(root, "auths"), key_of(host))) /* docker notes there, empty, what its store has */
+        helper = val_get_str(root, "credsStore");
+    if (helper && *helper)
+        fprintf(c->err, "%s keeps the login at %s in docker-credential-%s, which shoal does not ask; use `shoal login%s%s`\n",
+                path, host, helper, str_equal(host, "docker.io") ? "" : " ", str_equal(host, "docker.io") ? "" : host);
+    val_doc_free(d);
+}
+
 static int look_up(const char *path, const char *host, char **ret, struct err *e)
 {
     struct val_doc *d = NULL, *out;
@@ -85,6 +105,8 @@ int credentials_use(struct cli *c, const char *image, struct err *e)
     int rc = look_up(own, r.host, &c->registry_auth, e);
     if (rc == 0 && !c->registry_auth)
         rc = look_up(docker, r.host, &c->registry_auth, e);
+    if (rc == 0 && !c->registry_auth)
+        say_helper(c, docker, r.host);
     image_ref_clear(&r);
     return rc;
 }

@@ -475,6 +475,25 @@ static void whole_password(void **state)
     unsetenv("SHOAL_CONFIG");
 }
 
+static void helpers_are_named(void **state)
+{
+    setenv("SHOAL_CONFIG", "/no/such/folder", 1);
+    setenv("DOCKER_CONFIG", dir, 1);
+    put_file("config.json", "{\"auths\":{\"reg.test\":{},\"plain.test\":{\"auth\":\"bWU6c2VjcmV0\"}},\"credsStore\":\"desktop\","
+                            "\"credHelpers\":{\"cloud.test:5000\":\"cloud-login\"}}");
+    assert_true(run("shoal image pull reg.test/a:1") < 0); /* the daemon here pulls nothing */
+    has(errors, "docker-credential-desktop");
+    has(errors, "`shoal login reg.test`");
+    assert_true(run("shoal image pull cloud.test:5000/a:1") < 0);
+    has(errors, "docker-credential-cloud-login");
+    assert_true(run("shoal image pull plain.test/a:1") < 0);
+    assert_string_equal(errors, "");
+    assert_true(run("shoal image pull other.test/a:1") < 0);
+    assert_string_equal(errors, "");
+    unsetenv("SHOAL_CONFIG");
+    unsetenv("DOCKER_CONFIG");
+}
+
 static void no_daemon(void **state)
 {
     assert_int_equal(run("shoal -H unix:///no/daemon.sock node ls"), -E_UNAVAILABLE);
@@ -489,6 +508,7 @@ int main(void)
         cmocka_unit_test(swarm),      cmocka_unit_test(nodes), cmocka_unit_test(services),
         cmocka_unit_test(stack),      cmocka_unit_test(containers), cmocka_unit_test(image_load_sends_the_file),
         cmocka_unit_test(interrupted_file), cmocka_unit_test(interrupted_prompt), cmocka_unit_test(whole_password),
+        cmocka_unit_test(helpers_are_named),
         cmocka_unit_test(no_daemon),
     };
     return cmocka_run_group_tests(tests, begin, end);
