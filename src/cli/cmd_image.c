@@ -150,10 +150,10 @@ static int cmd_save(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb path;
     struct out_file *f = NULL;
+    sb_init(&path, 0);
     int rc = out_file_open(&f, cli_str(c, "output") ? cli_str(c, "output") : "-", e);
     if (rc < 0)
         return rc;
-    sb_init(&path, 0);
     sb_str(&path, "/images/get");
     for (uint32_t i = 0; i < c->args.n; i++)
         add_query(&path, "names", c->args.v[i]);

@@ -542,7 +542,7 @@ static void test_mirror(void **state)
     const char *const mirrors[] = { mirror, NULL };
     struct image_store_config cfg = { .root = f->root, .mirrors = mirrors };
     assert_int_equal(image_store_open(&f->store, f->loop, &cfg, NULL), 0);
-    AUTO_FREE char *host = f->host;
+    free(f->host);
     f->host = xstrdup("127.0.0.1:1"); /* where nobody is */
     f->fail = 1000;
     pull(f, ":1", NULL);
