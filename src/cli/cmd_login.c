@@ -44,8 +44,9 @@ static int cmd_login(struct cli *c, struct err *e)
     if (!secret && !cli_on(c, "password-stdin") && !term_is_tty(0))
         return cli_usage(c, e, "there is no terminal to ask on; pipe the password in and give --password-stdin");
     int rc = secret ? 0 : term_read_secret(cli_on(c, "password-stdin") ? NULL : "Password: ", &secret, e);
-    if (rc == 0)
-        rc = ask_daemon(c, host, user, secret, e);
+    if (rc < 0)
+        return err_wrap(e, "password");
+    rc = ask_daemon(c, host, user, secret, e);
     if (rc == 0)
         rc = credentials_keep(host, user, secret, e);
     if (rc == 0)

@@ -162,9 +162,9 @@ int term_read_secret(const char *prompt, char **ret, struct err *e)
     while (r == 0 && b.n && (b.v[b.n - 1] == '\n' || b.v[b.n - 1] == '\r'))
         b.n--;
     if (r == 0 && b.n == 0)
-        r = err_set(e, E_INVALID, "the password is empty");
+        r = err_set(e, E_INVALID, "nothing was given");
     else if (r == 0 && memchr(b.v, 0, b.n))
-        r = err_set(e, E_INVALID, "the password has a zero byte; is this text?");
+        r = err_set(e, E_INVALID, "it has a zero byte; is this text?");
     if (r == 0)
         *ret = xstrndup((const char *)b.v, b.n);
     crypto_wipe(b.v, b.n);
