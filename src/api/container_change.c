@@ -127,7 +127,8 @@ static void update_body(struct call *c, const struct val *body, const char *text
         sb_init(&b, BODY_MAX_BYTES);
         json_write(&b, val_root(d), 0);
         str_set(&s.asked, b.s);
-        r = runtime_update(c->api->b.runtime, &s, &e);
+        r = b.overflow ? err_set(&e, E_TOO_BIG, "what the container was made with is larger than %d bytes", BODY_MAX_BYTES)
+                       : runtime_update(c->api->b.runtime, &s, &e);
     }
     container_spec_clear(&s);
     val_doc_free(d);

@@ -68,7 +68,9 @@ int runtime_update(struct runtime *rt, const struct container_spec *spec, struct
         return -e->code;
     bool up = container_is_up(&b->c) || b->c.state.phase == CONTAINER_CREATED;
     struct container_spec was = b->c.spec;
-    int r = up ? cgroup_update(rt->cgroup, &was, spec, e) : 0;
+    int r = rec_check(&container_spec_rec, spec, e);
+    if (r == 0 && up)
+        r = cgroup_update(rt->cgroup, &was, spec, e);
     if (r < 0)
         return r;
     b->c.spec = (struct container_spec){ 0 };

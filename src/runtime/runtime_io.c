@@ -1,8 +1,8 @@
 /* The daemon's side of containers: one object a container, a connection to its shim, and requests that wait
  * for the shim's answers. Shims are found again after a restart by their sockets in DIR/<id>/; a container
- * whose shim is gone is dead, its remains are taken away. Files here are renamed into place without waiting for the
- * disk: they survive any kill, and a power cut ends every container anyway; what was made in the seconds before it
- * may be forgotten and is then removed at the next start. */
+ * whose shim is gone is dead, its remains are taken away. New files are renamed into place without waiting for the
+ * disk: they survive any kill, and a power cut ends every container anyway. What was never finished is removed at the
+ * next start; a folder whose specification cannot be read is left alone, for it may hold what a container wrote. */
 #include "box_internal.h"
 #include <dirent.h>
 #include <errno.h>
@@ -216,7 +216,7 @@ static void finish_create(struct box *b)
     runtime_done_fn *done = TAKE(b->created);
     if (!done)
         return;
-    if (b->c.state.ready) {
+    if (b->c.state.ready && !b->c.state.error) { /* an error so early: its state cannot be written down */
         b->known = true;
         done(b->created_arg, 0, NULL);
         return;
@@ -380,14 +380,20 @@ static struct box *box_new(struct runtime *rt, const char *id)
 }
 
 /* ---- creation ---- */
-/* The specification as kept: everything but the data of secrets. */
+/* The specification as kept: everything but the data of secrets. What could not be read again is not written. */
 int box_save_spec(const struct box *b, struct err *e)
 {
     struct sb p;
     AUTO_FREE char *path = box_path(b, "spec.mp");
+    int r = rec_check(&container_spec_rec, &b->c.spec, e);
+    if (r < 0)
+        return r;
     sb_init(&p, SPEC_FILE_MAX);
     rec_pack(&container_spec_rec, &b->c.spec, &p);
-    int r = file_write_volatile(path, p.s, p.len, 0600, e);
+    if (p.overflow)
+        r = err_set(e, E_TOO_BIG, "the specification is larger than %d bytes", SPEC_FILE_MAX);
+    else /* of one that somebody knows a power cut must leave the old or the new */
+        r = (b->known ? file_write_atomic : file_write_volatile)(path, p.s, p.len, 0600, e);
     sb_done(&p);
     return r;
 }
@@ -678,25 +684,32 @@ const struct container *runtime_next(const struct runtime *rt, const struct cont
 }
 
 /* ---- start and end of the daemon ---- */
-static bool load(struct box *b, const char *id, struct err *e)
+static int load_spec(struct box *b, const char *id, struct err *e)
 {
-    AUTO_FREE char *spec = NULL, *state = NULL;
-    AUTO_FREE char *spec_path = box_path(b, "spec.mp"), *state_path = box_path(b, "state.mp");
-    size_t n, m;
-    if (file_read(spec_path, SPEC_FILE_MAX, &spec, &n, e) < 0 ||
-        rec_unpack(&container_spec_rec, &b->c.spec, spec, n, e) < 0)
-        return false;
-    if (!str_equal(b->c.spec.id, id)) {
-        err_set(e, E_CORRUPT, "%s names another container", spec_path);
-        return false;
-    }
-    if (file_read(state_path, 65536, &state, &m, e) < 0)
-        return false;
-    if (rec_unpack(&container_state_rec, &b->c.state, state, m, NULL) < 0) { /* a power cut: adopt() says it is dead */
-        container_state_clear(&b->c.state);
-        b->c.state.phase = CONTAINER_RUNNING;
-    }
-    return true;
+    AUTO_FREE char *text = NULL, *path = box_path(b, "spec.mp");
+    size_t n;
+    int r = file_read(path, SPEC_FILE_MAX, &text, &n, e);
+    if (r == 0)
+        r = rec_unpack(&container_spec_rec, &b->c.spec, text, n, e);
+    return r < 0 || str_equal(b->c.spec.id, id) ? r : err_set(e, E_CORRUPT, "spec.mp names another container");
+}
+
+static void load_state(struct box *b)
+{
+    AUTO_FREE char *text = NULL, *path = box_path(b, "state.mp");
+    size_t n;
+    if (file_read(path, 65536, &text, &n, NULL) == 0 && rec_unpack(&container_state_rec, &b->c.state, text, n, NULL) == 0)
+        return;
+    container_state_clear(&b->c.state); /* a power cut: adopt() says that it is dead */
+    b->c.state.phase = CONTAINER_RUNNING;
+}
+
+/* Died while it was made, nobody was told of it: the first file is written before anything runs, the second before
+ * anything of the container's own does. */
+static bool is_unfinished(const struct box *b)
+{
+    AUTO_FREE char *spec = box_path(b, "spec.mp"), *state = box_path(b, "state.mp");
+    return !file_exists(spec) || !file_exists(state);
 }
 
 /* The shim tells its state at once; it is waited for, so that the daemon starts with the truth. */
@@ -723,29 +736,37 @@ static void adopt(struct box *b)
     b->watch = loop_fd_add(b->rt->loop, b->fd, LOOP_READ, on_shim, b);
 }
 
+static void remove_unfinished(struct box *b, const char *id)
+{
+    struct err e;
+    struct shim_head h = { SHIM_QUIT, 0, 0 };
+    log_info("container %.12s was never finished, removed", id);
+    str_set(&b->c.spec.id, id);
+    map_put(&b->rt->boxes, id, b);
+    b->dying = true;
+    b->fd = shim_connect(b->c.dir, NULL);
+    if (b->fd >= 0 && fd_send_with_fds(b->fd, &h, sizeof h, NULL, 0, &e) < 0)
+        log_warn("container %.12s: %s", id, e.text);
+    remove_box(b);
+}
+
 static void take_over(struct runtime *rt, const char *id)
 {
     struct err e = { 0 };
     struct box *b = box_new(rt, id);
-    if (!load(b, id, &e)) { /* died while it was made: nobody was told of it */
-        log_info("container %.12s was never finished, removed: %s", id, e.text);
-        str_set(&b->c.spec.id, id);
+    if (is_unfinished(b)) {
+        remove_unfinished(b, id);
+    } else if (load_spec(b, id, &e) < 0) {
+        log_error("container %.12s cannot be taken over, its files are left as they are: %s; remove the folder %s when you need "
+                  "nothing of it any more", id, e.text, b->c.dir);
+        box_free(b);
+    } else {
+        load_state(b);
         map_put(&rt->boxes, id, b);
-        b->dying = true;
-        b->fd = shim_connect(b->c.dir, NULL);
-        if (b->fd >= 0) {
-            b->deleted = NULL;
-            struct shim_head h = { SHIM_QUIT, 0, 0 };
-            if (fd_send_with_fds(b->fd, &h, sizeof h, NULL, 0, &e) < 0)
-                log_warn("container %.12s: %s", id, e.text);
-        }
-        remove_box(b);
-        return;
+        box_load_notes(b);
+        b->known = true;
+        adopt(b);
     }
-    map_put(&rt->boxes, id, b);
-    box_load_notes(b);
-    b->known = true;
-    adopt(b);
 }
 
 int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_config *cfg, runtime_event_fn *fn,
@@ -772,9 +793,11 @@ int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_conf
     closedir(d);
     struct strs groups = { 0 }; /* of containers whose folder is gone */
     cgroup_list(rt->cgroup, &groups);
-    for (uint32_t i = 0; i < groups.n; i++)
-        if (!box_find(rt, groups.v[i]))
+    for (uint32_t i = 0; i < groups.n; i++) {
+        AUTO_FREE char *folder = path_join(rt->dir, groups.v[i]);
+        if (!file_exists(folder))
             cgroup_remove(rt->cgroup, groups.v[i]);
+    }
     strs_clear(&groups);
     *ret = rt;
     for (struct map_item *it = NULL; (it = map_next(&rt->boxes, it));)

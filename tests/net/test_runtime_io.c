@@ -583,6 +583,54 @@ static void test_leftovers(void **state)
     delete_box(&s);
 }
 
+static void set_text(const char *path, const char *text, size_t size)
+{
+    struct err e;
+    assert_int_equal(file_write_volatile(path, text, size, 0600, &e), 0);
+}
+
+/* What could not be read again is not written; and what cannot be read is never removed, whoever wrote it. */
+static void test_unreadable(void **state)
+{
+    struct container_spec s, other = { 0 };
+    struct err e;
+    char name[300] = "", *kept;
+    size_t n;
+    (void)state;
+    memset(name, 'n', sizeof name - 1);
+    spec_for(&s, "echo up; sleep 1000");
+    start(&s);
+    wait_said(s.id, "up");
+    assert_int_equal(runtime_rename(rt, s.id, name, &e), -E_INVALID);
+    assert_null(runtime_find(rt, s.id)->spec.name);
+    container_spec_copy(&other, &s);
+    other.pids_limit = 5000000;
+    assert_int_equal(runtime_update(rt, &other, &e), -E_INVALID);
+    assert_non_null(strstr(e.text, "PidsLimit"));
+    container_spec_clear(&other);
+    pid_t pid = (pid_t)runtime_find(rt, s.id)->state.pid;
+    AUTO_FREE char *spec = path_join(runtime_find(rt, s.id)->dir, "spec.mp");
+    AUTO_FREE char *log = path_join(runtime_find(rt, s.id)->dir, "log.json");
+    runtime_close(rt);
+    open_runtime(); /* refused for good: it is there with what it had */
+    assert_int_equal(runtime_find(rt, s.id)->state.pid, pid);
+    runtime_close(rt);
+    assert_int_equal(file_read(spec, 1 << 20, &kept, &n, &e), 0);
+    for (unsigned i = 0; i < 2; i++) { /* torn, and empty as after a power cut */
+        set_text(spec, kept, i ? 0 : n / 2);
+        open_runtime();
+        assert_null(runtime_find(rt, s.id));
+        assert_true(file_exists(spec) && file_exists(log));
+        assert_int_equal(kill(pid, 0), 0);
+        runtime_close(rt);
+    }
+    set_text(spec, kept, n);
+    free(kept);
+    open_runtime();
+    assert_int_equal(runtime_find(rt, s.id)->state.pid, pid);
+    delete_box(&s);
+}
+
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -591,6 +639,7 @@ static int all_tests(void)
         cmocka_unit_test(test_stop), cmocka_unit_test(test_init), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_mounts), cmocka_unit_test(test_daemon_killed), cmocka_unit_test(test_ended_alone),
         cmocka_unit_test(test_shim_killed), cmocka_unit_test(test_leftovers),
+        cmocka_unit_test(test_unreadable),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
