@@ -18,7 +18,8 @@ extern const char *const container_mount_type_names[];
     X(T, INT, tmpfs_bytes, _, 6, "SizeBytes", "0: half of the memory", .min = 0, .max = INT64_MAX)    \
     X(T, UINT, tmpfs_mode, _, 7, "Mode", "0: 01777", .max = 07777)                                    \
     X(T, BOOL, fill, _, 8, "Fill", "volume: if empty, gets what the image has at the target")         \
-    X(T, BOOL, non_recursive, _, 9, "NonRecursive", "")
+    X(T, BOOL, non_recursive, _, 9, "NonRecursive", "")                                               \
+    X(T, BOOL, anonymous, _, 10, "Anonymous", "volume: made for this container, without a name")
 REC_DECLARE(container_mount)
 /* A file put over the root (hosts, resolv.conf, configs), or, secret, one that is on a tmpfs only. */
 #define container_file_FIELDS(X, T)                                                                   \

@@ -135,7 +135,7 @@ char *api_volume_name(const struct api *a, const char *path);
 /* Refused (E_CONFLICT) while a container uses it. */
 int api_volume_remove(struct api *a, const char *name, struct err *e) must_check;
 int64_t api_volume_users(const struct api *a, const char *path); /* how many containers */
-bool api_volume_is_anonymous(const char *name);
+bool api_volume_is_anonymous(const char *name); /* looks like one that was made without a name, by whomever */
 void api_volume_names(const struct api *a, struct strs *ret);
 void api_volume_labels(const struct api *a, const char *name, struct labels *ret);
 struct val *api_volume_val(const struct api *a, struct val_doc *d, const char *name, const char *path);
@@ -143,7 +143,7 @@ struct val *api_volume_val(const struct api *a, struct val_doc *d, const char *n
 typedef void disk_fn(void *arg, const int64_t *sizes);
 void disk_measure(struct api *a, struct strs *paths, disk_fn *fn, void *arg);
 struct val *container_summary_val(struct call *c, struct val_doc *d, const struct container *x); /* as /containers/json */
-/* Those without a name that only this container used. */
+/* Those that were made with this container, without a name, and that no other uses. */
 void api_volumes_of_container_remove(struct api *a, const struct container *c);
 /* ---- keeper.c: restarts and healthchecks of containers that are no task's ---- */
 void keeper_open(struct api *a);

@@ -159,6 +159,7 @@ static int add_mount(struct creation *x, const struct val *v, struct err *e)
         id_random_hex(name);
         AUTO_FREE char *path = api_volume_path(x->c->api, m.source ? m.source : name, true, e);
         out->fill = true;
+        out->anonymous = !m.source;
         str_set(&out->source, path);
         r = path ? 0 : -e->code;
     } else if (m.type == MOUNT_BIND) {
@@ -184,7 +185,7 @@ static int add_anonymous(struct creation *x, const char *target, struct err *e)
     id_random_hex(name);
     AUTO_FREE char *path = api_volume_path(x->c->api, name, true, e);
     struct container_mount *m = REC_ADD(&x->spec.mounts);
-    m->fill = true;
+    m->fill = m->anonymous = true;
     str_set(&m->source, path);
     str_set(&m->target, target);
     return path ? 0 : -e->code;

@@ -123,9 +123,9 @@ void api_volumes_of_container_remove(struct api *a, const struct container *x)
 {
     struct err e;
     for (uint32_t i = 0; i < x->spec.mounts.n; i++) {
-        const char *source = x->spec.mounts.v[i].source;
-        AUTO_FREE char *name = source ? api_volume_name(a, source) : NULL;
-        if (name && api_volume_is_anonymous(name) && api_volume_remove(a, name, &e) < 0)
+        const struct container_mount *m = &x->spec.mounts.v[i];
+        AUTO_FREE char *name = m->anonymous ? api_volume_name(a, m->source) : NULL;
+        if (name && api_volume_remove(a, name, &e) < 0)
             log_info("%s", e.text); /* another container uses it */
     }
 }
