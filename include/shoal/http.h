@@ -64,15 +64,16 @@ const char *http_header(const struct http_request *r, const char *name);
 /* The client of a unix socket: uid, -1 elsewhere. */
 int http_peer_uid(const struct http_request *r);
 
-/* Body: one of the two, called from the handler or later; without either it is thrown away. */
+/* Body: one of the two, called from the handler or later; without either it is thrown away. A client that goes away in
+ * the middle of it is told of by http_on_gone alone. */
 typedef void http_body_fn(void *arg, struct http_request *r, char *body, size_t size, const struct err *e);
-    /* e: body too big or broken (reply is still possible); body is NUL-terminated, freed after the call */
+    /* e: body too big or malformed, to be replied to; body is NUL-terminated, freed after the call */
 void http_read_body(struct http_request *r, size_t max, http_body_fn *fn, void *arg);
 struct http_sink {
     /* Bytes of the body; return false to pause until http_sink_resume(). Bytes given are taken in any case. */
     bool (*on_data)(void *arg, struct http_request *r, const char *p, size_t size);
     void (*on_end)(void *arg, struct http_request *r);
-    void (*on_broken)(void *arg, struct http_request *r, const struct err *e); /* client gone in the middle */
+    void (*on_broken)(void *arg, struct http_request *r, const struct err *e); /* malformed: to be replied to */
 };
 void http_sink_body(struct http_request *r, const struct http_sink *sink, void *arg);
 void http_sink_resume(struct http_request *r);
@@ -87,7 +88,8 @@ bool http_stream_is_full(const struct http_request *r);
 void http_stream_end(struct http_request *r);
 void http_stream_cut(struct http_request *r); /* ends without the mark of a whole body: the client sees that it is not */
 void http_reply_header(struct http_request *r, const char *name, const char *value); /* before the reply */
-/* The client went away before the reply was over; r is gone after this callback. on_drain may be NULL. */
+/* The client went away before the reply was over: no other callback comes, r is gone after this one. on_drain may be
+ * NULL. */
 void http_on_gone(struct http_request *r, void (*gone)(void *arg, struct http_request *r),
                   void (*drain)(void *arg, struct http_request *r), void *arg);
 /* 101 UPGRADED if asked for, 200 raw otherwise; r is gone, the stream is the caller's. */

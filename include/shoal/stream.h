@@ -24,7 +24,8 @@ struct stream *stream_from_fd(struct loop *l, int fd); /* takes the fd (made non
 struct stream *stream_connect_tcp(struct loop *l, const char *addr, uint16_t port);
 int stream_connect_unix(struct loop *l, const char *path, struct stream **ret, struct err *e) must_check;
 
-/* Sets (or replaces, for hijack) the receiver; data already held is offered at the end of the turn. */
+/* Sets (or replaces, for hijack) the receiver; data already held, and the end if it is reached, is offered at the end
+ * of the turn. */
 void stream_set_events(struct stream *s, const struct stream_events *ev, void *arg);
 void stream_write(struct stream *s, const void *p, size_t size); /* queues; see stream_is_full */
 bool stream_is_full(const struct stream *s);                     /* > 256 KiB queued: wait for on_drain */

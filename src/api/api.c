@@ -205,6 +205,12 @@ uint64_t query_version(struct call *c, bool *ok)
 
 struct body_wait { struct call *c; body_fn *fn; };
 
+static void body_gone(struct call *c)
+{
+    free(c->state);
+    call_free(c);
+}
+
 static void on_body(void *arg, struct http_request *r, char *body, size_t size, const struct err *e)
 {
     struct body_wait *w = arg;
@@ -214,6 +220,8 @@ static void on_body(void *arg, struct http_request *r, char *body, size_t size, 
     struct err err;
     (void)r;
     free(w);
+    c->state = NULL;
+    c->gone = NULL;
     if (e) {
         reply_err(c, e);
         return;
@@ -234,6 +242,8 @@ void with_body(struct call *c, body_fn *fn)
 {
     struct body_wait *w = xnew(struct body_wait);
     *w = (struct body_wait){ c, fn };
+    c->state = w;
+    c->gone = body_gone;
     http_read_body(c->r, BODY_MAX_BYTES, on_body, w);
 }
 

@@ -23,9 +23,9 @@ struct call {
     char id[26];              /* of what control_* made */
     struct err warning;
     uint64_t place;           /* in the log, of what the reply says; 0: of no such thing */
-    /* for what goes on after the start of a reply */
+    /* for what is under way; who sets gone frees in it, the call with call_free; NULL: what is under way ends with a reply */
     void *state;
-    void (*gone)(struct call *c);  /* the client went: stop, then call_free */
+    void (*gone)(struct call *c);  /* the client went: nothing else will be called */
     void (*drain)(struct call *c);
 };
 typedef void handler_fn(struct call *c);

@@ -110,6 +110,8 @@ static void upload_end(void *arg, struct http_request *r)
     struct upload *u = arg;
     struct call *c = u->c;
     (void)r;
+    c->state = NULL;
+    c->gone = NULL;
     if (u->failed.code)
         reply_err(c, &u->failed);
     else
@@ -120,10 +122,18 @@ static void upload_end(void *arg, struct http_request *r)
 static void upload_broken(void *arg, struct http_request *r, const struct err *e)
 {
     struct upload *u = arg;
-    (void)r, (void)e;
-    u->c->r = NULL;
-    call_free(u->c);
+    struct call *c = u->c;
+    (void)r;
     upload_free(u);
+    c->state = NULL;
+    c->gone = NULL;
+    reply_err(c, e);
+}
+
+static void upload_gone(struct call *c)
+{
+    upload_free(c->state);
+    call_free(c);
 }
 
 static void restore(struct call *c)
@@ -142,6 +152,8 @@ static void restore(struct call *c)
     struct upload *u = xnew(struct upload);
     *u = (struct upload){ .c = c, .in = { .advertise_addr = addr && *addr ? xstrdup(addr) : NULL,
                                           .wait_ns = (int64_t)wait_s * SEC_NS, .state = backup_state_new() } };
+    c->state = u;
+    c->gone = upload_gone;
     http_sink_body(c->r, &sink, u);
 }
 

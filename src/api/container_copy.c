@@ -140,9 +140,7 @@ static void body_broken(void *arg, struct http_request *r, const struct err *e)
 {
     struct transfer *t = ((struct call *)arg)->state;
     (void)r;
-    t->body_over = true;
-    if (e->code != E_CLOSED) /* else the client is gone, which is told next */
-        end_with(t, e->code, e->text);
+    end_with(t, e->code, e->text);
 }
 
 static void on_drain(void *arg)

@@ -166,6 +166,7 @@ static void upload_end(void *arg, struct http_request *r)
 {
     struct upload *u = arg;
     (void)r;
+    u->c->gone = NULL; /* loaded() ends it */
     if (u->failed) {
         reply_err(u->c, &u->c->warning);
         free(u);
@@ -177,11 +178,22 @@ static void upload_end(void *arg, struct http_request *r)
 static void upload_broken(void *arg, struct http_request *r, const struct err *e)
 {
     struct upload *u = arg;
-    (void)r, (void)e;
-    image_input_abort(u->in);
-    u->c->r = NULL;
-    call_free(u->c);
+    struct call *c = u->c;
+    (void)r;
+    c->gone = NULL;
+    if (u->in)
+        image_input_abort(u->in);
     free(u);
+    reply_err(c, e);
+}
+
+static void upload_gone(struct call *c)
+{
+    struct upload *u = c->state;
+    if (u->in)
+        image_input_abort(u->in);
+    free(u);
+    call_free(c);
 }
 
 static void upload(struct call *c, const struct image_import *import)
@@ -191,6 +203,8 @@ static void upload(struct call *c, const struct image_import *import)
     u->c = c;
     u->import = import != NULL;
     u->in = image_input_new(c->api->b.images, import);
+    c->state = u;
+    c->gone = upload_gone;
     http_sink_body(c->r, &sink, u);
 }
 
@@ -243,7 +257,6 @@ static void keep_call(struct call *c)
 static void image_create(struct call *c)
 {
     const char *from = query(c, "fromImage"), *src = query(c, "fromSrc"), *tag = query(c, "tag"), *repo = query(c, "repo");
-    c->gone = keep_call;
     if (src && *src) {
         enum { CHANGES_MAX = 32 };
         const char *changes[CHANGES_MAX + 1];
@@ -279,6 +292,7 @@ static void image_create(struct call *c)
     struct pull *u = xnew(struct pull);
     u->c = c;
     u->ref = xstrdup(ref);
+    c->gone = keep_call;
     stream_begin(c, "application/json");
     image_pull(c->api->b.images, ref, auth, pull_progress, pulled, u);
 }

@@ -80,19 +80,13 @@ static void connection_free(struct connection *c, bool when_sent)
     free(c);
 }
 
-/* The request is over without a reply from its handler. */
+/* The request is over without a reply from its handler, who is told once and by gone alone. */
 static void abandon(struct connection *c)
 {
     struct http_request *r = c->r;
-    struct err e;
     c->r = NULL;
     if (!r)
         return;
-    if (r->sink.on_broken && !r->body.done && !r->body_told) {
-        err_set(&e, E_CLOSED, "the client went away in the middle of the request's body");
-        r->body_told = true;
-        r->sink.on_broken(r->body_arg, r, &e);
-    }
     if (r->gone)
         r->gone(r->gone_arg, r);
     request_free(r);
@@ -394,7 +388,7 @@ static void body_wanted(struct http_request *r)
     if (r->body.done)
         body_over(r, NULL);
     else
-        stream_set_events(r->c->s, &connection_events, r->c); /* offers what came with the head */
+        stream_set_events(r->c->s, &connection_events, r->c); /* offers what came with the head, and the end */
 }
 
 void http_read_body(struct http_request *r, size_t max, http_body_fn *fn, void *arg)
@@ -529,14 +523,12 @@ static size_t on_data(void *arg, const char *p, size_t size)
 static void on_eof(void *arg)
 {
     struct connection *c = arg;
-    struct err e;
     c->eof = true;
     if (!c->r) {
         connection_free(c, true);
-    } else if (!c->r->body.done && c->r->reading) {
-        err_set(&e, E_CLOSED, "the client went away in the middle of the request's body");
-        c->r->keep_alive = false;
-        body_over(c->r, &e);
+    } else if (c->r->reading && !c->r->body.done && !c->r->body_told) { /* went away in the middle of its body */
+        abandon(c);
+        connection_free(c, false);
     }
     /* otherwise a half-close: the client still reads its reply */
 }

@@ -133,6 +133,7 @@ void stream_set_events(struct stream *s, const struct stream_events *ev, void *a
 {
     s->ev = *ev;
     s->arg = arg;
+    s->told_eof = false; /* the former receiver was, maybe */
     want_offer(s);
 }
 
