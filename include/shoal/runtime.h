@@ -178,11 +178,12 @@ int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, ui
 /* Files of a container, running or not, through a process with few rights; no link of the container leads out of its
  * root. The stream begins with one line: "E CODE TEXT", or else, for
  *   STAT    {"name","size","mode","mtime","linkTarget"} as Docker's clients read it, and the end
- *   OUT     the same, then a tar of the path; without its end when it could not be read to the end
+ *   OUT     the same, then a tar of the path
  *   IN      an empty line; then the caller writes a tar and half-closes, and one more line comes: "E ..." or empty
  *   EXPORT  an empty line, then a tar of the whole root without what is mounted in it
  *   CHANGES an empty line, then [{"Path","Kind"}] against the image: 0 changed, 1 added, 2 deleted
- * NULL with e: it could not even begin. */
+ * What goes out ends with an error of the stream when it could not be read to its end. NULL with e: it could not even
+ * begin. */
 enum copy_op { COPY_STAT, COPY_OUT, COPY_IN, COPY_EXPORT, COPY_CHANGES };
 #define copy_request_FIELDS(X, T)                                                                     \
     X(T, UINT, op, _, 1, "Op", "enum copy_op", .max = COPY_CHANGES)                                   \

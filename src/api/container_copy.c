@@ -217,16 +217,29 @@ static size_t on_data(void *arg, const char *p, size_t size)
     return size;
 }
 
+static void copier_died(struct transfer *t)
+{
+    struct call *c = t->c;
+    if (!t->begun || t->q.op == COPY_IN || t->q.op == COPY_CHANGES) {
+        refuse(t, E_IO, "the process that copies died; see the daemon's log");
+        return;
+    }
+    transfer_free(t);
+    if (c->r)
+        http_stream_cut(TAKE(c->r));
+    stream_done(c);
+}
+
 static void on_eof(void *arg)
 {
     struct transfer *t = arg;
     struct call *c = t->c;
     if (!t->begun || t->q.op == COPY_IN) {
-        refuse(t, E_IO, "the process that copies died; see the daemon's log");
+        copier_died(t);
     } else if (t->q.op == COPY_CHANGES) {
         AUTO_FREE char *json = xstrdup(t->line.s);
         transfer_free(t);
-        reply_json(c, 200, *json ? json : "null\n");
+        reply_json(c, 200, json);
     } else {
         transfer_free(t);
         stream_done(c);
@@ -235,14 +248,8 @@ static void on_eof(void *arg)
 
 static void on_error(void *arg, const struct err *e)
 {
-    struct transfer *t = arg;
-    struct call *c = t->c;
-    if (t->begun && t->q.op != COPY_IN && t->q.op != COPY_CHANGES) {
-        transfer_free(t);
-        stream_done(c);
-    } else {
-        refuse(t, E_IO, e->text);
-    }
+    (void)e;
+    copier_died(arg);
 }
 
 static const struct stream_events events = { on_data, on_drain, on_eof, on_error };

@@ -27,7 +27,9 @@ struct stream *runtime_copy(struct runtime *rt, const char *id, const struct cop
         return err_set(e, E_TOO_BIG, "the path is too long"), NULL;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return err_errno(e, errno, "copy"), NULL;
-    int r = fd_send_with_fds(spawner_socket(), p.s, p.len, &pair[1], 1, e);
+    int r = q->op == COPY_IN ? 0 : fd_write_all(pair[0], "", 1, e); /* unread, it breaks the stream when the process dies */
+    if (r == 0)
+        r = fd_send_with_fds(spawner_socket(), p.s, p.len, &pair[1], 1, e);
     close(pair[1]);
     if (r < 0) {
         close(pair[0]);

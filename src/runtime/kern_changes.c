@@ -140,6 +140,7 @@ int changes_out(const struct copy *c, struct err *e)
     if (upper < 0)
         return err_errno(e, errno, "%s", dir);
     sb_init(&d.out, 256 << 20);
+    sb_char(&d.out, '\n');
     int r = walk(&d, upper, "", 0, e);
     sb_str(&d.out, d.n ? "]\n" : "null\n");
     if (r == 0)

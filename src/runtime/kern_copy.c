@@ -182,6 +182,13 @@ static int stat_line(const struct copy *c, const struct spot *s, struct err *e)
     return fd_write_all(c->sock, b.s, b.len, e);
 }
 
+/* The first line is out, so it cannot say what went wrong. The daemon's byte stays unread: by that the stream breaks. */
+static _Noreturn void break_off(const struct err *e)
+{
+    fprintf(stderr, "shoal-copy: %s\n", e->text);
+    _exit(1);
+}
+
 static int look_or_read(const struct copy *c, struct err *e)
 {
     struct spot s = { .parent = -1 };
@@ -189,20 +196,21 @@ static int look_or_read(const struct copy *c, struct err *e)
     if (r == 0)
         r = stat_line(c, &s, e);
     if (r == 0 && c->q.op == COPY_OUT && tar_out(c, s.parent, s.base, s.shown, false, e) < 0)
-        _exit(1); /* the line is out: a tar without an end says it */
+        break_off(e);
     return r;
 }
 
 static int serve(const struct copy *c, struct err *e)
 {
-    int r = 0;
     if (c->q.op == COPY_STAT || c->q.op == COPY_OUT)
         return look_or_read(c, e);
     if (c->q.op == COPY_IN)
         return tar_in(c, e);
-    r = fd_write_all(c->sock, "\n", 1, e);
-    if (r == 0 && (c->q.op == COPY_EXPORT ? tar_out(c, c->root, ".", "", true, e) : changes_out(c, e)) < 0)
-        _exit(1);
+    if (c->q.op == COPY_CHANGES)
+        return changes_out(c, e);
+    int r = fd_write_all(c->sock, "\n", 1, e);
+    if (r == 0 && tar_out(c, c->root, ".", "", true, e) < 0)
+        break_off(e);
     return r;
 }
 
@@ -214,11 +222,12 @@ static int read_spec(struct copy *c, struct err *e)
     return r < 0 ? r : rec_unpack(&container_spec_rec, &c->spec, text, n, e);
 }
 
-/* What still comes is read to its end: a socket closed with something unread breaks, and the verdict may be lost. */
-static void read_rest(int sock)
+/* A socket closed with something unread breaks. So what still comes in is read to its end, or the verdict may be lost; and
+ * of what goes out the daemon's one byte, last of all: a process that died before left it. */
+static void read_rest(const struct copy *c)
 {
     static char rest[64 << 10];
-    while (read(sock, rest, sizeof rest) > 0)
+    while (read(c->sock, rest, sizeof rest) > 0 && c->q.op == COPY_IN)
         ;
 }
 
@@ -247,7 +256,6 @@ _Noreturn void copy_main(const void *request, size_t size, int sock)
         r = serve(&c, &e);
     if (r < 0 && refuse_with(c.sock, &e) < 0)
         _exit(1);
-    if (c.q.op == COPY_IN)
-        read_rest(c.sock);
+    read_rest(&c);
     _exit(0);
 }
