@@ -80,9 +80,23 @@ static int bind_volume(const struct copy *c, const struct container_mount *m, st
     return 0;
 }
 
+/* Both until this process ends. Copies wait for each other, a start waits for a copy; but no copy waits for the end of what
+ * was started before its turn came. */
+static int lock_root(const struct copy *c, struct err *e)
+{
+    AUTO_FREE char *work = path_join(c->q.dir, "work");
+    int r = root_lock(work, true, e);
+    if (r >= 0)
+        r = root_lock(c->q.dir, false, e);
+    return r == -E_BUSY ? err_set(e, E_CONFLICT, "the container has just been started; try again") : MIN(r, 0);
+}
+
 static int root_of_stopped(struct copy *c, struct err *e)
 {
     AUTO_FREE char *merged = path_join(c->q.dir, "merged");
+    int locked = lock_root(c, e);
+    if (locked < 0)
+        return locked;
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return err_errno(e, errno, "part from the host's mounts");
     int r = root_mount_overlay(&c->spec, c->q.dir, e);

@@ -5,6 +5,7 @@
 #include <linux/openat2.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,6 +16,21 @@ int root_open_in(int root, const char *path, int flags)
     while (*path == '/')
         path++;
     return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
+}
+
+int root_lock(const char *path, bool wait, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+    if (fd < 0)
+        return err_errno(e, errno, "%s", path);
+    do
+        r = flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB));
+    while (r < 0 && errno == EINTR);
+    if (r == 0)
+        return fd;
+    r = errno == EWOULDBLOCK ? err_set(e, E_BUSY, "%s is in use", path) : err_errno(e, errno, "lock %s", path);
+    close(fd);
+    return r;
 }
 
 int root_mount_overlay(const struct container_spec *s, const char *dir, struct err *e)

@@ -9,6 +9,7 @@
 #include <shoal/base/file.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -39,7 +40,7 @@ struct shim {
     const struct shim_args *a;
     struct container_state state;
     struct log_file *log;
-    int signal_fd, gate, errors;
+    int signal_fd, gate, errors, lock;
     struct process_start start;
     int conns[CONNS_MAX];
     struct sink sinks[SINKS_MAX];
@@ -275,6 +276,9 @@ static void container_exited(struct shim *s, int code, const char *error)
     close_at(&s->start.root);
     for (int i = 0; i < 200 && !cgroup_remove(s->a->cgroup_parent, s->a->spec->id); i++)
         poll(NULL, 0, 5); /* the kernel lets the last member go in its own time */
+    if (s->lock >= 0)
+        flock(s->lock, LOCK_UN); /* before anybody hears that its files can be had */
+    close_at(&s->lock);
     state_changed(s);
 }
 
@@ -365,7 +369,9 @@ static int make_container(struct shim *s, struct err *e)
     }
     s->start = (struct process_start){ .spec = spec, .dir = s->a->dir, .cgroup_parent = s->a->cgroup_parent,
                                        .seccomp = s->a->seccomp, .root = -1 };
-    int r = cgroup_create(s->a->cgroup_parent, spec, e);
+    int r = s->lock = root_lock(s->a->dir, true, e);
+    if (r >= 0)
+        r = cgroup_create(s->a->cgroup_parent, spec, e);
     if (r == 0)
         r = make_io(p, &s->start, spec->tty, spec->open_stdin, 0, 0, e);
     if (r == 0)
@@ -632,7 +638,7 @@ int shim_run(const struct shim_args *a)
     struct err e = { 0 };
     sigset_t set;
     s.a = a;
-    s.gate = s.errors = s.start.root = -1;
+    s.gate = s.errors = s.start.root = s.lock = -1;
     for (int i = 0; i < CONNS_MAX; i++)
         s.conns[i] = -1;
     for (int i = 0; i < SINKS_MAX; i++)

@@ -393,6 +393,90 @@ static void test_mounts(void **state)
     delete_box(&s);
 }
 
+/* ---- copies ---- */
+static struct stream *copying;
+static char copied[64];
+static bool copy_ended;
+static size_t on_copy_data(void *arg, const char *p, size_t size)
+{
+    size_t n = strlen(copied);
+    (void)arg;
+    snprintf(copied + n, sizeof copied - n, "%.*s", (int)size, p);
+    return size;
+}
+static void on_copy_end(void *arg)
+{
+    (void)arg;
+    stream_free(TAKE(copying));
+    copy_ended = true;
+}
+static void on_copy_error(void *arg, const struct err *e)
+{
+    (void)e;
+    on_copy_end(arg);
+}
+static void copy(const char *id, enum copy_op op)
+{
+    static const struct stream_events ev = { on_copy_data, NULL, on_copy_end, on_copy_error };
+    struct copy_request q = { .op = op, .path = (char *)(uintptr_t)"/tmp" };
+    struct err e;
+    copied[0] = '\0';
+    copy_ended = false;
+    copying = runtime_copy(rt, id, &q, &e);
+    assert_non_null(copying);
+    stream_set_events(copying, &ev, NULL);
+}
+static bool has_begun(void *arg)
+{
+    (void)arg;
+    return copied[0] == '\n';
+}
+static bool has_ended(void *arg)
+{
+    (void)arg;
+    return copy_ended;
+}
+static bool started;
+static void on_start(void *arg, int r, const struct err *e)
+{
+    started = true;
+    on_done(arg, r, e);
+}
+static bool time_is_over(void *end_ns)
+{
+    return clock_mono_ns() > *(int64_t *)end_ns;
+}
+
+/* The root of a container is mounted once: a start waits for a copy, and no copy begins meanwhile. */
+static void test_one_mount(void **state)
+{
+    struct container_spec s;
+    struct copy_request q = { .op = COPY_STAT, .path = (char *)(uintptr_t)"/tmp" };
+    struct err e;
+    (void)state;
+    spec_for(&s, "exit 0");
+    start(&s);
+    wait_exit(s.id);
+    copy(s.id, COPY_IN);
+    until(has_begun, NULL, "the beginning of the copy");
+    runtime_start(rt, s.id, on_start, NULL);
+    int64_t end_ns = clock_mono_ns() + 500 * MS_NS; /* long enough for a start that does not wait */
+    until(time_is_over, &end_ns, "half a second");
+    assert_false(started);
+    assert_null(runtime_copy(rt, s.id, &q, &e));
+    assert_int_equal(e.code, E_CONFLICT);
+    stream_close_write(copying); /* an empty archive */
+    wait_done();
+    assert_true(started && result == 0);
+    until(has_ended, NULL, "the end of the copy");
+    assert_string_equal(copied, "\n\n");
+    wait_exit(s.id);
+    copy(s.id, COPY_STAT); /* at once: what has ended holds nothing */
+    until(has_ended, NULL, "the end of a look");
+    assert_true(str_starts(copied, "{\"name\""));
+    delete_box(&s);
+}
+
 /* ---- deaths ---- */
 /* A daemon of its own process that makes a container, says so, and then does nothing more. */
 static pid_t other_daemon(const char *id, const char *script, int *ret_said)
@@ -639,7 +723,7 @@ static int all_tests(void)
         cmocka_unit_test(test_stop), cmocka_unit_test(test_init), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_mounts), cmocka_unit_test(test_daemon_killed), cmocka_unit_test(test_ended_alone),
         cmocka_unit_test(test_shim_killed), cmocka_unit_test(test_leftovers),
-        cmocka_unit_test(test_unreadable),
+        cmocka_unit_test(test_unreadable), cmocka_unit_test(test_one_mount),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
