@@ -120,6 +120,7 @@ void events_container(struct api *a, const struct container *c); /* on each chan
 void events_free(struct api *a);
 handler_fn events_watch;
 void container_wait_check(struct api *a, const struct container *c);
+void container_wait_over(struct api *a, const struct container *c); /* it does not run and will not by itself */
 const struct container *container_of_call(struct call *c); /* by the first parameter; NULL: answered */
 /* The request that made it; NULL: none (a task's). Caller frees. */
 struct val_doc *container_asked(const struct container *c);

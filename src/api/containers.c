@@ -238,8 +238,12 @@ static void container_wait(struct call *c)
 
 void container_wait_check(struct api *a, const struct container *x)
 {
-    if (!x->gone && (x->state.phase != CONTAINER_EXITED || x->before == CONTAINER_EXITED))
-        return;
+    if (x->gone || (x->state.phase == CONTAINER_EXITED && x->before != CONTAINER_EXITED))
+        container_wait_over(a, x);
+}
+
+void container_wait_over(struct api *a, const struct container *x)
+{
     for (struct map_item *it = NULL; (it = map_next(&a->waits, it));) {
         struct call *c = it->value;
         if (!str_equal(c->param[1], x->spec.id) || (c->place == WAIT_REMOVED && !x->gone))

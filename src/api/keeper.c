@@ -119,10 +119,12 @@ static void restarted(void *arg, int result, const struct err *e)
     if (result == 0 || !x)
         return;
     log_warn("container %.12s could not be started again: %s", k->id, e->text);
-    if (x->state.phase != CONTAINER_EXITED) /* else its end has planned the next */
+    if (x->state.phase != CONTAINER_EXITED || k->waits) /* else its end has planned the next */
         return;
-    if (!k->waits && wants_restart(x, false))
+    if (wants_restart(x, false))
         plan_restart(k, x);
+    else
+        container_wait_over(k->api, x);
 }
 
 static void start_again(void *arg)
@@ -150,12 +152,15 @@ void keeper_by_hand(struct api *a, const struct container *x, bool stopped)
     struct keep *k = keep_of(a, x->spec.id);
     if (container_is_task(x))
         return;
-    if (k) {
-        k->waits = false;
-        k->delay_ms = 0;
-        loop_timer_set(k->timer, -1);
-    }
     note(a, x, stopped ? x->notes.restarts : 0, stopped);
+    if (!k)
+        return;
+    bool waited = k->waits;
+    k->waits = false;
+    k->delay_ms = 0;
+    loop_timer_set(k->timer, -1);
+    if (waited && stopped) /* it will not run and end again, which is what they wait for */
+        container_wait_over(a, x);
 }
 
 void keeper_with_volumes(struct api *a, const struct container *x)

@@ -224,7 +224,8 @@ static void finish_create(struct box *b)
     struct err e;
     err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made");
     b->dying = true;
-    remove_box(b);
+    if (!b->deleted) /* else shim_gone() does it */
+        remove_box(b);
     done(b->created_arg, -e.code, &e);
 }
 
@@ -279,6 +280,23 @@ static void mark_dead(struct box *b)
     sb_done(&packed);
 }
 
+/* Who waits for something of a shim that is no more. */
+static void answer_waiting(struct box *b)
+{
+    struct err e;
+    runtime_done_fn *created = TAKE(b->created), *restarted = TAKE(b->restarted), *stopped = TAKE(b->stopped);
+    if (b->dying)
+        err_set(&e, E_CONFLICT, "container %.12s was removed meanwhile", b->c.spec.id);
+    else
+        err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
+    if (created)
+        created(b->created_arg, -e.code, &e);
+    if (restarted)
+        restarted(b->restarted_arg, -e.code, &e);
+    if (stopped)
+        stopped(b->stopped_arg, 0, NULL);
+}
+
 static void shim_gone(struct box *b)
 {
     loop_fd_remove(b->watch);
@@ -287,6 +305,7 @@ static void shim_gone(struct box *b)
     b->fd = -1;
     fail_requests(b);
     if (b->deleted) {
+        answer_waiting(b);
         remove_box(b);
         return;
     }
@@ -298,16 +317,7 @@ static void shim_gone(struct box *b)
         }
         announce(b);
     }
-    if (b->restarted) {
-        struct err e;
-        err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
-        runtime_done_fn *done = TAKE(b->restarted);
-        done(b->restarted_arg, -e.code, &e);
-    }
-    if (b->stopped) {
-        runtime_done_fn *done = TAKE(b->stopped);
-        done(b->stopped_arg, 0, NULL);
-    }
+    answer_waiting(b);
 }
 
 static void got_reply(struct box *b, const struct shim_head *h, const char *text, size_t size)

@@ -393,6 +393,22 @@ static void test_mounts(void **state)
     delete_box(&s);
 }
 
+static pid_t shim_of(const char *id)
+{
+    DIR *d = opendir("/proc");
+    pid_t found = 0;
+    for (struct dirent *x; (x = readdir(d));) {
+        AUTO_FREE char *path = xasprintf("/proc/%s/cmdline", x->d_name);
+        AUTO_FREE char *text = NULL;
+        size_t n;
+        if (x->d_name[0] >= '1' && x->d_name[0] <= '9' && file_read(path, 8192, &text, &n, NULL) == 0 &&
+            str_equal(text, "shoal-shim") && strstr(text + 11, id))
+            found = atoi(x->d_name);
+    }
+    closedir(d);
+    return found;
+}
+
 /* ---- copies ---- */
 static struct stream *copying;
 static char copied[64];
@@ -442,6 +458,22 @@ static void on_start(void *arg, int r, const struct err *e)
     started = true;
     on_done(arg, r, e);
 }
+static bool deleted;
+static void on_delete(void *arg, int r, const struct err *e)
+{
+    (void)arg;
+    assert_null(e);
+    deleted = r == 0;
+}
+static bool has_shim(void *id)
+{
+    return shim_of(id) > 0;
+}
+static bool both_over(void *arg)
+{
+    (void)arg;
+    return started && deleted;
+}
 static bool time_is_over(void *end_ns)
 {
     return clock_mono_ns() > *(int64_t *)end_ns;
@@ -474,7 +506,20 @@ static void test_one_mount(void **state)
     copy(s.id, COPY_STAT); /* at once: what has ended holds nothing */
     until(has_ended, NULL, "the end of a look");
     assert_true(str_starts(copied, "{\"name\""));
-    delete_box(&s);
+    /* Removed while its start waits, and the shim dies: both are answered. */
+    started = deleted = false;
+    copy(s.id, COPY_IN);
+    until(has_begun, NULL, "the beginning of the copy");
+    runtime_start(rt, s.id, on_start, NULL);
+    until(has_shim, s.id, "the shim");
+    runtime_delete(rt, s.id, on_delete, NULL);
+    kill(shim_of(s.id), SIGKILL);
+    until(both_over, NULL, "the end of start and removal");
+    assert_true(result < 0);
+    assert_null(runtime_find(rt, s.id));
+    stream_close_write(copying);
+    until(has_ended, NULL, "the end of the copy");
+    container_spec_clear(&s);
 }
 
 /* ---- deaths ---- */
@@ -508,22 +553,6 @@ static pid_t other_daemon(const char *id, const char *script, int *ret_said)
         _exit(1);
     loop_run(loop);
     _exit(0);
-}
-
-static pid_t shim_of(const char *id)
-{
-    DIR *d = opendir("/proc");
-    pid_t found = 0;
-    for (struct dirent *x; (x = readdir(d));) {
-        AUTO_FREE char *path = xasprintf("/proc/%s/cmdline", x->d_name);
-        AUTO_FREE char *text = NULL;
-        size_t n;
-        if (x->d_name[0] >= '1' && x->d_name[0] <= '9' && file_read(path, 8192, &text, &n, NULL) == 0 &&
-            str_equal(text, "shoal-shim") && strstr(text + 11, id))
-            found = atoi(x->d_name);
-    }
-    closedir(d);
-    return found;
 }
 
 static bool no_groups(void *id)
