@@ -61,7 +61,7 @@ REC_DECLARE(container_ulimit)
     X(T, STR, stop_signal, _, 22, "StopSignal", "SIGTERM when empty", .max = 16)                      \
     X(T, INT, stop_grace_ns, _, 23, "StopGrace", "ns", .min = 0, .max = INT64_MAX)                    \
     X(T, INT, memory_bytes, _, 24, "Memory", "0: no limit", .min = 0, .max = INT64_MAX)               \
-    X(T, INT, nano_cpus, _, 25, "NanoCpus", "0: no limit", .min = 0, .max = INT64_MAX)                \
+    X(T, INT, nano_cpus, _, 25, "NanoCpus", "0: no limit", .min = 0, .max = INT64_C(1000000000000000)) \
     X(T, INT, pids_limit, _, 26, "PidsLimit", "0: no limit", .min = 0, .max = 4194304)                \
     X(T, INT, oom_score_adj, _, 27, "OomScoreAdj", "", .min = -1000, .max = 1000)                     \
     X(T, LABELS, sysctls, _, 28, "Sysctls", "", .max = 64)                                            \
@@ -71,6 +71,7 @@ REC_DECLARE(container_ulimit)
     X(T, STR, seccomp, _, 32, "Seccomp", "empty: the default list; unconfined", .max = 64)            \
     X(T, INT, log_max_bytes, _, 33, "LogMaxSize", "of one file; 0: 20 MiB", .min = 0, .max = INT64_MAX) \
     X(T, INT, log_max_files, _, 34, "LogMaxFile", "0: 2", .min = 0, .max = 1000)                      \
+    X(T, UINT, cpu_period_us, _, 37, "CpuPeriod", "in which NanoCpus is meted out; 0: 100000", .max = 1000000) \
     X(T, STR, asked, _, 36, "Asked", "JSON of the request that made it, for the API; empty: a task", .max = 4 << 20)
 REC_DECLARE(container_spec)
 

@@ -129,6 +129,7 @@ const char *container_status(const struct api *a, const struct container *c);
 bool container_is_task(const struct container *c);
 /* Its network, where a reboot has taken it. */
 int container_network_again(struct api *a, const struct container *c, struct err *e) must_check;
+int container_check_swap(const struct val *host, int64_t memory_bytes, struct err *e) must_check;
 int container_check_update(const struct val *body, struct err *e) must_check; /* all of it can be changed */
 /* ---- volumes_io.c ---- */
 /* "NAME" of ROOT/volumes/NAME/_data; NULL: no volume's folder. Caller frees. */

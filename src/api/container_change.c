@@ -56,41 +56,48 @@ void container_rename(struct call *c)
 }
 
 /* ---- update ---- */
-/* Cores in 1e-9 from NanoCpus, or from a quota in a period. 0: not asked. */
-static int64_t cpus_of(const struct val *body, struct err *e)
+/* NanoCpus, or a quota in a period. */
+static int apply_cpus(struct container_spec *s, struct val_doc *d, struct val *host, const struct val *body, struct err *e)
 {
     int64_t nano = val_get_int(body, "NanoCpus", 0), quota = val_get_int(body, "CpuQuota", 0), period = val_get_int(body, "CpuPeriod", 0);
     if (nano && (quota || period))
         return err_set(e, E_INVALID, "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set");
     if (quota < 0 || period < 0 || nano < 0 || quota > INT64_C(1000000000) || period > 1000000 || (period && period < 1000))
         return err_set(e, E_INVALID, "CPU limit: it must not be negative, and the period must be from 1000 to 1000000 microseconds");
-    return quota ? quota * SEC_NS / (period ? period : 100000) : nano;
+    if (period && !quota)
+        return err_set(e, E_INVALID, "CpuPeriod: it needs a CpuQuota, too");
+    if (!nano && !quota)
+        return 0;
+    s->nano_cpus = quota ? quota * SEC_NS / (period ? period : 100000) : nano;
+    s->cpu_period_us = (uint64_t)period;
+    val_set(d, host, "NanoCpus", val_int(d, s->nano_cpus));
+    val_set(d, host, "CpuPeriod", val_int(d, period));
+    return 0;
 }
 
 static int apply(struct container_spec *s, struct val_doc *d, struct val *host, const struct val *body, struct err *e)
 {
     const struct val *policy = val_get(body, "RestartPolicy");
     const char *name = val_get_str(policy, "Name");
-    int64_t memory = val_get_int(body, "Memory", 0), pids = val_get_int(body, "PidsLimit", 0), cpus = cpus_of(body, e);
-    if (cpus < 0)
-        return (int)cpus;
+    int64_t memory = val_get_int(body, "Memory", 0), pids = val_get_int(body, "PidsLimit", 0);
+    int r = apply_cpus(s, d, host, body, e);
+    if (r < 0)
+        return r;
     if (memory && memory < 6 << 20)
         return err_set(e, E_INVALID, "Minimum memory limit allowed is 6MB");
     if (memory) {
         s->memory_bytes = memory;
         val_set(d, host, "Memory", val_int(d, memory));
     }
-    if (cpus) {
-        s->nano_cpus = cpus;
-        val_set(d, host, "NanoCpus", val_int(d, cpus));
-    }
+    if ((r = container_check_swap(body, s->memory_bytes, e)) < 0)
+        return r;
     if (pids) {
         s->pids_limit = MAX(pids, 0);
         val_set(d, host, "PidsLimit", val_int(d, MAX(pids, 0)));
     }
     if (!name || !*name)
         return 0;
-    int r = restart_policy_check(policy, e);
+    r = restart_policy_check(policy, e);
     if (r == 0 && val_get_bool(host, "AutoRemove", false) && !str_equal(name, "no"))
         r = err_set(e, E_INVALID, "Restart policy cannot be updated because AutoRemove is enabled for the container");
     if (r == 0)

@@ -49,8 +49,7 @@ static int check_all(const struct val *body, struct err *e)
     static const char *const host[] = {
         "Binds", "Mounts", "Memory", "NanoCpus", "PidsLimit", "ReadonlyRootfs", "CapAdd", "CapDrop", "Privileged", "Init",
         "AutoRemove", "NetworkMode", "PortBindings", "RestartPolicy", "SecurityOpt", "Tmpfs", "Ulimits", "Sysctls",
-        "OomScoreAdj", "LogConfig", "GroupAdd", "Dns", "ConsoleSize", "CgroupnsMode", "IpcMode", "MemorySwap",
-        "MemorySwappiness", NULL };
+        "OomScoreAdj", "LogConfig", "GroupAdd", "Dns", "ConsoleSize", "CgroupnsMode", "IpcMode", "MemorySwap", NULL };
     const struct val *h = val_get(body, "HostConfig");
     int r = check_known(body, "", config, e);
     if (r == 0)
@@ -72,6 +71,19 @@ int container_check_update(const struct val *body, struct err *e)
 {
     static const char *const can[] = { "Memory", "MemorySwap", "NanoCpus", "CpuQuota", "CpuPeriod", "PidsLimit", "RestartPolicy", NULL };
     return body && body->kind == V_MAP ? check_known(body, "", can, e) : err_set(e, E_INVALID, "request body: an object is needed");
+}
+
+/* What has a memory limit never swaps. */
+int container_check_swap(const struct val *host, int64_t memory_bytes, struct err *e)
+{
+    int64_t both = val_get_int(host, "MemorySwap", 0);
+    if (!both || both == memory_bytes || (both == -1 && !memory_bytes))
+        return 0;
+    if (both > 0 && both < memory_bytes)
+        return err_set(e, E_INVALID, "MemorySwap: it must not be less than Memory");
+    if (both > 0 && !memory_bytes)
+        return err_set(e, E_INVALID, "MemorySwap: it needs a limit of the Memory, too");
+    return err_set(e, E_UNSUPPORTED, "MemorySwap: swap beside a memory limit is not built; leave it out, or as large as Memory");
 }
 
 static int check_health(const struct val *v, struct err *e)
@@ -286,7 +298,9 @@ static int limits(struct creation *x, const struct val *h, struct err *e)
         l->soft = val_get_int(u->list[i], "Soft", -1);
         l->hard = val_get_int(u->list[i], "Hard", -1);
     }
-    int r = strs_from_val(&s->cap_add, val_get(h, "CapAdd"), "HostConfig.CapAdd", e);
+    int r = container_check_swap(h, s->memory_bytes, e);
+    if (r == 0)
+        r = strs_from_val(&s->cap_add, val_get(h, "CapAdd"), "HostConfig.CapAdd", e);
     if (r == 0)
         r = strs_from_val(&s->cap_drop, val_get(h, "CapDrop"), "HostConfig.CapDrop", e);
     if (r == 0)

@@ -67,12 +67,29 @@ static int make(const char *controller, const char *parent, const char *id, stru
     return file_mkdirs(path, 0755, e);
 }
 
-/* Limits as the specification has them; those it has not are lifted when the group had others before (again). */
-static int limit_v2(const char *parent, const struct container_spec *s, bool again, struct err *e)
+/* What a new group has. */
+static const struct container_spec unlimited;
+
+static bool cpu_differs(const struct container_spec *a, const struct container_spec *b)
+{
+    return a->nano_cpus != b->nano_cpus || a->cpu_period_us != b->cpu_period_us;
+}
+
+static int64_t cpu_period_us(const struct container_spec *s)
+{
+    return s->cpu_period_us ? (int64_t)s->cpu_period_us : CPU_PERIOD_US;
+}
+
+static int64_t cpu_quota_us(const struct container_spec *s)
+{
+    return (s->nano_cpus / 1000 * cpu_period_us(s) + 500000) / 1000000;
+}
+
+static int limit_v2(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
 {
     char path[512], text[64] = "max";
     int r = 0;
-    if (s->memory_bytes || again) {
+    if (s->memory_bytes != was->memory_bytes) {
         if (s->memory_bytes)
             snprintf(text, sizeof text, "%lld", (long long)s->memory_bytes);
         group_path(path, NULL, parent, s->id, "memory.max");
@@ -82,13 +99,13 @@ static int limit_v2(const char *parent, const struct container_spec *s, bool aga
         if (s->memory_bytes)
             set_if_possible(NULL, parent, s->id, "memory.oom.group", 1);
     }
-    if (r == 0 && (s->nano_cpus || again)) {
+    if (r == 0 && cpu_differs(s, was)) {
         if (s->nano_cpus)
-            snprintf(text, sizeof text, "%lld %d", (long long)(s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000), CPU_PERIOD_US);
+            snprintf(text, sizeof text, "%lld %lld", (long long)cpu_quota_us(s), (long long)cpu_period_us(s));
         group_path(path, NULL, parent, s->id, "cpu.max");
         r = file_poke(path, s->nano_cpus ? text : "max", e);
     }
-    if (r == 0 && (s->pids_limit || again)) {
+    if (r == 0 && s->pids_limit != was->pids_limit) {
         snprintf(text, sizeof text, "%lld", (long long)s->pids_limit);
         group_path(path, NULL, parent, s->id, "pids.max");
         r = file_poke(path, s->pids_limit ? text : "max", e);
@@ -112,7 +129,7 @@ static int create_v2(const char *parent, const struct container_spec *s, struct 
     }
     r = make(NULL, parent, s->id, e);
     if (r == 0)
-        r = limit_v2(parent, s, false, e);
+        r = limit_v2(parent, &unlimited, s, e);
     group_path(path, NULL, parent, s->id, NULL);
     return r == 0 && !s->privileged ? devices_restrict_v2(path, e) : r;
 }
@@ -134,19 +151,20 @@ static int limit_memory_v1(const char *parent, const struct container_spec *s, s
     return r;
 }
 
-static int limit_v1(const char *parent, const struct container_spec *s, bool again, struct err *e)
+static int limit_v1(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
 {
     int r = 0;
-    if (s->memory_bytes || (again && v1_has("memory")))
-        if ((r = need("memory", "memory", e)) == 0)
-            r = limit_memory_v1(parent, s, e);
-    if (r == 0 && (s->nano_cpus || (again && v1_has("cpu"))) && (r = need("cpu", "CPU", e)) == 0) {
-        r = set("cpu", parent, s->id, "cpu.cfs_period_us", CPU_PERIOD_US, e);
+    if (s->memory_bytes != was->memory_bytes && (r = need("memory", "memory", e)) == 0)
+        r = limit_memory_v1(parent, s, e);
+    if (r == 0 && cpu_differs(s, was) && (r = need("cpu", "CPU", e)) == 0) {
+        /* the former quota may not fit the new period: it is lifted first */
+        r = set("cpu", parent, s->id, "cpu.cfs_quota_us", -1, e);
         if (r == 0)
-            r = set("cpu", parent, s->id, "cpu.cfs_quota_us",
-                    s->nano_cpus ? s->nano_cpus / 1000 * CPU_PERIOD_US / 1000000 : -1, e);
+            r = set("cpu", parent, s->id, "cpu.cfs_period_us", cpu_period_us(s), e);
+        if (r == 0 && s->nano_cpus)
+            r = set("cpu", parent, s->id, "cpu.cfs_quota_us", cpu_quota_us(s), e);
     }
-    if (r == 0 && (s->pids_limit || (again && v1_has("pids"))) && (r = need("pids", "process", e)) == 0) {
+    if (r == 0 && s->pids_limit != was->pids_limit && (r = need("pids", "process", e)) == 0) {
         char path[512], text[32];
         snprintf(text, sizeof text, "%lld", (long long)s->pids_limit);
         group_path(path, "pids", parent, s->id, "pids.max");
@@ -162,7 +180,7 @@ static int create_v1(const char *parent, const struct container_spec *s, struct 
         if (v1_has(v1_controllers[i]))
             r = make(v1_controllers[i], parent, s->id, e);
     if (r == 0)
-        r = limit_v1(parent, s, false, e);
+        r = limit_v1(parent, &unlimited, s, e);
     if (r == 0 && !s->privileged && v1_has("devices")) {
         char path[512];
         group_path(path, "devices", parent, s->id, NULL);
@@ -308,17 +326,17 @@ int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e
 }
 
 /* ---- other limits ---- */
-static int write_limits(const char *parent, const struct container_spec *s, struct err *e)
+static int write_limits(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
 {
-    int r = is_v2() ? limit_v2(parent, s, true, e) : limit_v1(parent, s, true, e);
+    int r = is_v2() ? limit_v2(parent, was, s, e) : limit_v1(parent, was, s, e);
     return r < 0 ? err_wrap(e, "limits of the container") : 0;
 }
 
 int cgroup_update(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
 {
     struct err second;
-    int r = write_limits(parent, s, e);
-    if (r < 0 && write_limits(parent, was, &second) < 0)
+    int r = write_limits(parent, was, s, e);
+    if (r < 0 && write_limits(parent, s, was, &second) < 0)
         return err_set(e, E_IO, "%.300s; nor could the former limits be set again: %.300s", e->text, second.text);
     return r;
 }
