@@ -197,6 +197,10 @@ enum copy_op { COPY_STAT, COPY_OUT, COPY_IN, COPY_EXPORT, COPY_CHANGES };
 REC_DECLARE(copy_request)
 struct stream *runtime_copy(struct runtime *rt, const char *id, const struct copy_request *q, struct err *e);
 
+/* Folders of volumes: gone from their place when it returns, from the disk later. On error it is still there. */
+int folder_discard(struct loop *l, const char *path, struct err *e) must_check;
+void folder_discard_rest(struct loop *l, const char *dir); /* what a daemon that died left of that in DIR */
+
 /* Logs: entries in order; follow goes on until runtime_logs_stop. line without its newline. */
 struct log_entry { int64_t time_ns; bool err; const char *line; size_t size; };
 struct log_query { bool follow, out, err; int64_t since_ns, until_ns, tail; /* tail < 0: all */ };

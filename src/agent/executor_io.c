@@ -99,7 +99,7 @@ static void remove_own_volumes(const struct job *j)
         if (!src || !str_starts(src, prefix))
             continue;
         AUTO_FREE char *folder = xstrndup(src, strlen(src) - strlen("/_data"));
-        if (file_remove_tree(folder, &e) < 0)
+        if (folder_discard(j->x->loop, folder, &e) < 0)
             log_warn("%s", e.text);
     }
 }

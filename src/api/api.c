@@ -485,6 +485,8 @@ struct api *api_new(const struct api_backend *b)
     map_init(&a->watchers);
     map_init(&a->waits);
     map_init(&a->keeps);
+    AUTO_FREE char *volumes = path_join(b->root_dir, "volumes");
+    folder_discard_rest(b->loop, volumes);
     keeper_open(a);
     a->local = open_door(a, false);
     a->peer = open_door(a, true);

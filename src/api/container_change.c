@@ -88,6 +88,8 @@ static int apply(struct container_spec *s, struct val_doc *d, struct val *host, 
     if (memory) {
         s->memory_bytes = memory;
         val_set(d, host, "Memory", val_int(d, memory));
+        if (val_get_int(host, "MemorySwap", 0))
+            val_set(d, host, "MemorySwap", val_int(d, memory));
     }
     if ((r = container_check_swap(body, s->memory_bytes, e)) < 0)
         return r;

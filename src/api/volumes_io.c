@@ -113,7 +113,7 @@ int api_volume_remove(struct api *a, const char *name, struct err *e)
     struct labels none = { 0 };
     if (x)
         return err_set(e, E_CONFLICT, "remove %s: volume is in use - [%s]", name, x->spec.id);
-    int r = file_remove_tree(folder, e);
+    int r = folder_discard(a->b.loop, folder, e);
     if (r == 0)
         api_event(a, "volume", "destroy", name, &none);
     return r;

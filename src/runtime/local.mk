@@ -3,6 +3,7 @@ libruntime_a_SOURCES = \
 	src/runtime/capability.c \
 	src/runtime/change_io.c \
 	src/runtime/copy_io.c \
+	src/runtime/discard_io.c \
 	src/runtime/kern_cgroup.c \
 	src/runtime/kern_changes.c \
 	src/runtime/kern_copy.c \
