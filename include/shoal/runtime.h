@@ -229,7 +229,7 @@ struct container_stats {
     unsigned n_ios, n_nets;
 };
 int runtime_stats(struct runtime *rt, const char *id, struct container_stats *ret, struct err *e) must_check;
-/* The processes in it, as this machine numbers them. At most max; returns how many. */
-unsigned runtime_pids(struct runtime *rt, const char *id, int64_t *ret, unsigned max);
+/* The processes in it, as this machine numbers them. Caller frees. */
+int64_t *runtime_pids(struct runtime *rt, const char *id, size_t *ret_n);
 
 #endif

@@ -145,6 +145,7 @@ struct val *api_volume_val(const struct api *a, struct val_doc *d, const char *n
 typedef void disk_fn(void *arg, const int64_t *sizes);
 void disk_measure(struct api *a, struct strs *paths, disk_fn *fn, void *arg);
 struct val *container_summary_val(struct call *c, struct val_doc *d, const struct container *x); /* as /containers/json */
+void container_put_size(const struct api *a, struct val_doc *d, struct val *v, const struct container *x, int64_t own_bytes);
 /* Those that were made with this container, without a name, and that no other uses. */
 void api_volumes_of_container_remove(struct api *a, const struct container *c);
 /* ---- keeper.c: restarts and healthchecks of containers that are no task's ---- */

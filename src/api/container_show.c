@@ -289,6 +289,43 @@ struct val *container_summary_val(struct call *c, struct val_doc *d, const struc
     return v;
 }
 
+void container_put_size(const struct api *a, struct val_doc *d, struct val *v, const struct container *x, int64_t own_bytes)
+{
+    const struct image *image = x->spec.image_id ? image_find(a->b.images, x->spec.image_id) : NULL;
+    val_set(d, v, "SizeRw", val_int(d, own_bytes));
+    val_set(d, v, "SizeRootFs", val_int(d, own_bytes + (image ? image->size_bytes : 0)));
+}
+
+/* ---- with size=1 first how much they take ---- */
+struct sizing { struct call *c; struct strs ids; };
+
+static void add_sized(struct sizing *z, struct strs *paths, const struct container *x)
+{
+    AUTO_FREE char *upper = path_join(x->dir, "upper");
+    strs_add(&z->ids, x->spec.id);
+    strs_add(paths, upper);
+}
+
+static void list_measured(void *arg, const int64_t *sizes /* NULL: not asked for */)
+{
+    struct sizing *z = arg;
+    struct call *c = z->c;
+    struct val_doc *d = val_doc_new();
+    struct val *list = val_list(d);
+    for (uint32_t i = 0; i < z->ids.n; i++) {
+        const struct container *x = runtime_find(c->api->b.runtime, z->ids.v[i]);
+        struct val *v = x ? container_summary_val(c, d, x) : NULL;
+        if (v && sizes)
+            container_put_size(c->api, d, v, x, sizes[i]);
+        if (v)
+            val_push(d, list, v);
+    }
+    strs_clear(&z->ids);
+    free(z);
+    val_set_root(d, list);
+    reply_val(c, 200, d);
+}
+
 void container_list(struct call *c)
 {
     static const char *const allowed[] = { "id", "name", "label", "status", "ancestor", "health", "exited", "before", "since",
@@ -318,14 +355,19 @@ void container_list(struct call *c)
         }
     if (n)
         qsort(found, n, sizeof *found, newest_first);
-    struct val_doc *d = val_doc_new();
-    struct val *list = val_list(d);
+    struct sizing *z = xnew(struct sizing);
+    struct strs paths = { 0 };
+    z->c = c;
     for (size_t i = 0; i < n && (!limit || i < limit); i++)
-        val_push(d, list, container_summary_val(c, d, found[i]));
+        add_sized(z, &paths, found[i]);
     free(found);
     filters_free(&f);
-    val_set_root(d, list);
-    reply_val(c, 200, d);
+    if (query_flag(c, "size")) {
+        disk_measure(c->api, &paths, list_measured, z);
+        return;
+    }
+    strs_clear(&paths);
+    list_measured(z, NULL);
 }
 
 /* ---- one of them ---- */
@@ -447,11 +489,8 @@ static struct val *network_settings_val(struct call *c, struct val_doc *d, const
     return v;
 }
 
-void container_inspect(struct call *c)
+static void reply_inspected(struct call *c, const struct container *x, const int64_t *size)
 {
-    const struct container *x = container_of_call(c);
-    if (!x)
-        return;
     const struct container_spec *s = &x->spec;
     struct val_doc *d = val_doc_new(), *kept = container_asked(x);
     const struct val *asked = kept ? val_root(kept) : NULL;
@@ -484,6 +523,37 @@ void container_inspect(struct call *c)
     val_set(d, v, "Config", config_val(c, d, x, asked));
     val_set(d, v, "HostConfig", host_config_val(d, x, val_get(asked, "HostConfig")));
     val_set(d, v, "NetworkSettings", network_settings_val(c, d, x, asked));
+    if (size)
+        container_put_size(c->api, d, v, x, *size);
     val_doc_free(kept);
     reply_val(c, 200, d);
+}
+
+static void inspected_measured(void *arg, const int64_t *sizes)
+{
+    struct sizing *z = arg;
+    struct call *c = z->c;
+    const struct container *x = runtime_find(c->api->b.runtime, z->ids.v[0]);
+    if (x)
+        reply_inspected(c, x, sizes);
+    else
+        reply_error(c, E_NOT_FOUND, "No such container: %s", c->param[0]);
+    strs_clear(&z->ids);
+    free(z);
+}
+
+void container_inspect(struct call *c)
+{
+    const struct container *x = container_of_call(c);
+    if (!x)
+        return;
+    if (!query_flag(c, "size")) {
+        reply_inspected(c, x, NULL);
+        return;
+    }
+    struct sizing *z = xnew(struct sizing);
+    struct strs paths = { 0 };
+    z->c = c;
+    add_sized(z, &paths, x);
+    disk_measure(c->api, &paths, inspected_measured, z);
 }

@@ -248,12 +248,10 @@ static struct val *containers_val(const struct usage *u, struct val_doc *d, cons
     struct val *list = val_list(d);
     for (uint32_t i = 0; i < u->containers.n; i++) {
         const struct container *x = runtime_find(u->c->api->b.runtime, u->containers.v[i]);
-        const struct image *image = x && x->spec.image_id ? image_find(u->c->api->b.images, x->spec.image_id) : NULL;
         if (!x)
             continue;
         struct val *v = container_summary_val(u->c, d, x);
-        val_set(d, v, "SizeRw", val_int(d, sizes[i]));
-        val_set(d, v, "SizeRootFs", val_int(d, sizes[i] + (image ? image->size_bytes : 0)));
+        container_put_size(u->c->api, d, v, x, sizes[i]);
         val_push(d, list, v);
     }
     return list;

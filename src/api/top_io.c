@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PIDS_MAX = 4096, COLUMNS_MAX = 32, TICKS = 100, DAY_S = 86400 };
+enum { COLUMNS_MAX = 32, TICKS = 100, DAY_S = 86400 };
 
 struct process {
     int64_t pid, ppid, uid, gid, threads, nice, priority, vsize, rss_kb, utime, stime, start_s, tty;
@@ -244,7 +244,6 @@ static int choose(struct chosen *c, const char *args, struct err *e)
 
 void container_top(struct call *c)
 {
-    static int64_t pids[PIDS_MAX];
     struct chosen chosen = { 0 };
     struct machine_facts facts;
     struct err e;
@@ -271,8 +270,9 @@ void container_top(struct call *c)
     struct val *v = val_map(d), *titles = val_list(d), *rows = val_list(d);
     for (unsigned i = 0; i < chosen.n; i++)
         val_push(d, titles, val_str(d, chosen.v[i]->title));
-    unsigned n_pids = runtime_pids(c->api->b.runtime, x->spec.id, pids, PIDS_MAX);
-    for (unsigned i = 0; i < n_pids; i++) {
+    size_t n_pids;
+    AUTO_FREE int64_t *pids = runtime_pids(c->api->b.runtime, x->spec.id, &n_pids);
+    for (size_t i = 0; i < n_pids; i++) {
         struct process p = { 0 };
         if (!look(&p, pids[i], &l)) /* it has just ended */
             continue;

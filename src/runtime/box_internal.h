@@ -17,6 +17,7 @@ struct request {
 struct box { /* one container */
     struct container c;
     struct runtime *rt;
+    struct list_node node;            /* of the runtime's, in order of creation; not yet: in none */
     int fd;
     struct loop_fd *watch;
     struct request *requests;         /* asked, not answered; execs until they end */
@@ -36,6 +37,7 @@ struct runtime {
     runtime_event_fn *event;
     void *event_arg;
     struct map boxes; /* id -> struct box */
+    struct list_node in_order;
     struct list_node log_readers;
     uint64_t next_id;
 };

@@ -129,7 +129,7 @@ int runtime_stats(struct runtime *rt, const char *id, struct container_stats *re
     return r;
 }
 
-unsigned runtime_pids(struct runtime *rt, const char *id, int64_t *ret, unsigned max)
+int64_t *runtime_pids(struct runtime *rt, const char *id, size_t *ret_n)
 {
-    return cgroup_pids(rt->cgroup, id, ret, max);
+    return cgroup_pids(rt->cgroup, id, ret_n);
 }

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define ROOT "/sys/fs/cgroup"
-enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000 };
+enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000, MEMBERS_MAX_BYTES = 64 << 20 /* as many as a kernel can have */ };
 static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio" };
 
 static bool is_v2(void)
@@ -237,13 +237,19 @@ bool cgroup_oom_killed(const char *parent, const char *id)
                    : cgroup_number("memory", parent, id, "memory.oom_control", "oom_kill") > 0;
 }
 
-static bool kill_members(const char *controller, const char *parent, const char *id)
+/* All of them, one a line; NULL: there is no such group. */
+static char *members(const char *controller, const char *parent, const char *id)
 {
-    char path[512];
-    AUTO_FREE char *text = NULL;
+    char path[512], *text = NULL;
     size_t size;
     group_path(path, controller, parent, id, "cgroup.procs");
-    if (file_read(path, 1 << 20, &text, &size, NULL) < 0)
+    return file_read(path, MEMBERS_MAX_BYTES, &text, &size, NULL) < 0 ? NULL : text;
+}
+
+static bool kill_members(const char *controller, const char *parent, const char *id)
+{
+    AUTO_FREE char *text = members(controller, parent, id);
+    if (!text)
         return true;
     bool any = false;
     for (char *p = text; *p;) {
@@ -341,17 +347,21 @@ int cgroup_update(const char *parent, const struct container_spec *was, const st
     return r;
 }
 
-unsigned cgroup_pids(const char *parent, const char *id, int64_t *ret, unsigned max)
+int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n)
 {
-    unsigned n = 0;
-    AUTO_FREE char *text = cgroup_text(is_v2() ? NULL : "memory", parent, id, "cgroup.procs");
-    for (char *p = text, *end; p && *p && n < max; p = *end ? end + 1 : end) {
+    int64_t *pids = NULL;
+    size_t n = 0, cap = 0;
+    AUTO_FREE char *text = members(is_v2() ? NULL : "memory", parent, id);
+    for (char *p = text, *end; p && *p; p = *end ? end + 1 : end) {
         long long pid = strtoll(p, &end, 10);
         if (end == p)
             break;
-        ret[n++] = pid;
+        if (n == cap)
+            pids = xrealloc(pids, cap = cap ? 2 * cap : 64, sizeof *pids);
+        pids[n++] = pid;
     }
-    return n;
+    *ret_n = n;
+    return pids;
 }
 
 void cgroup_list(const char *parent, struct strs *ret)

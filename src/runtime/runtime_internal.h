@@ -42,7 +42,7 @@ int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e
 /* Other limits for a group that exists: what differs between the two is written, all or nothing. */
 int cgroup_update(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
     must_check;
-unsigned cgroup_pids(const char *parent, const char *id, int64_t *ret, unsigned max);
+int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n);
 bool cgroup_is_v2(void);
 /* Text of a control file, at most 64 KiB; NULL: there is none. controller is that of v1. Caller frees. */
 char *cgroup_text(const char *controller, const char *parent, const char *id, const char *file);

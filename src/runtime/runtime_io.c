@@ -43,8 +43,15 @@ char *box_path(const struct box *b, const char *name)
     return path_join(b->c.dir, name);
 }
 
+static void box_add(struct box *b)
+{
+    map_put(&b->rt->boxes, b->c.spec.id, b);
+    list_push_back(&b->rt->in_order, &b->node);
+}
+
 static void box_free(struct box *b)
 {
+    list_remove(&b->node);
     loop_fd_remove(b->watch);
     if (b->fd >= 0)
         close(b->fd);
@@ -470,7 +477,7 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
             free(d->v);
             *d = (struct bytes){ 0 };
         }
-    map_put(&rt->boxes, spec->id, b);
+    box_add(b);
     b->created = done;
     b->created_arg = arg;
     b->c.state.created_ns = clock_real_ns();
@@ -682,13 +689,11 @@ const struct container *runtime_find(const struct runtime *rt, const char *ref)
 
 const struct container *runtime_next(const struct runtime *rt, const struct container *after)
 {
-    bool found = after == NULL;
-    for (struct map_item *it = NULL; (it = map_next(&rt->boxes, it));) {
-        const struct box *b = it->value;
-        if (found && !b->dying)
+    const struct list_node *n = after ? &list_entry(after, const struct box, c)->node : &rt->in_order;
+    while ((n = n->next) != &rt->in_order) {
+        const struct box *b = list_entry(n, const struct box, node);
+        if (!b->dying)
             return &b->c;
-        if (&b->c == after)
-            found = true;
     }
     return NULL;
 }
@@ -752,7 +757,7 @@ static void remove_unfinished(struct box *b, const char *id)
     struct shim_head h = { SHIM_QUIT, 0, 0 };
     log_info("container %.12s was never finished, removed", id);
     str_set(&b->c.spec.id, id);
-    map_put(&b->rt->boxes, id, b);
+    box_add(b);
     b->dying = true;
     b->fd = shim_connect(b->c.dir, NULL);
     if (b->fd >= 0 && fd_send_with_fds(b->fd, &h, sizeof h, NULL, 0, &e) < 0)
@@ -772,7 +777,7 @@ static void take_over(struct runtime *rt, const char *id)
         box_free(b);
     } else {
         load_state(b);
-        map_put(&rt->boxes, id, b);
+        box_add(b);
         box_load_notes(b);
         b->known = true;
         adopt(b);
@@ -796,6 +801,7 @@ int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_conf
     rt->event_arg = arg;
     rt->next_id = (uint64_t)clock_real_ns(); /* execs of an earlier daemon may still run under its ids */
     map_init(&rt->boxes);
+    list_init(&rt->in_order);
     list_init(&rt->log_readers);
     for (struct dirent *x; (x = readdir(d));)
         if (strlen(x->d_name) == 64)

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,6 +137,26 @@ static int eat(void)
     }
 }
 
+static int wait_for_ever(void *arg)
+{
+    (void)arg;
+    for (;;)
+        pause();
+}
+
+/* So many processes; they share the memory, so that a small machine can hold them. */
+static int many(int n)
+{
+    enum { STACK_BYTES = 4096 };
+    char *stacks = mmap(NULL, (size_t)n * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < n; i++)
+        if (stacks == MAP_FAILED || clone(wait_for_ever, stacks + (size_t)(i + 1) * STACK_BYTES, CLONE_VM | SIGCHLD, NULL) < 0)
+            return 1;
+    puts("many");
+    fflush(stdout);
+    return wait_for_ever(NULL);
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -151,5 +172,7 @@ int main(int argc, char **argv)
         return eat();
     if (!strcmp(what, "devices") && argc == 3)
         return devices(argv[2]);
+    if (!strcmp(what, "many") && argc == 3)
+        return many(atoi(argv[2]));
     return 2;
 }

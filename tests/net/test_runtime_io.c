@@ -337,6 +337,14 @@ static void test_limits(void **state)
     assert_int_equal(exec_run(s.id, "for i in 1 2 3 4 5 6 7; do sleep 100 & done; echo all"), 2);
     assert_null(strstr(heard, "all"));
     delete_box(&s);
+    /* However many there are, all are known, and all end. */
+    spec_for(&s, "exec probe many 12000");
+    start(&s);
+    wait_said(s.id, "many");
+    size_t n_pids;
+    free(runtime_pids(rt, s.id, &n_pids));
+    assert_int_equal(n_pids, 12001);
+    delete_box(&s);
     /* Ulimits. */
     spec_for(&s, "ulimit -n; ulimit -Hn; ulimit -c");
     struct container_ulimit *u = REC_ADD(&s.ulimits);
