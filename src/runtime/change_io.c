@@ -66,7 +66,7 @@ int runtime_update(struct runtime *rt, const struct container_spec *spec, struct
     struct box *b = find_or_say(rt, spec->id, e);
     if (!b)
         return -e->code;
-    bool up = container_is_up(&b->c) || b->c.state.phase == CONTAINER_CREATED;
+    bool up = container_is_up(&b->c) || b->c.state.phase == CONTAINER_CREATED || b->restarted; /* it has a group */
     struct container_spec was = b->c.spec;
     int r = rec_check(&container_spec_rec, spec, e);
     if (r == 0 && up)

@@ -13,7 +13,7 @@ struct stream *runtime_copy(struct runtime *rt, const char *id, const struct cop
     struct box *b = box_find(rt, id);
     if (!b || b->dying)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id), NULL;
-    if (q->op != COPY_CHANGES && b->c.state.phase == CONTAINER_CREATED && !b->c.state.pid)
+    if (q->op != COPY_CHANGES && (b->created || b->restarted))
         return err_set(e, E_CONFLICT, "container %.12s is just being made; try again", id), NULL;
     if (q->path && strlen(q->path) >= 4096)
         return err_set(e, E_INVALID, "the path is longer than 4095 bytes"), NULL;

@@ -236,12 +236,33 @@ static void finish_create(struct box *b)
     done(b->created_arg, -e.code, &e);
 }
 
+/* Who waits for something of a container that has ended, or of a shim that is no more. */
+static void answer_waiting(struct box *b)
+{
+    struct err e;
+    runtime_done_fn *created = TAKE(b->created), *restarted = TAKE(b->restarted), *stopped = TAKE(b->stopped);
+    if (b->dying)
+        err_set(&e, E_CONFLICT, "container %.12s was removed meanwhile", b->c.spec.id);
+    else
+        err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
+    if (created)
+        created(b->created_arg, -e.code, &e);
+    if (restarted)
+        restarted(b->restarted_arg, -e.code, &e);
+    if (stopped)
+        stopped(b->stopped_arg, 0, NULL);
+}
+
 static void got_state(struct box *b, const void *p, size_t size)
 {
     struct container_state next = { 0 };
     struct err e;
     if (rec_unpack(&container_state_rec, &next, p, size, &e) < 0) {
         log_warn("container %.12s: state of its shim: %s", b->c.spec.id, e.text);
+        return;
+    }
+    if ((b->created || b->restarted) && next.phase == CONTAINER_CREATED && !next.ready) { /* under way; more will come */
+        container_state_clear(&next);
         return;
     }
     bool changed = !container_state_equal(&next, &b->c.state);
@@ -259,10 +280,9 @@ static void got_state(struct box *b, const void *p, size_t size)
     }
     if (changed)
         announce(b);
-    if (next.phase == CONTAINER_EXITED && b->stopped) {
+    if (next.phase == CONTAINER_EXITED) {
         loop_timer_set(b->stop_timer, -1);
-        runtime_done_fn *done = TAKE(b->stopped);
-        done(b->stopped_arg, 0, NULL);
+        answer_waiting(b);
     }
 }
 
@@ -287,23 +307,6 @@ static void mark_dead(struct box *b)
     sb_done(&packed);
 }
 
-/* Who waits for something of a shim that is no more. */
-static void answer_waiting(struct box *b)
-{
-    struct err e;
-    runtime_done_fn *created = TAKE(b->created), *restarted = TAKE(b->restarted), *stopped = TAKE(b->stopped);
-    if (b->dying)
-        err_set(&e, E_CONFLICT, "container %.12s was removed meanwhile", b->c.spec.id);
-    else
-        err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
-    if (created)
-        created(b->created_arg, -e.code, &e);
-    if (restarted)
-        restarted(b->restarted_arg, -e.code, &e);
-    if (stopped)
-        stopped(b->stopped_arg, 0, NULL);
-}
-
 static void shim_gone(struct box *b)
 {
     loop_fd_remove(b->watch);
@@ -316,7 +319,7 @@ static void shim_gone(struct box *b)
         remove_box(b);
         return;
     }
-    if (b->c.state.phase != CONTAINER_EXITED) {
+    if (b->c.state.phase != CONTAINER_EXITED || b->restarted) {
         mark_dead(b);
         if (b->created) {
             finish_create(b);
@@ -521,21 +524,17 @@ void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, vo
         done(arg, -E_CONFLICT, &e);
         return;
     }
-    if (b->c.state.phase == CONTAINER_EXITED) { /* again: a new shim over the same folder */
+    if (b->c.state.phase == CONTAINER_EXITED && !b->restarted) { /* again: a new shim over the same folder */
         if (b->fd >= 0) {
             loop_fd_remove(b->watch);
             b->watch = NULL;
             close(b->fd);
             b->fd = -1;
         }
-        int64_t created = b->c.state.created_ns;
-        container_state_clear(&b->c.state);
-        b->c.state.created_ns = created;
-        b->restarted = done;
+        b->restarted = done; /* until the shim is ready its last end is what is known of it */
         b->restarted_arg = arg;
         if (spawn_shim(b, &b->c.spec, &e) < 0) {
             b->restarted = NULL;
-            mark_dead(b);
             done(arg, -e.code, &e);
         }
         return;
