@@ -632,6 +632,19 @@ static bool turn(struct shim *s)
     return !s->quit;
 }
 
+/* Of the container, not of this run of it. */
+static int64_t created_ns(const char *dir)
+{
+    struct container_state was = { 0 };
+    size_t n;
+    AUTO_FREE char *text = NULL, *path = path_join(dir, "state.mp");
+    if (file_read(path, SHIM_MESSAGE_MAX_BYTES, &text, &n, NULL) < 0 || rec_unpack(&container_state_rec, &was, text, n, NULL) < 0)
+        return clock_real_ns();
+    int64_t ns = was.created_ns;
+    container_state_clear(&was);
+    return ns;
+}
+
 int shim_run(const struct shim_args *a)
 {
     static struct shim s;
@@ -652,7 +665,7 @@ int shim_run(const struct shim_args *a)
     sigprocmask(SIG_BLOCK, &set, NULL);
     s.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s.log = log_file_open(a->dir, a->spec->log_max_bytes, a->spec->log_max_files);
-    s.state.created_ns = clock_real_ns();
+    s.state.created_ns = created_ns(a->dir);
     int r = make_container(&s, &e);
     if (r < 0) {
         s.procs[0].exited = true;

@@ -159,9 +159,11 @@ static void test_exec_stop_adopt(void **state)
     read_logs(s.id, false);
     assert_string_equal(seen, "up\nbye\n");
     /* Started again: same files, one more run in the log. */
+    int64_t created_ns = runtime_find(rt, s.id)->state.created_ns;
     runtime_start(rt, s.id, on_done, NULL);
     wait_done();
     assert_int_equal(result, 0);
+    assert_true(created_ns > 0 && runtime_find(rt, s.id)->state.created_ns == created_ns);
     runtime_stop(rt, s.id, 0, on_done, NULL); /* no grace: killed */
     wait_done();
     runtime_delete(rt, s.id, on_done, NULL);
