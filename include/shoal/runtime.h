@@ -134,6 +134,8 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
 void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg);
 /* -E_NOT_FOUND, -E_CONFLICT when it does not run. */
 int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e) must_check;
+/* An ended one is being made again; stopping it calls that off. */
+bool runtime_is_starting(const struct runtime *rt, const char *id);
 /* Stop signal, grace, kill of everything in its group; done when it is over (0 also when it did not run). */
 void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg);
 void runtime_stop_by(struct runtime *rt, const char *id, int signum /* 0: its own */, int64_t grace_ns /* < 0: no end */,
@@ -170,7 +172,8 @@ typedef void runtime_exec_fn(void *arg, int result, struct stream *s, uint64_t e
 typedef void runtime_exit_fn(void *arg, uint64_t exec_id, int exit_code);
 void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *spec, runtime_exec_fn *started,
                   runtime_exit_fn *exited, void *arg);
-/* Stdin and live output of the container itself, framed likewise; ends with it. NULL with e: not running. */
+/* Stdin and live output of the container itself, framed likewise; ends with it. Of one that has ended: of its next run. NULL
+ * with e: that cannot be. */
 struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e);
 /* exec_id 0: the container's own terminal. */
 int runtime_exec_resize(struct runtime *rt, const char *id, uint64_t exec_id, uint16_t rows, uint16_t cols,

@@ -78,7 +78,7 @@ static void container_stop(struct call *c)
     keeper_by_hand(c->api, x, true);
     free(c->param[1]);
     c->param[1] = xstrdup(x->spec.id);
-    if (!container_is_up(x))
+    if (!container_is_up(x) && !runtime_is_starting(c->api->b.runtime, x->spec.id))
         reply_empty(c, waited ? 204 : 304);
     else
         runtime_stop_by(c->api->b.runtime, c->param[1], how.signum, how.grace_ns, stopped, c);

@@ -14,6 +14,7 @@ struct request {
     struct stream *stream;
     struct request *next;
 };
+enum { ATTACHED_MAX = 8 };
 struct box { /* one container */
     struct container c;
     struct runtime *rt;
@@ -30,6 +31,8 @@ struct box { /* one container */
     bool known;                       /* its creation was reported: so will be its end */
     runtime_done_fn *restarted;
     void *restarted_arg;
+    int attached[ATTACHED_MAX];       /* ends of streams that wait for its next run */
+    unsigned n_attached;
 };
 struct runtime {
     struct loop *loop;

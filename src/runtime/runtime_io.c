@@ -52,6 +52,8 @@ static void box_add(struct box *b)
 static void box_free(struct box *b)
 {
     list_remove(&b->node);
+    for (unsigned i = 0; i < b->n_attached; i++)
+        close(b->attached[i]);
     loop_fd_remove(b->watch);
     if (b->fd >= 0)
         close(b->fd);
@@ -243,6 +245,8 @@ static void answer_waiting(struct box *b)
     runtime_done_fn *created = TAKE(b->created), *restarted = TAKE(b->restarted), *stopped = TAKE(b->stopped);
     if (b->dying)
         err_set(&e, E_CONFLICT, "container %.12s was removed meanwhile", b->c.spec.id);
+    else if (stopped)
+        err_set(&e, E_CONFLICT, "container %.12s was stopped while it was started", b->c.spec.id);
     else
         err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
     if (created)
@@ -253,6 +257,30 @@ static void answer_waiting(struct box *b)
         stopped(b->stopped_arg, 0, NULL);
 }
 
+/* ---- streams ---- */
+/* Those whose other end is closed are let go: to the shim they would be the end of the container's input. */
+static void drop_gone(struct box *b)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < b->n_attached; i++) {
+        struct pollfd p = { .fd = b->attached[i] };
+        if (poll(&p, 1, 0) > 0)
+            close(p.fd);
+        else
+            b->attached[n++] = p.fd;
+    }
+    b->n_attached = n;
+}
+
+static void give_attached(struct box *b)
+{
+    drop_gone(b);
+    for (; b->n_attached; b->n_attached--) {
+        box_ask(b, SHIM_ATTACH, 0, NULL, 0, &b->attached[b->n_attached - 1]);
+        close(b->attached[b->n_attached - 1]);
+    }
+}
+
 static void got_state(struct box *b, const void *p, size_t size)
 {
     struct container_state next = { 0 };
@@ -261,7 +289,7 @@ static void got_state(struct box *b, const void *p, size_t size)
         log_warn("container %.12s: state of its shim: %s", b->c.spec.id, e.text);
         return;
     }
-    if ((b->created || b->restarted) && next.phase == CONTAINER_CREATED && !next.ready) { /* under way; more will come */
+    if ((b->created || b->restarted) && next.phase == CONTAINER_CREATED && (!next.ready || b->stopped)) { /* more will come */
         container_state_clear(&next);
         return;
     }
@@ -274,6 +302,7 @@ static void got_state(struct box *b, const void *p, size_t size)
         if (b->dying)
             return;
     } else if (b->restarted && next.ready) {
+        give_attached(b);
         runtime_done_fn *done = TAKE(b->restarted);
         runtime_start(b->rt, b->c.spec.id, done, b->restarted_arg);
         return;
@@ -555,6 +584,12 @@ int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e
     return 0;
 }
 
+bool runtime_is_starting(const struct runtime *rt, const char *id)
+{
+    const struct box *b = box_find(rt, id);
+    return b && b->restarted;
+}
+
 void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg)
 {
     runtime_stop_by(rt, id, 0, grace_ns, done, arg);
@@ -565,7 +600,7 @@ void runtime_stop_by(struct runtime *rt, const char *id, int signum, int64_t gra
     struct box *b = box_or_fail(rt, id, done, arg);
     if (!b)
         return;
-    if (!container_is_up(&b->c)) {
+    if (!container_is_up(&b->c) && !b->restarted) {
         done(arg, 0, NULL);
         return;
     }
@@ -575,12 +610,16 @@ void runtime_stop_by(struct runtime *rt, const char *id, int signum, int64_t gra
         done(arg, -E_BUSY, &e);
         return;
     }
+    b->stopped = done;
+    b->stopped_arg = arg;
+    if (b->restarted) { /* it has not run yet */
+        free(take_request(b, box_ask(b, SHIM_QUIT, 0, NULL, 0, NULL)->id, 0));
+        return;
+    }
     if (!signum)
         signum = signal_number(b->c.spec.stop_signal ? b->c.spec.stop_signal : "SIGTERM", NULL);
     if (b->c.state.phase == CONTAINER_PAUSED) /* or it would not see the signal before it is killed */
         box_ask(b, SHIM_FREEZE, 0, NULL, 0, NULL);
-    b->stopped = done;
-    b->stopped_arg = arg;
     box_ask(b, SHIM_SIGNAL, signum > 0 ? signum : SIGTERM, NULL, 0, NULL);
     loop_timer_set(b->stop_timer, grace_ns < 0 ? -1 : grace_ns / MS_NS);
 }
@@ -646,12 +685,17 @@ struct stream *runtime_attach(struct runtime *rt, const char *id, struct err *e)
     struct box *b = box_find(rt, id);
     if (!b || b->dying)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id), NULL;
-    if (b->fd < 0 || b->c.state.phase == CONTAINER_EXITED)
+    bool later = b->c.state.phase == CONTAINER_EXITED;
+    if (!later && b->fd < 0)
         return err_set(e, E_CONFLICT, "container %.12s is not running", id), NULL;
+    drop_gone(b);
+    if (b->n_attached == ATTACHED_MAX)
+        return err_set(e, E_BUSY, "%d streams wait for the start of container %.12s already", ATTACHED_MAX, id), NULL;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return err_errno(e, errno, "attach"), NULL;
-    box_ask(b, SHIM_ATTACH, 0, NULL, 0, &pair[1]);
-    close(pair[1]);
+    b->attached[b->n_attached++] = pair[1];
+    if (!later)
+        give_attached(b);
     return stream_from_fd(rt->loop, pair[0]);
 }
 

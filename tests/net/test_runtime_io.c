@@ -210,7 +210,25 @@ static void test_attach(void **state)
     assert_non_null(strstr(heard, "end"));
     wait_exit(s.id);
     assert_int_equal(runtime_find(rt, s.id)->state.exit_code, 8);
-    assert_null(runtime_attach(rt, s.id, &e));
+    /* Of one that has ended it is the next run, and all of that. */
+    stream_free(runtime_attach(rt, s.id, &e));
+    listen_to(runtime_attach(rt, s.id, &e), false);
+    runtime_start(rt, s.id, on_done, NULL);
+    wait_done();
+    assert_int_equal(result, 0);
+    stream_write(talk, "again\n", 6);
+    wait_heard("again");
+    stream_close_write(talk);
+    until(talk_is_over, NULL, "the end of the stream of the second run");
+    assert_non_null(strstr(heard, "end"));
+    wait_exit(s.id);
+    for (int i = 0; i < 20; i++) { /* who goes before it comes to that leaves no trace */
+        struct stream *none = runtime_attach(rt, s.id, &e);
+        assert_non_null(none);
+        stream_free(none);
+        loop_defer(loop, (loop_fn *)loop_stop, loop);
+        loop_run(loop);
+    }
     delete_box(&s);
 }
 
@@ -514,6 +532,19 @@ static void test_one_mount(void **state)
     copy(s.id, COPY_STAT); /* at once: what has ended holds nothing */
     until(has_ended, NULL, "the end of a look");
     assert_true(str_starts(copied, "{\"name\""));
+    /* Stopped while its start waits: called off. */
+    started = deleted = false;
+    copy(s.id, COPY_IN);
+    until(has_begun, NULL, "the beginning of the copy");
+    runtime_start(rt, s.id, on_start, NULL);
+    assert_true(runtime_is_starting(rt, s.id));
+    runtime_stop(rt, s.id, 60 * SEC_NS, on_delete, NULL);
+    stream_close_write(copying);
+    until(both_over, NULL, "the end of start and stop");
+    assert_int_equal(result, -E_CONFLICT);
+    assert_int_equal(runtime_find(rt, s.id)->state.phase, CONTAINER_EXITED);
+    assert_false(runtime_is_starting(rt, s.id));
+    until(has_ended, NULL, "the end of the copy");
     /* Removed while its start waits, and the shim dies: both are answered. */
     started = deleted = false;
     copy(s.id, COPY_IN);
