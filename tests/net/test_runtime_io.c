@@ -356,12 +356,14 @@ static void test_limits(void **state)
     assert_null(strstr(heard, "all"));
     delete_box(&s);
     /* However many there are, all are known, and all end. */
-    spec_for(&s, "exec probe many 12000");
+    size_t many = is_v2() ? 300 : 12000; /* cgroup v2 is tested in an emulated machine */
+    AUTO_FREE char *script = xasprintf("exec probe many %zu", many);
+    spec_for(&s, script);
     start(&s);
     wait_said(s.id, "many");
     size_t n_pids;
     free(runtime_pids(rt, s.id, &n_pids));
-    assert_int_equal(n_pids, 12001);
+    assert_int_equal(n_pids, many + 1);
     delete_box(&s);
     /* Ulimits. */
     spec_for(&s, "ulimit -n; ulimit -Hn; ulimit -c");
