@@ -104,8 +104,7 @@ void agent_certificate(struct agent *a, const struct certificate *c)
     a->hello.raft_id = c->raft_id;
     a->hello.not_after = c->not_after;
     a->hello.epoch = c->epoch;
-    free(a->hello.ca.v);
-    a->hello.ca = (struct bytes){ c->ca_public.n ? xmemdup(c->ca_public.v, c->ca_public.n) : NULL, c->ca_public.n };
+    bytes_set(&a->hello.ca, c->ca_public.v, c->ca_public.n);
     session_tick(a);
 }
 

@@ -43,13 +43,6 @@ static void redirect(struct manager *m, manager_join_fn *done, void *arg)
     join_reply_clear(&reply);
 }
 
-static void set_bytes(struct bytes *b, const void *p, uint32_t n)
-{
-    free(b->v);
-    b->v = xmemdup(p, n);
-    b->n = n;
-}
-
 static const struct node *node_with_key(const struct store *s, const uint8_t link_key[32])
 {
     for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
@@ -80,9 +73,9 @@ static void certify(struct certificate *c, const struct cluster *cluster, const 
     c->serial = index;
     for (uint32_t i = 0; i < cluster->ca_chain.n; i++)
         ca_link_copy(REC_ADD(&c->chain), &cluster->ca_chain.v[i]);
-    set_bytes(&c->link_key, n->link_key.v, n->link_key.n);
-    set_bytes(&c->sign_key, n->sign_key.v, n->sign_key.n);
-    set_bytes(&c->ca_public, cluster->ca_public.v, cluster->ca_public.n);
+    bytes_set(&c->link_key, n->link_key.v, n->link_key.n);
+    bytes_set(&c->sign_key, n->sign_key.v, n->sign_key.n);
+    bytes_set(&c->ca_public, cluster->ca_public.v, cluster->ca_public.n);
     c->not_before = now;
     c->not_after = now + cluster->spec.ca.node_cert_expiry;
     certificate_sign(c, cluster->ca_secret.v);
@@ -103,9 +96,9 @@ static void fill_node(struct node *n, const struct join_request *req, const char
         n->raft_id = raft_id_random();
     if (req->never_manager)
         labels_set(&n->spec.labels, NODE_LABEL_MANAGER, "no");
-    set_bytes(&n->link_key, link_key, 32);
-    set_bytes(&n->sign_key, req->sign_key.v, req->sign_key.n);
-    set_bytes(&n->tunnel_key, req->tunnel_key.v, req->tunnel_key.n);
+    bytes_set(&n->link_key, link_key, 32);
+    bytes_set(&n->sign_key, req->sign_key.v, req->sign_key.n);
+    bytes_set(&n->tunnel_key, req->tunnel_key.v, req->tunnel_key.n);
     n->control_port = req->control_port;
     n->gossip_port = req->gossip_port;
     n->tunnel_port = req->tunnel_port;
@@ -135,7 +128,7 @@ static void admitted(struct admission *a, const struct node *n)
         node_copy(REC_ADD(&reply.nodes), x);
     for (uint32_t i = 0; i < c->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&reply.gossip_keys), &c->gossip_keys.v[i]);
-    set_bytes(&reply.tunnel_psk, c->tunnel_psk.v, c->tunnel_psk.n);
+    bytes_set(&reply.tunnel_psk, c->tunnel_psk.v, c->tunnel_psk.n);
     str_set(&reply.addr, a->addr);
     a->done(a->arg, &reply);
     join_reply_clear(&reply);
@@ -173,7 +166,7 @@ static void propose_admission(struct admission *a, const struct grant_use *use)
         struct cluster c = { 0 };
         cluster_copy(&c, store_cluster(a->m->store)); /* of two that use it at once, one finds another version */
         struct join_grant *g = &c.grants.v[use->grant - store_cluster(a->m->store)->grants.v];
-        set_bytes(&g->used_by, a->link_key, 32);
+        bytes_set(&g->used_by, a->link_key, 32);
         g->updated_at = clock_real_ns();
         store_tx_update(tx, TABLE_CLUSTER, &c);
         cluster_clear(&c);
@@ -248,6 +241,6 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
     h->raft_id = cert.raft_id;
     h->not_after = cert.not_after;
     h->epoch = cert.epoch;
-    set_bytes(&h->ca, cert.ca_public.v, cert.ca_public.n);
+    bytes_set(&h->ca, cert.ca_public.v, cert.ca_public.n);
     certificate_clear(&cert);
 }

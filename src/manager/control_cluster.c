@@ -9,16 +9,14 @@ static int change_lock(struct cluster *c, unsigned rotate, struct err *e)
 {
     uint8_t key[32];
     if (!c->spec.encryption.autolock) {
-        free(c->unlock_key.v);
-        c->unlock_key = (struct bytes){ 0 };
+        bytes_set(&c->unlock_key, NULL, 0);
         return rotate & ROTATE_UNLOCK_KEY ? err_set(e, E_INVALID, "autolock is off, there is no unlock key to rotate; turn it on "
                                                     "with `shoal cluster update --autolock`") : 0;
     }
     if (c->unlock_key.n && !(rotate & ROTATE_UNLOCK_KEY))
         return 0;
     crypto_random(key, sizeof key);
-    free(c->unlock_key.v);
-    c->unlock_key = (struct bytes){ xmemdup(key, sizeof key), sizeof key };
+    bytes_set(&c->unlock_key, key, sizeof key);
     crypto_wipe(key, sizeof key);
     return 0;
 }

@@ -15,13 +15,6 @@ LOG_MODULE("rotation");
 #define KEYS_LIFE_NS (12 * 3600 * SEC_NS)
 #define CA_GRACE_NS (30 * 24 * 3600 * SEC_NS)
 
-static void set_bytes(struct bytes *b, const void *p, uint32_t n)
-{
-    free(b->v);
-    b->v = xmemdup(p, n);
-    b->n = n;
-}
-
 /* ---- pure steps ---- */
 static void add_key(struct cluster *c, int64_t now_ns)
 {
@@ -32,7 +25,7 @@ static void add_key(struct cluster *c, int64_t now_ns)
     struct gossip_key *k = REC_ADD(&c->gossip_keys);
     crypto_random(key, sizeof key);
     k->id = id + 1;
-    set_bytes(&k->key, key, sizeof key);
+    bytes_set(&k->key, key, sizeof key);
     crypto_wipe(key, sizeof key);
     c->keys_at = now_ns;
     c->keys_due = false;
@@ -72,13 +65,13 @@ int rotation_ca_begin(struct cluster *c, int64_t now_ns, struct err *e)
                        "another time, wait until the oldest is 30 days ago", CA_CHAIN_MAX);
     crypto_sign_keypair(public, secret);
     struct ca_link *l = REC_ADD(&c->ca_chain);
-    set_bytes(&l->from, c->ca_public.v, c->ca_public.n);
-    set_bytes(&l->to, public, 32);
+    bytes_set(&l->from, c->ca_public.v, c->ca_public.n);
+    bytes_set(&l->to, public, 32);
     l->until = now_ns + CA_GRACE_NS;
     ca_link_sign(l, c->ca_secret.v);
     crypto_wipe(c->ca_secret.v, c->ca_secret.n);
-    set_bytes(&c->ca_public, public, 32);
-    set_bytes(&c->ca_secret, secret, 64);
+    bytes_set(&c->ca_public, public, 32);
+    bytes_set(&c->ca_secret, secret, 64);
     crypto_wipe(secret, sizeof secret);
     token_make(token, public);
     str_set(&c->tokens->worker, token);

@@ -134,7 +134,7 @@ int grant_add(struct cluster *c, int role, int64_t ttl_ns, bool once, int64_t no
     struct join_grant *g = REC_ADD(&c->grants);
     str_set(&g->id, id);
     g->role = (uint64_t)role;
-    g->hash = (struct bytes){ xmemdup(hash, 32), 32 };
+    bytes_set(&g->hash, hash, 32);
     g->created_at = g->updated_at = now_ns;
     g->expires_at = now_ns + ttl_ns;
     g->once = once;

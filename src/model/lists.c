@@ -2,6 +2,13 @@
  * exactly n elements, so a list may come from anywhere; they are short by their tables. */
 #include "rec_internal.h"
 
+void bytes_set(struct bytes *b, const void *p, uint32_t n)
+{
+    free(b->v);
+    b->v = n ? xmemdup(p, n) : NULL;
+    b->n = n;
+}
+
 void strs_add(struct strs *s, const char *value)
 {
     s->v = xrealloc(s->v, (size_t)s->n + 1, sizeof *s->v);

@@ -14,13 +14,6 @@ REC_DEFINE(membership)
 
 enum { IDENTITY_MAX_BYTES = 4096, MEMBERSHIP_MAX_BYTES = 64 << 20 };
 
-void bytes_set(struct bytes *b, const void *p, uint32_t n)
-{
-    free(b->v);
-    b->v = n ? xmemdup(p, n) : NULL;
-    b->n = n;
-}
-
 static int load(const struct rec *rec, const char *path, const char *data, size_t size, void *ret, struct err *e)
 {
     int r = rec_unpack(rec, ret, data, size, e);

@@ -43,7 +43,6 @@ int identity_unseal(struct identity *id, const uint8_t unlock_key[32], struct er
 int membership_load(const char *root, const struct identity *id, struct membership *ret, struct err *e) must_check;
 int membership_save(const char *root, const struct identity *id, const struct membership *m, struct err *e) must_check;
 void membership_remove(const char *root); /* and the log, snapshots, assignment */
-void bytes_set(struct bytes *b, const void *p, uint32_t n);
 
 /* ---- describe_io.c ---- */
 void describe_machine(struct node_description *ret);

@@ -94,6 +94,7 @@ unsigned rec_diff(const struct rec *t, const void *a, const void *b, unsigned wi
 /* Field reference text for `shoal debug schema`. */
 void rec_describe(const struct rec *t, struct sb *b);
 
+void bytes_set(struct bytes *b, const void *p, uint32_t n); /* copies; n 0: none */
 void strs_add(struct strs *s, const char *value);
 void strs_clear(struct strs *s);
 bool strs_has(const struct strs *s, const char *value);
