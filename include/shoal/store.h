@@ -82,7 +82,8 @@ void store_tx_create(struct store_tx *tx, enum store_table t, const void *obj);
 void store_tx_update(struct store_tx *tx, enum store_table t, const void *obj);
 void store_tx_delete(struct store_tx *tx, enum store_table t, const void *obj);
 bool store_tx_touches(const struct store_tx *tx, enum store_table t, const char *id);
-/* Creates and changes nothing of users: tasks and nodes alone, and removals. Taken while room for the log is short. */
+/* Creates and changes nothing of users: tasks, nodes and the cluster (its keys) alone, and removals. Taken while room for
+ * the log is short. */
 bool store_tx_is_upkeep(const struct store_tx *tx);
 uint32_t store_tx_count(const struct store_tx *tx);
 size_t store_tx_size(const struct store_tx *tx); /* bytes so far */

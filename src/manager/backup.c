@@ -331,10 +331,8 @@ void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_
 static void judged(void *arg, int result, const struct err *e)
 {
     struct manager *m = arg;
-    (void)result, (void)e; /* refused ones are looked at again by the next pass */
     m->restore_judging = false;
-    if (m->leads)
-        manager_want_pass(m);
+    manager_pass_over(m, result, "verdict on nodes not heard of", e); /* they are looked at again by the next pass */
 }
 
 void restore_wait(struct manager *m)

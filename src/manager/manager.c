@@ -9,6 +9,8 @@
 
 LOG_MODULE("manager");
 
+enum { REFUSED_WAIT_MS = 500 };
+
 struct proposal {
     struct manager *m;
     manager_done_fn *done;
@@ -106,6 +108,7 @@ static void on_changed(void *arg, const struct raft_status *s)
     if (leads_new) {
         log_info("%s term=%llu patience_ms=%u", leads ? "leads" : "leads no more", (unsigned long long)s->term, s->patience_ms);
         m->pass_running = m->change_running = m->govern_running = m->restore_judging = false;
+        m->pass_after_ms = 0;
         if (!leads)
             dispatcher_forget_all(m->dispatcher);
         liveness_lead(m->liveness, leads);
@@ -135,14 +138,21 @@ static void on_store_change(void *arg, enum store_op op, enum store_table t, con
         m->hooks.node_event(m->hooks.arg, old_obj, new_obj);
 }
 
+void manager_pass_over(struct manager *m, int result, const char *what, const struct err *e)
+{
+    bool refused = result < 0 && result != -E_STALE && result != -E_NOT_LEADER;
+    if (refused && !m->pass_after_ms && !m->closing) /* said once, it may last */
+        log_warn("%s refused: %s", what, e->text);
+    m->pass_after_ms = refused ? loop_now_ms(m->loop) + REFUSED_WAIT_MS : 0;
+    if (m->leads)
+        manager_want_pass(m);
+}
+
 static void pass_done(void *arg, int result, const struct err *e)
 {
     struct manager *m = arg;
     m->pass_running = false;
-    if (result < 0 && result != -E_STALE && result != -E_NOT_LEADER && !m->closing)
-        log_warn("pass refused: %s", e ? e->text : err_text(result));
-    if (m->leads)
-        manager_want_pass(m);
+    manager_pass_over(m, result, "pass", e);
 }
 
 static void run_pass(void *arg)
@@ -152,6 +162,11 @@ static void run_pass(void *arg)
     m->pass_wanted = false;
     if (!m->leads || m->closing || m->pass_running || m->recovery || !wanted || !store_cluster(m->store)) /* the pass that runs asks for the next one when done */
         return;
+    int64_t wait_ms = m->pass_after_ms - loop_now_ms(m->loop);
+    if (wait_ms > 0) {
+        loop_timer_set(m->pass_timer, wait_ms);
+        return;
+    }
     members_reconcile(m);
     members_govern(m);
     restore_wait(m);

@@ -29,6 +29,7 @@ struct manager {
     bool leads;               /* ready: the store holds everything agreed on before */
     bool pass_running;        /* a pass's transaction is under way */
     bool pass_wanted;
+    int64_t pass_after_ms;    /* monotonic; none before, for what the last one proposed was refused; 0: it was taken */
     bool change_running;      /* a Raft membership change is under way */
     bool govern_running;      /* a change of role by the policy is */
     struct recovery *recovery; /* recover.c: no pass before the lost managers are out of the table; NULL: none */
@@ -49,6 +50,9 @@ struct manager {
 
 /* Asks for an orchestration pass at the end of this turn. */
 void manager_want_pass(struct manager *m);
+/* What a pass proposed has ended so: the next pass comes at once, or a moment later when it was refused (the disks are
+ * full), for it would be again. */
+void manager_pass_over(struct manager *m, int result, const char *what, const struct err *e);
 /* MSG_LEADER to an agent; accepted: this manager leads and holds a session with it. */
 void manager_send_leader(struct manager *m, const char *to, bool accepted);
 

@@ -116,10 +116,7 @@ static void governed_done(void *arg, int result, const struct err *e)
 {
     struct manager *m = arg;
     m->govern_running = false;
-    if (result < 0 && result != -E_STALE && result != -E_NOT_LEADER && !m->closing)
-        log_warn("change of a role: %s", e->text);
-    if (m->leads)
-        manager_want_pass(m);
+    manager_pass_over(m, result, "change of a role", e);
 }
 
 static void change_role(struct manager *m, const struct node *n, const struct govern_change *change)

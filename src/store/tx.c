@@ -6,7 +6,7 @@
 struct store_tx {
     int64_t now_real_ns;
     uint32_t n;
-    bool of_users; /* creates or changes what is neither task nor node */
+    bool of_users; /* creates or changes what is neither task nor node nor the cluster */
     struct sb changes; /* encoded elements */
     struct map touched;
 };
@@ -54,7 +54,7 @@ static void add(struct store_tx *tx, enum store_op op, enum store_table t, const
     mp_bin(&tx->changes, body.s, body.len);
     sb_done(&body);
     tx->n++;
-    tx->of_users |= op != STORE_DELETE && t != TABLE_TASK && t != TABLE_NODE;
+    tx->of_users |= op != STORE_DELETE && t != TABLE_TASK && t != TABLE_NODE && t != TABLE_CLUSTER;
 }
 
 void store_tx_create(struct store_tx *tx, enum store_table t, const void *obj)

@@ -1,4 +1,4 @@
-/* A manager of one over a real log: what it has deferred or promised when it is closed. */
+/* A manager of one over a real log: what it has deferred or promised when it is closed, passes that are refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,7 +19,12 @@ static unsigned n_done;
 static void lose(void *arg, const char *node_id, uint8_t type, const void *p, size_t size) { }
 static void lose_raft(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size) { }
 static void see_leader(void *arg, const char *node_id) { }
-static void see_nodes(void *arg) { }
+static bool stop_at_change;
+static void see_nodes(void *arg) /* or the cluster */
+{
+    if (stop_at_change)
+        loop_stop(loop);
+}
 
 static void on_done(void *arg, int r, const struct err *e)
 {
@@ -106,6 +111,49 @@ static void what_waits_at_the_end_is_answered(void **state)
     end(dir);
 }
 
+/* The last thing that the passes of a new cluster do. */
+static bool is_settled(const struct manager *m)
+{
+    const struct node *n = store_next(manager_store(m), TABLE_NODE, NULL);
+    return n->ingress_addr != NULL;
+}
+
+static bool is_allocated(const struct manager *m)
+{
+    const struct network *n = store_find_name(manager_store(m), TABLE_NETWORK, "lan");
+    return n && n->vni;
+}
+
+static void until(struct manager *m, bool (*is)(const struct manager *m))
+{
+    struct loop_timer *late = loop_timer_new(loop, on_late, NULL);
+    loop_timer_set(late, 20000);
+    stop_at_change = true;
+    while (!is(m))
+        loop_run(loop);
+    stop_at_change = false;
+    loop_timer_free(late);
+}
+
+static void what_was_refused_is_not_proposed_again_at_once(void **state)
+{
+    char dir[64], id[26];
+    struct manager *m = lead(dir);
+    struct network n = { 0 };
+    struct err e;
+    until(m, is_settled);
+    err_set(&e, E_UNAVAILABLE, "the disks are full");
+    int64_t began_ms = loop_now_ms(loop);
+    manager_pass_over(m, -e.code, "pass", &e);
+    str_set(&n.name, "lan");
+    control_network_create(m, &n, id, on_done, NULL);
+    until(m, is_allocated);
+    assert_true(loop_now_ms(loop) - began_ms >= 400);
+    network_clear(&n);
+    manager_close(m);
+    end(dir);
+}
+
 static void a_recovery_is_refused_beside_a_leader(void **state)
 {
     char dir[64];
@@ -134,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pass_that_is_deferred_finds_its_manager_closed),
         cmocka_unit_test(what_waits_at_the_end_is_answered),
+        cmocka_unit_test(what_was_refused_is_not_proposed_again_at_once),
         cmocka_unit_test(a_recovery_is_refused_beside_a_leader),
         cmocka_unit_test(a_big_loss_is_held),
     };

@@ -119,6 +119,27 @@ static void lookup_takes_ids_names_and_prefixes(void **state)
     store_free(p.store);
 }
 
+/* What is taken while room for the log is short: nothing that users make. */
+static void upkeep_is_tasks_nodes_the_cluster_and_removals(void **state)
+{
+    static const struct { enum store_op op; enum store_table t; bool upkeep; } cases[] = {
+        { STORE_UPDATE, TABLE_TASK, true }, { STORE_CREATE, TABLE_NODE, true }, { STORE_UPDATE, TABLE_CLUSTER, true },
+        { STORE_DELETE, TABLE_SECRET, true }, { STORE_CREATE, TABLE_SECRET, false }, { STORE_UPDATE, TABLE_SERVICE, false },
+    };
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_N(cases); i++) {
+        const struct rec *rec = store_rec(cases[i].t);
+        AUTO_FREE struct object_head *o = xcalloc(1, rec->size);
+        struct store_tx *tx = store_tx_new(S_NS);
+        str_set(&o->id, "a");
+        (cases[i].op == STORE_CREATE ? store_tx_create : cases[i].op == STORE_UPDATE ? store_tx_update : store_tx_delete)(
+            tx, cases[i].t, o);
+        assert_int_equal(store_tx_is_upkeep(tx), cases[i].upkeep);
+        rec_clear(rec, o);
+        store_tx_free(tx);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +147,7 @@ int main(void)
         cmocka_unit_test(update_needs_the_version_that_was_read),
         cmocka_unit_test(a_snapshot_holds_everything_and_is_the_same_again),
         cmocka_unit_test(lookup_takes_ids_names_and_prefixes),
+        cmocka_unit_test(upkeep_is_tasks_nodes_the_cluster_and_removals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
