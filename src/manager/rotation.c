@@ -31,19 +31,25 @@ static void add_key(struct cluster *c, int64_t now_ns)
     c->keys_due = false;
 }
 
+static bool keys_step_is_due(const struct cluster *c, bool all_hold, int64_t now_ns)
+{
+    return c->gossip_keys.n > 1 ? all_hold : c->keys_due || now_ns - c->keys_at >= KEYS_LIFE_NS ||
+                                             now_ns < c->keys_at - KEYS_LIFE_NS;
+}
+
 bool rotation_keys_step(struct cluster *c, bool all_hold, int64_t now_ns)
 {
     struct gossip_key *k = c->gossip_keys.v;
-    if (c->gossip_keys.n == 1 && (c->keys_due || now_ns - c->keys_at >= KEYS_LIFE_NS || now_ns < c->keys_at - KEYS_LIFE_NS)) {
+    if (!keys_step_is_due(c, all_hold, now_ns))
+        return false;
+    if (c->gossip_keys.n == 1) {
         add_key(c, now_ns);
-    } else if (c->gossip_keys.n > 1 && all_hold && k[0].id < k[1].id) {
+    } else if (k[0].id < k[1].id) {
         struct gossip_key first = k[0];
         k[0] = k[1];
         k[1] = first;
-    } else if (c->gossip_keys.n > 1 && all_hold) {
-        rec_list_remove((struct rec_list *)(void *)&c->gossip_keys, &gossip_key_rec, c->gossip_keys.n - 1);
     } else {
-        return false;
+        rec_list_remove((struct rec_list *)(void *)&c->gossip_keys, &gossip_key_rec, c->gossip_keys.n - 1);
     }
     c->keyring++;
     return true;
@@ -116,22 +122,24 @@ void rotation_pass(struct manager *m, struct store_tx *tx, int64_t now_ns, int64
     struct cluster next = { 0 };
     if (!c || !c->gossip_keys.n || store_tx_touches(tx, TABLE_CLUSTER, c->id))
         return;
-    struct rotation_held held = manager_rotation(m);
-    cluster_copy(&next, c);
-    bool keys = rotation_keys_step(&next, held.keyrings == held.nodes, now_ns), change = keys;
-    if (c->rotating && held.certificates == held.nodes) {
-        next.rotating = false;
-        change = true;
-        log_info("every node that is up has a certificate by the new cluster key");
+    struct rotation_held held = { 0 };
+    if (c->gossip_keys.n > 1 || c->rotating)
+        held = manager_rotation(m);
+    bool all_hold = held.keyrings == held.nodes, certified = c->rotating && held.certificates == held.nodes;
+    int64_t grants_at = INT64_MAX;
+    for (uint32_t i = 0; i < c->grants.n; i++)
+        grants_at = MIN(grants_at, grant_end_ns(&c->grants.v[i]));
+    if (!keys_step_is_due(c, all_hold, now_ns) && !certified && now_ns < grants_at) { /* as nearly always */
+        *ret_next_ns = MIN(*ret_next_ns, c->gossip_keys.n == 1 ? MIN(grants_at, c->keys_at + KEYS_LIFE_NS) : grants_at);
+        return;
     }
-    change |= grants_expire(&next, now_ns);
-    if (keys)
+    cluster_copy(&next, c);
+    if (rotation_keys_step(&next, all_hold, now_ns))
         log_info("gossip keys: step %llu, %u in use", (unsigned long long)next.keyring, next.gossip_keys.n);
-    if (change)
-        store_tx_update(tx, TABLE_CLUSTER, &next);
-    if (next.gossip_keys.n == 1)
-        *ret_next_ns = MIN(*ret_next_ns, next.keys_at + KEYS_LIFE_NS);
-    for (uint32_t i = 0; i < next.grants.n; i++)
-        *ret_next_ns = MIN(*ret_next_ns, grant_end_ns(&next.grants.v[i]));
+    if (certified)
+        log_info("every node that is up has a certificate by the new cluster key");
+    next.rotating &= !certified;
+    grants_expire(&next, now_ns);
+    store_tx_update(tx, TABLE_CLUSTER, &next); /* a pass follows it */
     cluster_clear(&next);
 }
