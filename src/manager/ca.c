@@ -186,11 +186,11 @@ static void admit(struct admission *a)
         admission_free(a);
         return;
     }
-    if (token_check(c, a->req.token, a->link_key, clock_real_ns(), &use, &e) < 0) {
+    const struct node *known = node_with_key(m->store, a->link_key);
+    if (token_check(c, a->req.token, a->link_key, known != NULL, clock_real_ns(), &use, &e) < 0) {
         admission_refused(a, &e);
         return;
     }
-    const struct node *known = node_with_key(m->store, a->link_key);
     if (known && use.role != (int)known->spec.role) {
         err_set(&e, E_CONFLICT, "this machine is node %s already, as %s; use the other token or remove it with "
                 "'shoal node rm --force %s' on a manager", known->id, node_role_names[known->spec.role], known->id);

@@ -73,6 +73,7 @@ struct change {
     int64_t ttl_ns;
     bool once;
     char id[13], token[128];
+    char *ref;    /* the token that is to go */
     char *ret_id, *ret_token;
 };
 
@@ -84,6 +85,7 @@ static void change_end(struct change *x, int result, const struct err *e)
     }
     x->done(x->arg, result, e);
     crypto_wipe(x->token, sizeof x->token);
+    free(x->ref);
     free(x);
 }
 
@@ -141,13 +143,13 @@ void control_token_create(struct manager *m, int role, int64_t ttl_ns, bool once
 
 static int remove_token(struct change *x, struct cluster *c, struct err *e)
 {
-    return grant_remove(c, x->id, e);
+    return grant_remove(c, x->ref, e);
 }
 
 void control_token_remove(struct manager *m, const char *id, manager_done_fn *done, void *arg)
 {
     struct change *x = change_new(m, remove_token, done, arg);
-    memccpy(x->id, id, 0, sizeof x->id - 1);
+    x->ref = xstrdup(id);
     change_try(x);
 }
 

@@ -94,8 +94,9 @@ void restore_wait(struct manager *m);
 /* token.c. Pure. */
 #define GRANT_TTL_MAX_NS (365 * INT64_C(86400) * 1000000000)
 struct grant_use { int role; const struct join_grant *grant; /* NULL: a standing token, or used by this node before */ };
-/* What role the token gives a node with this link key; E_DENIED with the reason. */
-int token_check(const struct cluster *c, const char *token, const uint8_t link_key[32], int64_t now_ns,
+/* What role the token gives a node with this link key; member: it is in the node table, so that it may ask again with a
+ * token it has used. E_DENIED with the reason. */
+int token_check(const struct cluster *c, const char *token, const uint8_t link_key[32], bool member, int64_t now_ns,
                 struct grant_use *ret, struct err *e) must_check;
 int64_t grant_end_ns(const struct join_grant *g);      /* nothing more to say about it from then on */
 bool grants_expire(struct cluster *c, int64_t now_ns); /* removes those; false: none */

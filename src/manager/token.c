@@ -79,7 +79,7 @@ static const struct join_grant *grant_of(const struct cluster *c, const char *to
     return NULL;
 }
 
-int token_check(const struct cluster *c, const char *token, const uint8_t link_key[32], int64_t now_ns,
+int token_check(const struct cluster *c, const char *token, const uint8_t link_key[32], bool member, int64_t now_ns,
                 struct grant_use *ret, struct err *e)
 {
     *ret = (struct grant_use){ .role = is_token(token, c->tokens->manager) ? ROLE_MANAGER : ROLE_WORKER };
@@ -89,7 +89,7 @@ int token_check(const struct cluster *c, const char *token, const uint8_t link_k
     if (!g)
         return err_set(e, E_DENIED, "the join token is not valid (rotated, revoked, expired long ago or mistyped); get the "
                        "present one with `shoal join-token worker` on a manager");
-    bool own = g->used_by.n == 32 && crypto_equal(g->used_by.v, link_key, 32);
+    bool own = member && g->used_by.n == 32 && crypto_equal(g->used_by.v, link_key, 32);
     if (g->once && g->used_by.n && !own)
         return err_set(e, E_DENIED, "the join token was good for one node and has been used; make another with "
                        "`shoal join-token --once %s` on a manager", node_role_names[g->role]);

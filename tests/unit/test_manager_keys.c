@@ -40,14 +40,19 @@ static struct cluster cluster_new(void)
     return c;
 }
 
-static int check(const struct cluster *c, const char *token, const uint8_t key[32], int64_t at, const char *says)
+static int check_of(bool member, const struct cluster *c, const char *token, const uint8_t key[32], int64_t at, const char *says)
 {
     struct grant_use use;
     struct err e = { 0 };
-    int r = token_check(c, token, key, at, &use, &e);
+    int r = token_check(c, token, key, member, at, &use, &e);
     if (says && !strstr(e.text, says))
         fail_msg("said: %s", e.text);
     return r < 0 ? r : use.role;
+}
+
+static int check(const struct cluster *c, const char *token, const uint8_t key[32], int64_t at, const char *says)
+{
+    return check_of(false, c, token, key, at, says);
 }
 
 static void a_token_counts_until_it_expires_or_is_used(void **state)
@@ -69,7 +74,8 @@ static void a_token_counts_until_it_expires_or_is_used(void **state)
     assert_int_equal(grant_add(&c, ROLE_WORKER, 3600 * S, true, now, id, once, &e), 0);
     c.grants.v[1].used_by = (struct bytes){ xmemdup(key_a, 32), 32 };
     assert_int_equal(check(&c, once, key_b, now, "has been used"), -E_DENIED);
-    assert_int_equal(check(&c, once, key_a, now, NULL), ROLE_WORKER); /* its first answer was lost */
+    assert_int_equal(check_of(true, &c, once, key_a, now, NULL), ROLE_WORKER); /* its first answer was lost */
+    assert_int_equal(check(&c, once, key_a, now, "has been used"), -E_DENIED);  /* removed since */
     assert_int_equal(grant_remove(&c, id, &e), 0);
     assert_int_equal(grant_remove(&c, id, &e), -E_NOT_FOUND);
     assert_int_equal(check(&c, once, key_a, now, "not valid"), -E_DENIED);
@@ -226,6 +232,11 @@ static void two_nodes_race_for_a_token_and_the_winner_sleeps_past_expiry(void **
     control_token_create(m, ROLE_WORKER, 3600 * S, true, id, token, on_done, NULL);
     loop_run(loop);
     assert_int_equal(last_result, 0);
+    char longer[14];
+    snprintf(longer, sizeof longer, "%sx", id); /* begins like it, and is none */
+    last_result = 0;
+    control_token_remove(m, longer, on_done, NULL);
+    assert_int_equal(last_result, -E_NOT_FOUND);
     struct join_request req = { .sign_key = { (uint8_t *)(uintptr_t)key_a, 32 }, .tunnel_key = { (uint8_t *)(uintptr_t)key_a, 32 },
                                 .token = token };
     n_done = 0;
@@ -253,6 +264,14 @@ static void two_nodes_race_for_a_token_and_the_winner_sleeps_past_expiry(void **
     certificate_clear(&renewed);
     session_hello_clear(&h);
     sb_done(&b);
+    control_node_remove(m, again.certificate->node_id, true, on_done, NULL);
+    loop_run(loop);
+    assert_int_equal(last_result, 0);
+    join_reply_clear(&again);
+    again = (struct join_reply){ 0 };
+    manager_join(m, &req, "10.0.0.1", won ? key_b : key_a, on_join, &again); /* removed, it does not come back by it */
+    assert_null(again.certificate);
+    assert_non_null(strstr(again.error, "has been used"));
     join_reply_clear(&again);
     join_reply_clear(&replies[0]);
     join_reply_clear(&replies[1]);
