@@ -251,6 +251,7 @@ static void restore_free(void *arg)
 
 static void restore_end(struct restore *r, int result, const struct err *e)
 {
+    r->m->restore = NULL;
     r->done(r->arg, result, e);
     loop_defer(r->m->loop, restore_free, r);
 }
@@ -323,7 +324,16 @@ void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_
     struct restore *r = xnew(struct restore);
     *r = (struct restore){ .m = m, .state = b, .done = done, .arg = arg };
     r->look = loop_timer_new(m->loop, wait_to_lead, r);
+    m->restore = r;
     wait_to_lead(r);
+}
+
+void restore_close(struct manager *m)
+{
+    struct err e;
+    err_set(&e, E_UNAVAILABLE, "the daemon ended in the middle of the restore");
+    if (m->restore)
+        restore_end(m->restore, -e.code, &e);
 }
 
 /* ---- afterwards ---- */

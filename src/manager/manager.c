@@ -201,6 +201,8 @@ void manager_want_pass(struct manager *m)
     loop_defer(m->loop, run_pass, m);
 }
 
+static void init_close(struct manager *m);
+
 int manager_open(struct manager **ret, struct loop *l, const struct manager_config *cfg,
                  const struct manager_hooks *hooks, struct err *e)
 {
@@ -240,6 +242,8 @@ void manager_close(struct manager *m)
     m->closing = true;
     raft_node_close(m->raft); /* fails what waits: those callbacks still find everything */
     recover_close(m);
+    init_close(m);
+    restore_close(m);
     dispatcher_free(m->dispatcher);
     liveness_free(m->liveness);
     loop_timer_free(m->pass_timer);
@@ -284,8 +288,21 @@ static void init_propose(void *arg)
         loop_timer_set(i->retry, 2); /* a cluster of one elects itself within milliseconds */
         return;
     }
+    i->m->init = NULL;
     manager_propose(i->m, TAKE(i->tx), i->done, i->arg);
     loop_defer(i->m->loop, init_free, i);
+}
+
+static void init_close(struct manager *m)
+{
+    struct init_cluster *i = TAKE(m->init);
+    struct err e;
+    if (!i)
+        return;
+    err_set(&e, E_UNAVAILABLE, "the daemon ended before the cluster began");
+    store_tx_free(i->tx);
+    i->done(i->arg, -e.code, &e);
+    loop_defer(m->loop, init_free, i);
 }
 
 /* The network of published ports. It holds an address for each task that publishes one, so it is bigger than
@@ -324,6 +341,7 @@ void manager_init_cluster(struct manager *m, const struct cluster *c, const stru
     store_tx_create(i->tx, TABLE_NODE, self);
     create_ingress(i->tx, c);
     i->retry = loop_timer_new(m->loop, init_propose, i);
+    m->init = i;
     init_propose(i);
 }
 

@@ -11,6 +11,8 @@
 
 struct dispatcher;
 struct liveness;
+struct init_cluster;
+struct restore;
 
 enum { REFUSALS = 128 };
 
@@ -34,6 +36,8 @@ struct manager {
     bool govern_running;      /* a change of role by the policy is */
     struct recovery *recovery; /* recover.c: no pass before the lost managers are out of the table; NULL: none */
     bool restore_judging;
+    struct init_cluster *init; /* what a new cluster begins with, until it is proposed */
+    struct restore *restore;   /* backup.c: one under way; both NULL: none */
     bool closing;             /* no pass begins any more; freed when the calls already deferred are over */
     struct loop_timer *pass_timer, *change_timer, *govern_timer, *restore_timer;
     char *leader_id;
@@ -88,7 +92,8 @@ bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 /* ca.c: sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */
 void ca_certify_again(struct manager *m, const char *node_id, struct session_hello *h);
 
-/* backup.c: nodes not heard of since a restore are down when they have been waited for long enough. */
+void restore_close(struct manager *m); /* backup.c: one under way fails */
+/* Nodes not heard of since a restore are down when they have been waited for long enough. */
 void restore_wait(struct manager *m);
 
 /* token.c. Pure. */

@@ -406,14 +406,9 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
 void member_stop(struct daemon *d)
 {
     address_unwatch(d);
-    manager_close(d->manager);
-    d->manager = NULL;
-    agent_free(d->agent);
-    d->agent = NULL;
-    executor_free(d->executor);
-    d->executor = NULL;
-    gossip_close(d->gossip);
-    d->gossip = NULL;
-    peers_close(d->peers);
-    d->peers = NULL;
+    manager_close(TAKE(d->manager)); /* an init or restore under way fails by it, and comes here too */
+    agent_free(TAKE(d->agent));
+    executor_free(TAKE(d->executor));
+    gossip_close(TAKE(d->gossip));
+    peers_close(TAKE(d->peers));
 }

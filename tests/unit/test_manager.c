@@ -111,6 +111,35 @@ static void what_waits_at_the_end_is_answered(void **state)
     end(dir);
 }
 
+static void a_cluster_that_has_not_begun_is_answered_too(void **state)
+{
+    static const uint8_t key[32] = { 7 };
+    const struct manager_hooks hooks = { .send = lose, .send_raft = lose_raft, .leader_changed = see_leader, .nodes_changed = see_nodes };
+    for (int restored = 0; restored < 2; restored++) {
+        char dir[] = "/tmp/shoal-manager-XXXXXX";
+        struct manager_config cfg = { .dir = dir, .disk_key = key, .node_id = "0123456789abcdefghijklmno", .raft_id = 5 };
+        struct cluster c = { .id = xstrdup("cluster") };
+        struct node n = { .id = xstrdup(cfg.node_id) };
+        struct manager *m;
+        struct err e;
+        assert_non_null(mkdtemp(dir));
+        loop = loop_new();
+        n_done = 0;
+        assert_int_equal(manager_open(&m, loop, &cfg, &hooks, &e), 0);
+        if (restored)
+            manager_restore_cluster(m, backup_state_new(), on_done, NULL);
+        else
+            manager_init_cluster(m, &c, &n, on_done, NULL);
+        assert_int_equal(n_done, 0);
+        manager_close(m);
+        assert_int_equal(n_done, 1);
+        assert_int_equal(result, -E_UNAVAILABLE);
+        cluster_clear(&c);
+        node_clear(&n);
+        end(dir);
+    }
+}
+
 /* The last thing that the passes of a new cluster do. */
 static bool is_settled(const struct manager *m)
 {
@@ -182,6 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pass_that_is_deferred_finds_its_manager_closed),
         cmocka_unit_test(what_waits_at_the_end_is_answered),
+        cmocka_unit_test(a_cluster_that_has_not_begun_is_answered_too),
         cmocka_unit_test(what_was_refused_is_not_proposed_again_at_once),
         cmocka_unit_test(a_recovery_is_refused_beside_a_leader),
         cmocka_unit_test(a_big_loss_is_held),
