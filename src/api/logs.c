@@ -243,10 +243,21 @@ static size_t on_remote(void *arg, struct http_call *h, const char *p, size_t si
     return size;
 }
 
+/* What is missing is said among the lines, or nobody would know. */
+static void put_note(struct source *s, const char *why)
+{
+    AUTO_FREE char *text = xasprintf("[shoal: the log of task %s ends here: %s]\n", s->task_id, why);
+    const struct log_entry x = { .time_ns = clock_real_ns(), .err = true, .line = text, .size = strlen(text) };
+    on_local(s, &x);
+}
+
 static void on_remote_end(void *arg, struct http_call *h, const struct err *e)
 {
-    (void)h, (void)e;
-    source_over(arg);
+    struct source *s = arg;
+    (void)h;
+    if (e || s->failed)
+        put_note(s, e ? e->text : "its node gave none");
+    source_over(s);
 }
 
 static void gather_drain(struct call *c)
@@ -270,9 +281,7 @@ static bool open_remote(struct gather *g, struct source *s, const struct task *t
     char tail[32] = "all";
     struct stream *st = b->open_node(b->arg, t->node_id, &e);
     if (!st) {
-        char text[600];
-        snprintf(text, sizeof text, "[shoal: %s]\n", e.text);
-        put_frame(g->c, true, text, strlen(text), "", 0);
+        put_note(s, e.text);
         return false;
     }
     if (g->q.tail >= 0)

@@ -461,7 +461,7 @@ void peers_leader_changed(struct peers *ps, const char *leader)
     str_set(&ps->leader, leader);
 }
 
-/* ---- channels through a third manager ---- */
+/* ---- channels through a third manager, to a manager ---- */
 enum { NODE_ID_BYTES = 25 };
 struct carried { /* until the id has come */
     struct list_node node;
@@ -527,7 +527,8 @@ struct stream *peers_open_channel(struct peers *ps, const char *node_id, struct 
 {
     struct end *x = end_for(ps, node_id);
     bool silent = !x || loop_now_ms(ps->d->loop) - link_heard_ms(x->l) > 2 * SILENT_MS;
-    struct end *by = silent && strlen(node_id) == NODE_ID_BYTES && ps->d->manager ? carrier(ps, node_id) : NULL;
+    const struct peer *p = map_find(&ps->peers, node_id);
+    struct end *by = silent && p && p->manager && ps->d->manager ? carrier(ps, node_id) : NULL;
     struct stream *s = by ? link_channel_open(by->l, CHANNEL_CARRY) : x ? link_channel_open(x->l, CHANNEL_API) : NULL;
     if (s && by)
         stream_write(s, node_id, NODE_ID_BYTES);
