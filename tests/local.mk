@@ -103,6 +103,9 @@ tests_unit_test_manager_keys_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
 unit_tests += tests/unit/test_node_authority
 tests_unit_test_node_authority_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
 tests_unit_test_node_authority_LDADD = libnode.a $(CMOCKA_LIBS) $(f5_libs)
+unit_tests += tests/unit/test_node_disk
+tests_unit_test_node_disk_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
+tests_unit_test_node_disk_LDADD = libnode.a $(CMOCKA_LIBS) $(f5_libs)
 
 check_PROGRAMS += tests/net/test_runtime
 tests_net_test_runtime_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/runtime

@@ -88,13 +88,18 @@ static bool is_complete(const struct identity *id)
            (id->old_disk_key.n == 0 || id->old_disk_key.n == 32);
 }
 
+int refuse_unlock_key(struct err *e)
+{
+    return err_set(e, E_DENIED, "invalid key: it does not open this node; take the key that was in force when the node was "
+                   "last up, `shoal unlock-key` on another manager shows the present one");
+}
+
 int identity_unseal(struct identity *id, const uint8_t unlock_key[32], struct err *e)
 {
     struct identity inner = { 0 };
     uint8_t *plain = open_sealed(id->sealed.v, id->sealed.n, identity_use, unlock_key);
     if (!plain)
-        return err_set(e, E_DENIED, "invalid key: it does not open this node; take the key that was in force when the node was "
-                       "last up, `shoal unlock-key` on another manager shows the present one");
+        return refuse_unlock_key(e);
     size_t size = id->sealed.n - SEAL_BYTES;
     int r = rec_unpack(&identity_rec, &inner, plain, size, e);
     crypto_wipe(plain, size);
@@ -169,25 +174,35 @@ int node_log_keys(const char *root, uint8_t keys[2][32], struct err *e)
 /* ---- membership ---- */
 static const char membership_use[] = "shoal membership 1", membership_magic[8] = "shoalmb1";
 
-static void membership_key(uint8_t key[32], const struct identity *id)
+static void membership_key(uint8_t key[32], const struct bytes *secret)
 {
-    crypto_blake2s(key, 32, membership_use, sizeof membership_use, id->link_secret.v, 32);
+    crypto_blake2s(key, 32, membership_use, sizeof membership_use, secret->v, 32);
+}
+
+static uint8_t *membership_open(const struct identity *id, const void *p, size_t size)
+{
+    const struct bytes *secrets[] = { &id->disk_key, &id->old_disk_key, &id->link_secret /* as at first */ };
+    uint8_t key[32], *plain = NULL;
+    for (unsigned i = 0; i < ARRAY_N(secrets) && !plain; i++)
+        if (secrets[i]->n == 32) {
+            membership_key(key, secrets[i]);
+            plain = open_sealed(p, size, membership_use, key);
+        }
+    crypto_wipe(key, sizeof key);
+    return plain;
 }
 
 int membership_load(const char *root, const struct identity *id, struct membership *ret, struct err *e)
 {
     AUTO_FREE char *path = path_join(root, "membership.mp");
     AUTO_FREE char *data = NULL;
-    uint8_t key[32];
     size_t size;
     int r = file_read(path, MEMBERSHIP_MAX_BYTES, &data, &size, e);
     if (r < 0)
         return r;
     if (size > sizeof membership_magic && !memcmp(data, membership_magic, sizeof membership_magic)) {
-        membership_key(key, id);
         size -= sizeof membership_magic;
-        char *plain = (char *)open_sealed(data + sizeof membership_magic, size, membership_use, key);
-        crypto_wipe(key, sizeof key);
+        char *plain = (char *)membership_open(id, data + sizeof membership_magic, size);
         if (!plain)
             return err_set(e, E_CORRUPT, "%s is damaged, or of another node than identity.mp beside it; restore both, or remove "
                            "both and join as a new node", path);
@@ -211,7 +226,7 @@ int membership_save(const char *root, const struct identity *id, const struct me
     rec_pack(&membership_rec, m, &plain);
     sb_init(&file, 0);
     sb_add(&file, membership_magic, sizeof membership_magic);
-    membership_key(key, id);
+    membership_key(key, &id->disk_key);
     seal(&file, &plain, membership_use, key);
     crypto_wipe(key, sizeof key);
     crypto_wipe(plain.s, plain.len);

@@ -1,6 +1,7 @@
 /* Autolock: a manager's keys and what it knows of the cluster are sealed on its disk under the unlock key, which lives in
  * the replicated state and in people's safes only. The daemon follows the cluster object: sealed or not, under which key;
- * whenever the lock changes, the key of the log becomes a new one, for the old one was readable before. */
+ * whenever the lock changes, the key of the log and of membership.mp becomes a new one, for the old one was readable
+ * before. */
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
@@ -81,10 +82,26 @@ static bool rekey_step(struct daemon *d)
     return true;
 }
 
-static int save_all(struct daemon *d, struct err *e)
+/* Nothing was sealed with it yet. */
+static void rekey_undo(struct daemon *d)
 {
-    int r = membership_save(d->cfg.root, &d->identity, &d->member, e);
-    return r < 0 ? r : identity_save(d->cfg.root, &d->identity, lock_key(d), e);
+    struct identity *id = &d->identity;
+    bytes_set(&id->disk_key, id->old_disk_key.v, 32);
+    bytes_set(&id->old_disk_key, NULL, 0);
+    id->rekey_due = true;
+    d->rekey_pending = false;
+}
+
+/* What seals membership.mp must be in identity.mp before, and until another does. */
+static int save_all(struct daemon *d, bool new_key, struct err *e)
+{
+    int r = new_key ? identity_save(d->cfg.root, &d->identity, lock_key(d), e) : 0;
+    if (r < 0) {
+        rekey_undo(d);
+        return r;
+    }
+    r = membership_save(d->cfg.root, &d->identity, &d->member, e);
+    return r < 0 || new_key ? r : identity_save(d->cfg.root, &d->identity, lock_key(d), e);
 }
 
 void lock_reconcile(struct daemon *d)
@@ -97,8 +114,9 @@ void lock_reconcile(struct daemon *d)
     d->identity.rekey_due |= other && want.on;
     d->lock = want;
     d->lock_unsaved |= other;
+    bool was_pending = d->rekey_pending;
     d->lock_unsaved |= rekey_step(d);
-    if (d->lock_unsaved && save_all(d, &e) < 0) {
+    if (d->lock_unsaved && save_all(d, d->rekey_pending && !was_pending, &e) < 0) {
         log_warn("%s", e.text);
         look_again(d); /* nothing is sealed with a key that is not kept */
         return;
@@ -121,7 +139,11 @@ static void lock_look(void *arg)
 int lock_open(struct daemon *d, const uint8_t key[32], struct err *e)
 {
     struct membership m = { 0 };
-    int r = identity_is_sealed(&d->identity) ? identity_unseal(&d->identity, key, e) : 0;
+    int r = 0;
+    if (identity_is_sealed(&d->identity))
+        r = identity_unseal(&d->identity, key, e);
+    else if (!crypto_equal(key, d->lock.key, 32)) /* opened before, but not what comes behind it */
+        r = refuse_unlock_key(e);
     if (r < 0)
         return r;
     d->lock.on = true;

@@ -363,20 +363,22 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         bool other_role = next.role != have->role || next.raft_id != have->raft_id;
         bool other_epoch = next.epoch != have->epoch;
         struct certificate old = *have;
+        uint64_t old_index = d->member.nodes_index;
         *have = next;
         next = old;
+        if (other_epoch) /* a restored cluster's log begins anew: the table held is older than all of it */
+            d->member.nodes_index = 0;
         r = membership_save(d->cfg.root, &d->identity, &d->member, &e);
         if (r == 0 && other_role) {
             loop_defer(d->loop, role_changed, d);
         } else if (r == 0) {
             log_info("certificate renewed");
             d->relink |= other_epoch;
-            if (other_epoch) /* a restored cluster's log begins anew: the table held is older than all of it */
-                d->member.nodes_index = 0;
             loop_defer(d->loop, certificate_renewed, d);
         } else { /* kept as it was: the leader offers it again */
             next = *have;
             *have = old;
+            d->member.nodes_index = old_index;
         }
     }
     if (r < 0 && r != -E_STALE)

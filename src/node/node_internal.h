@@ -17,7 +17,7 @@
     X(T, BYTES, link_secret, _, 1, "LinkSecret", "X25519", .max = 32, .flags = F_SECRET)   \
     X(T, BYTES, sign_secret, _, 2, "SignSecret", "Ed25519", .max = 64, .flags = F_SECRET)  \
     X(T, BYTES, tunnel_secret, _, 3, "TunnelSecret", "X25519", .max = 32, .flags = F_SECRET) \
-    X(T, BYTES, disk_key, _, 4, "DiskKey", "seals the log", .max = 32, .flags = F_SECRET)  \
+    X(T, BYTES, disk_key, _, 4, "DiskKey", "seals log and membership", .max = 32, .flags = F_SECRET)  \
     X(T, BYTES, old_disk_key, _, 5, "OldDiskKey", "while a rotation of it has not ended", .max = 32, .flags = F_SECRET) \
     X(T, BOOL, rekey_due, _, 6, "RekeyDue", "DiskKey was readable by who had no right to it")  \
     X(T, BYTES, sealed, _, 7, "Sealed", "all but TunnelSecret, under the unlock key", .max = 2048)
@@ -39,7 +39,8 @@ int identity_renew(const char *root, struct identity *id, struct err *e) must_ch
 int identity_save(const char *root, const struct identity *id, const uint8_t *unlock_key, struct err *e) must_check;
 bool identity_is_sealed(const struct identity *id);
 int identity_unseal(struct identity *id, const uint8_t unlock_key[32], struct err *e) must_check; /* E_DENIED: another key */
-/* The file is sealed by a key that follows from the identity's: whoever locks that locks both. -E_NOT_FOUND: in no cluster. */
+int refuse_unlock_key(struct err *e); /* -E_DENIED and the sentence */
+/* The file is sealed by a key that follows from DiskKey: whoever locks the identity locks both. -E_NOT_FOUND: in no cluster. */
 int membership_load(const char *root, const struct identity *id, struct membership *ret, struct err *e) must_check;
 int membership_save(const char *root, const struct identity *id, const struct membership *m, struct err *e) must_check;
 void membership_remove(const char *root); /* and the log, snapshots, assignment */
