@@ -236,14 +236,20 @@ static int new_address(struct daemon *d, struct err *e)
         return r;
     log_info("this node is at %s now, it was at %s", addr, d->member.addr);
     str_set(&d->member.addr, addr);
-    return membership_save(d->cfg.root, &d->identity, &d->member, e);
+    return 0;
 }
 
 /* As the member it is by what was loaded. */
 static int enter_cluster(struct daemon *d, struct err *e)
 {
+    struct err unsaved;
     int r = d->cfg.advertise ? new_address(d, e) : 0;
-    return r == 0 ? member_start(d, true, e) : r;
+    if (r < 0)
+        return r;
+    d->member.starts++;
+    if (membership_save(d->cfg.root, &d->identity, &d->member, &unsaved) < 0) /* the disk may be full: it starts all the same */
+        log_warn("%s", unsaved.text);
+    return member_start(d, true, e);
 }
 
 static int open_parts(struct daemon *d, struct err *e)

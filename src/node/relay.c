@@ -4,7 +4,8 @@
  * so that one cut link is a detour and not half a partition (consensus.md 1.2 no. 15).
  *
  * Both are sealed end to end, with a key of the two nodes' link keys: whoever carries an envelope can neither read nor
- * make one. Numbers only rise, so an old envelope is not heard twice; Raft itself takes old and doubled messages. */
+ * make one. Numbers only rise, also over starts and whatever the clock says, so an old envelope is not heard twice; Raft
+ * itself takes old and doubled messages. */
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
@@ -12,7 +13,8 @@
 
 LOG_MODULE("relay");
 
-enum { ID = 25, NONCE = 24, TAG = 16, NUMBER = 8, HEAD = 1 + 2 * ID, DATAGRAM_MAX_BYTES = 1200 };
+enum { ID = 25, NONCE = 24, TAG = 16, NUMBER = 8, HEAD = 1 + 2 * ID, DATAGRAM_MAX_BYTES = 1200, START_BITS = 40 };
+#define FIRST_NUMBER (UINT64_C(1) << 62) /* above the nanoseconds since 1970 that were the numbers at first */
 
 struct pair { /* this node and another manager */
     uint8_t link_key[32], key[32];
@@ -28,6 +30,7 @@ struct relay *relay_new(struct daemon *d)
 {
     struct relay *r = xnew(struct relay);
     r->d = d;
+    r->number = FIRST_NUMBER + (d->member.starts << START_BITS);
     map_init(&r->pairs);
     return r;
 }
@@ -86,7 +89,7 @@ static const struct node *seal(struct relay *r, enum relay_way way, const char *
     const char *self = daemon_node_id(r->d);
     if (!pair || strlen(to) != ID || !self || strlen(self) != ID)
         return NULL;
-    r->number = MAX((uint64_t)clock_real_ns(), r->number + 1);
+    r->number++;
     AUTO_FREE uint8_t *plain = xcalloc(1, NUMBER + size), *sealed = xcalloc(1, NUMBER + size + TAG);
     uint8_t nonce[NONCE];
     le_put(plain, r->number, NUMBER);

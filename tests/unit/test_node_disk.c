@@ -1,4 +1,5 @@
-/* What a node keeps on its disk: under which key, what opens it after a failure or a power cut. */
+/* What a node keeps on its disk: under which key, what opens it after a failure or a power cut, what a restart goes on
+ * from. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,13 +8,14 @@
 #include <cmocka.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/le.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "node_internal.h"
 
-static const char self[] = "aaaaaaaaaaaaaaaaaaaaaaaaa";
+static const char self[] = "aaaaaaaaaaaaaaaaaaaaaaaaa", other[] = "bbbbbbbbbbbbbbbbbbbbbbbbb";
 static uint8_t ca_public[32], ca_secret[64];
 
 static struct certificate *certificate_new(uint64_t epoch, int64_t not_before)
@@ -144,12 +146,64 @@ static void the_table_of_another_epoch_counts_for_nothing_on_the_disk_either(voi
     }
 }
 
+/* ---- the numbers of what goes to another manager by detours ---- */
+static uint64_t number_of(struct daemon *d, struct relay *r, const uint8_t other_public[32])
+{
+    enum { HEAD = 51, NONCE = 24, TAG = 16, SIZE = 8 + 1 };
+    static const char label[] = "shoal raft between two managers";
+    uint8_t shared[32], key[32], plain[SIZE];
+    struct blake2s h;
+    struct sb b;
+    sb_init(&b, 0);
+    assert_true(relay_envelope(r, other, "x", 1, &b));
+    assert_int_equal(b.len, HEAD + NONCE + SIZE + TAG);
+    assert_true(crypto_dh(shared, d->identity.link_secret.v, other_public));
+    blake2s_init(&h, 32, shared, 32);
+    blake2s_add(&h, label, sizeof label);
+    blake2s_add(&h, "cluster", 7);
+    blake2s_end(&h, key);
+    const uint8_t *p = (const uint8_t *)b.s;
+    assert_true(crypto_xaead_open(plain, p + HEAD + NONCE, SIZE + TAG, p, HEAD, p + HEAD, key));
+    sb_done(&b);
+    return le_get(plain, 8);
+}
+
+static void relay_numbers_rise_over_starts_whatever_the_clock_says(void **state)
+{
+    char dir[64];
+    struct daemon d = begin(dir);
+    uint8_t public[32], secret[32];
+    (void)state;
+    crypto_dh_keypair(public, secret);
+    struct node *n = REC_ADD(&d.member.nodes);
+    str_set(&n->id, other);
+    n->spec.role = ROLE_MANAGER;
+    n->raft_id = 6;
+    bytes_set(&n->link_key, public, 32);
+    uint64_t first[2], last = 0;
+    for (int again = 0; again < 2; again++) {
+        struct relay *r = relay_new(&d);
+        first[again] = number_of(&d, r, public);
+        last = number_of(&d, r, public);
+        assert_true(last > first[again]);
+        relay_free(r);
+    }
+    assert_true(first[0] == first[1]); /* no clock is in them */
+    assert_true(first[0] > (uint64_t)clock_real_ns());
+    d.member.starts++;
+    struct relay *r = relay_new(&d);
+    assert_true(number_of(&d, r, public) > last + (UINT64_C(1) << 32));
+    relay_free(r);
+    end(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_from_before_a_lock_open_nothing_after_it),
         cmocka_unit_test(a_failed_unlock_opens_to_no_other_key),
         cmocka_unit_test(the_table_of_another_epoch_counts_for_nothing_on_the_disk_either),
+        cmocka_unit_test(relay_numbers_rise_over_starts_whatever_the_clock_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
