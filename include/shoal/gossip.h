@@ -27,7 +27,7 @@ struct gossip_config {
     const uint8_t *sign_secret;  /* Ed25519, 64 bytes; copied */
     const uint8_t *link_secret;  /* X25519, 32 bytes; copied */
     uint32_t probe_ms;           /* period of asking each subject; 200 to 500 by the number of subjects */
-    uint32_t timeout_ms;         /* from one ping of a series to the next; 80 up to nine nodes, 200 beyond */
+    uint32_t timeout_ms;         /* from one ping of a series to the next; 80 up to nine nodes, 135 beyond */
     uint32_t budget_bytes;       /* a second, for all but pings and their answers: 192 KiB */
     uint64_t incarnation;        /* start value: real time in ms, so that a restart outranks its past */
 };
@@ -38,6 +38,9 @@ struct gossip_hooks {
     void (*state)(void *arg, const char *node_id, enum gossip_state state);
     /* A member says, signed, that it is reached elsewhere now. NULL: not asked for. */
     void (*address)(void *arg, const char *node_id, const char *addr);
+    /* A member's machine answers (ICMP, quoting a ping of ours that waits for its answer) that nobody listens on its port:
+     * the machine lives, its daemon does not. A firewall that drops ICMP hides it. NULL: not asked for. */
+    void (*refused)(void *arg, const char *node_id);
     /* A packet that no gossip key opens; true: it was somebody's. May be NULL. */
     bool (*datagram)(void *arg, const void *p, size_t size);
 };
@@ -58,6 +61,8 @@ void gossip_forget(struct gossip *g, const char *node_id);
 void gossip_set_address(struct gossip *g, const char *addr);
 /* Tells everybody that this node leaves (a few packets), then calls done. */
 void gossip_leave(struct gossip *g, loop_fn *done, void *arg);
+/* Pings a member that is suspect, for the sake of hooks.refused; of others nothing is asked. */
+void gossip_ask(struct gossip *g, const char *node_id);
 /* Where a member says it is; NULL: nothing heard. Valid until the next turn. */
 const char *gossip_address_of(const struct gossip *g, const char *node_id);
 enum gossip_state gossip_state_of(const struct gossip *g, const char *node_id);

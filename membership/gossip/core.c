@@ -3,7 +3,7 @@
 #include "core.h"
 #include <stdio.h>
 
-enum { BUDGET_BYTES = 192 << 10, SYNC_FIRST_MS = 200, RING_MS = 100, TOMBSTONE_MS = 24 * 3600 * 1000 };
+enum { BUDGET_BYTES = 192 << 10, SYNC_FIRST_MS = 200, RING_MS = 100, RING_PER_MEMBERS = 1000, TOMBSTONE_MS = 24 * 3600 * 1000 };
 
 static const char *const state_texts[] = { "alive", "suspect", "unknown", "left" };
 
@@ -31,6 +31,14 @@ static bool is_in(const void *arg, uint32_t slot)
     return slot < g->n_views && g->views[slot].member;
 }
 
+/* Ten thousand places take 10 ms to sort: while so many join, not more often than a hundredth of the time. */
+static void ring_changed(struct gossip_core *g)
+{
+    int64_t wait = g->n_members > 64 ? RING_MS * (int64_t)(1 + g->n_members / RING_PER_MEMBERS) : 0;
+    g->ring_stale = true;
+    g->ring_due_ms = MIN(g->ring_due_ms, g->now_ms + wait);
+}
+
 /* ---- members ---- */
 void gossip_core_enlist(struct gossip_core *g, uint32_t slot)
 {
@@ -46,8 +54,8 @@ void gossip_core_enlist(struct gossip_core *g, uint32_t slot)
     g->views[slot].state = GOSSIP_ALIVE;
     g->n_members++;
     g->digest ^= g->t->v[slot].tag * UINT64_C(0x9e3779b97f4a7c15);
-    g->ring_stale = true;
-    g->ring_due_ms = MIN(g->ring_due_ms, g->now_ms + (g->n_members > 64 ? RING_MS : 0));
+    ring_changed(g);
+    g->n_unheard++; /* what is held of no member has been dropped */
     if (!g->views[slot].statement)
         g->sync_ms = MIN(g->sync_ms, g->now_ms + SYNC_FIRST_MS + (int64_t)rng_below(&g->rng, SYNC_FIRST_MS));
     g->due_ms = 0; /* the owner is to call at once, which is no lateness */
@@ -64,6 +72,7 @@ void gossip_core_init(struct gossip_core *g, const struct gossip_config *cfg, co
     rng_init(&g->rng, seed);
     g->ring_due_ms = g->spread_ms = g->sync_ms = INT64_MAX;
     g->guest_ms = now_ms + (int64_t)rng_below(&g->rng, 1000);
+    g->sync_wait_ms = SYNC_FIRST_MS;
     g->contact_ms = now_ms + (int64_t)rng_below(&g->rng, 30000);
     g->tokens_ms = now_ms;
     g->tokens = g->cfg.budget_bytes / 3;
@@ -109,11 +118,11 @@ void gossip_core_forget(struct gossip_core *g, const char *id)
         return;
     gossip_drop(g, slot);
     g->views[slot].member = false;
+    g->n_unheard--;
     g->t->v[slot].removed_ms = MAX(g->now_ms, 1);
     g->n_members--;
     g->digest ^= g->t->v[slot].tag * UINT64_C(0x9e3779b97f4a7c15);
-    g->ring_stale = true;
-    g->ring_due_ms = MIN(g->ring_due_ms, g->now_ms + (g->n_members > 64 ? RING_MS : 0));
+    ring_changed(g);
     g->due_ms = 0;
 }
 
@@ -153,6 +162,8 @@ int64_t gossip_core_tick(struct gossip_core *g, int64_t now_ms)
         gossip_judge(g);
     due = MIN(due, spread_tick(g));
     due = MIN(due, g->ring_due_ms);
+    if (g->judge)
+        due = MIN(due, g->judged_ms + JUDGE_MS);
     return g->due_ms = MAX(due, g->now_ms + 1);
 }
 
@@ -211,5 +222,8 @@ bool gossip_core_receive(struct gossip_core *g, int64_t now_ms, uint32_t from, c
     g->answer_addr = NULL;
     if (g->judge)
         gossip_judge(g);
-    return g->spread_ms <= g->now_ms || MIN(g->spread_ms, g->sync_ms) < g->due_ms;
+    int64_t due = MIN(g->spread_ms, g->sync_ms);
+    if (g->judge)
+        due = MIN(due, g->judged_ms + JUDGE_MS);
+    return g->spread_ms <= g->now_ms || due < g->due_ms;
 }

@@ -23,6 +23,7 @@ enum {
     GOSSIP_ADDR_MAX = 64, GOSSIP_FANOUT = 6, GOSSIP_HEALTH_MAX = 8, GOSSIP_OBSERVERS = 8, GOSSIP_BUCKETS = 256,
     ALERTS_MAX = 16,      /* about one member: its observers and as many others */
     PROBES_MAX = 2 * GOSSIP_OBSERVERS, /* on average a node has as many subjects as observers; the ring bounds them */
+    JUDGE_MS = 50,        /* with many cases, from one look at all of them to the next */
     NO_SLOT = UINT32_MAX,
 };
 
@@ -95,7 +96,7 @@ struct view { /* what this node holds of one member: 16 bytes, for 10,000 nodes 
     bool member : 1, queued : 1;
 };
 struct alerts { /* about one member's newest incarnation */
-    uint32_t slot;
+    uint32_t slot, asked; /* asked: number of the last ping that gossip_core_ask() sent, 0: none is out */
     uint8_t n, rounds[ALERTS_MAX];
     struct gossip_fact *v[ALERTS_MAX];
 };
@@ -110,6 +111,7 @@ struct gossip_core_out {
     void (*send)(void *arg, uint32_t to, const char *addr, uint16_t port, const void *p, size_t size);
     void (*state)(void *arg, uint32_t who, enum gossip_state state);
     void (*address)(void *arg, uint32_t who, const char *addr, uint16_t port); /* a member states another one */
+    void (*refused)(void *arg, uint32_t who); /* its machine answers that nobody listens there */
     void (*sign)(void *arg, uint8_t signature[64], const void *p, size_t size);
     bool (*verify)(void *arg, const struct gossip_identity *by, const uint8_t signature[64], const void *p, size_t size);
 };
@@ -121,12 +123,12 @@ struct gossip_core {
     uint32_t self;
     char addr[GOSSIP_ADDR_MAX];
     struct view *views; /* by slot */
-    uint32_t n_views, n_members;
+    uint32_t n_views, n_members, n_unheard; /* unheard: members whose statement is not held */
     uint64_t digest;    /* of the set of members, this node among them */
     uint32_t buckets[GOSSIP_BUCKETS]; /* digests of the facts held */
     struct gossip_ring *ring;
     bool ring_stale, leaving, judge;  /* judge: alerts came, verdicts are due */
-    int64_t ring_due_ms;
+    int64_t ring_due_ms, judged_ms;
     uint64_t incarnation;
     uint32_t answered;                /* while a packet is taken in: its sender, and where from */
     const char *answer_addr;
@@ -149,6 +151,7 @@ struct gossip_core {
     int64_t tokens, tokens_ms;
     uint32_t sync_seq;
     bool sync_gained;  /* the last exchange brought news: the next follows soon */
+    int64_t sync_wait_ms; /* until the next one, on average */
     int64_t spread_last_ms;
     struct gossip_core_stats { uint64_t n_changes, n_forged, n_other_table, bytes_spread; } stats;
 };
@@ -168,6 +171,11 @@ int64_t gossip_core_tick(struct gossip_core *g, int64_t now_ms);
  * sender may have moved since it last told us. True: call tick at once. */
 bool gossip_core_receive(struct gossip_core *g, int64_t now_ms, uint32_t from, const char *addr, uint16_t port, const void *p,
                          size_t size);
+/* One ping, now, to a member that is suspect: for who has to judge, and may be none of its observers. */
+void gossip_core_ask(struct gossip_core *g, uint32_t slot);
+/* A ping of this node came back: the machine of the member in the slot says that nobody listens on that port. It counts
+ * when the ping is one that waits for its answer, or an old refusal could be told for ever. */
+void gossip_core_refused(struct gossip_core *g, uint32_t slot, const void *ping, size_t size);
 enum gossip_state gossip_core_state(const struct gossip_core *g, uint32_t slot); /* no member: GOSSIP_DEAD */
 /* How a member is reached: as it states itself, or else as the table says. */
 void gossip_core_reach(const struct gossip_core *g, uint32_t slot, const char **addr, uint16_t *port);

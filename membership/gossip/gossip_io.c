@@ -3,6 +3,7 @@
 #include "core.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
@@ -11,11 +12,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct change { struct list_node node; char id[GOSSIP_ID_MAX + 1], addr[GOSSIP_ADDR_MAX]; enum gossip_state state; bool moved; };
+enum change_kind { CHANGE_STATE, CHANGE_ADDRESS, CHANGE_REFUSED };
+struct change {
+    struct list_node node;
+    enum change_kind kind;
+    char id[GOSSIP_ID_MAX + 1], addr[GOSSIP_ADDR_MAX];
+    enum gossip_state state;
+};
 struct pair { /* this node and another */
     uint8_t link_key[32], shared[32], keys[GOSSIP_KEYS_MAX][32];
     bool agreed, derived[GOSSIP_KEYS_MAX];
 };
+enum { GOODBYES = 3, GOODBYE_MS = 20, IDLE_MS = 1000, BATCH = 64, SENT = 128 };
 struct gossip {
     struct loop *loop;
     struct gossip_core core;
@@ -29,12 +37,13 @@ struct gossip {
     struct loop_fd *watch;
     struct loop_timer *timer, *tell; /* tell: hands changes on */
     struct list_node changes;
+    struct sent { uint8_t nonce[24]; uint32_t slot; } sent[SENT]; /* the last packets: what comes back as refused was one */
+    unsigned n_sent;
     struct gossip_stats stats;
     unsigned goodbyes;
     loop_fn *left;
     void *left_arg;
 };
-enum { GOODBYES = 3, GOODBYE_MS = 20, IDLE_MS = 1000 };
 
 static int64_t now_ms(void)
 {
@@ -77,6 +86,15 @@ static const uint8_t *pair_key(struct gossip *g, uint32_t slot, unsigned k)
     return p->keys[k];
 }
 
+/* An ICMP error about an earlier packet is told once, to whoever sends next, and that packet is not sent. */
+static bool send_to(struct gossip *g, const struct sockaddr_in6 *to, const void *p, size_t size)
+{
+    for (int tries = 0; tries < 2; tries++)
+        if (sendto(g->fd, p, size, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)to, sizeof *to) == (ssize_t)size)
+            return true;
+    return false;
+}
+
 static void on_send(void *arg, uint32_t slot, const char *addr, uint16_t port, const void *p, size_t size)
 {
     struct gossip *g = arg;
@@ -88,7 +106,10 @@ static void on_send(void *arg, uint32_t slot, const char *addr, uint16_t port, c
     ASSERT(size + SEAL_OVERHEAD <= sizeof out);
     crypto_random(nonce, sizeof nonce);
     size_t n = gossip_seal(key, g->keys[0].id, g->core.t->v[g->core.self].tag, g->core.t->v[slot].tag, nonce, p, size, out);
-    if (sendto(g->fd, out, n, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to, sizeof to) == (ssize_t)n) {
+    struct sent *s = &g->sent[g->n_sent++ % SENT];
+    memcpy(s->nonce, nonce, sizeof s->nonce);
+    s->slot = slot;
+    if (send_to(g, &to, out, n)) {
         g->stats.n_sent++;
         g->stats.bytes_sent += n;
     }
@@ -97,8 +118,7 @@ static void on_send(void *arg, uint32_t slot, const char *addr, uint16_t port, c
 bool gossip_send_datagram(struct gossip *g, const char *addr, uint16_t port, const void *p, size_t size)
 {
     struct sockaddr_in6 to;
-    return to_sockaddr(addr, port, &to) && sendto(g->fd, p, size, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to,
-                                                  sizeof to) == (ssize_t)size;
+    return to_sockaddr(addr, port, &to) && send_to(g, &to, p, size);
 }
 
 static struct change *change_new(struct gossip *g, uint32_t slot)
@@ -119,8 +139,13 @@ static void on_address(void *arg, uint32_t slot, const char *addr, uint16_t port
 {
     struct change *c = change_new(arg, slot);
     (void)port;
-    c->moved = true;
+    c->kind = CHANGE_ADDRESS;
     snprintf(c->addr, sizeof c->addr, "%s", addr);
+}
+
+static void on_refused(void *arg, uint32_t slot)
+{
+    change_new(arg, slot)->kind = CHANGE_REFUSED;
 }
 
 static void on_sign(void *arg, uint8_t signature[64], const void *p, size_t size)
@@ -140,10 +165,12 @@ static void tell(void *arg)
     struct change *c;
     while ((c = list_first(&g->changes, struct change, node))) {
         list_remove(&c->node);
-        if (!c->moved)
+        if (c->kind == CHANGE_STATE)
             g->hooks.state(g->hooks.arg, c->id, c->state);
-        else if (g->hooks.address)
+        else if (c->kind == CHANGE_ADDRESS && g->hooks.address)
             g->hooks.address(g->hooks.arg, c->id, c->addr);
+        else if (c->kind == CHANGE_REFUSED && g->hooks.refused)
+            g->hooks.refused(g->hooks.arg, c->id);
         free(c);
     }
 }
@@ -181,6 +208,53 @@ static uint32_t unseal(struct gossip *g, const uint8_t *in, size_t size, uint8_t
     return NO_SLOT;
 }
 
+/* The machine itself says so, not a router before it. */
+static bool is_refusal(struct msghdr *m, const struct sockaddr_in6 *to)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        bool v6 = c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR;
+        struct sock_extended_err ee;
+        struct sockaddr_in6 by;
+        if (!v6 || c->cmsg_len < CMSG_LEN(sizeof ee + sizeof by))
+            continue;
+        memcpy(&ee, CMSG_DATA(c), sizeof ee);
+        memcpy(&by, CMSG_DATA(c) + sizeof ee, sizeof by);
+        return (ee.ee_origin == SO_EE_ORIGIN_ICMP || ee.ee_origin == SO_EE_ORIGIN_ICMP6) && ee.ee_errno == ECONNREFUSED &&
+               by.sin6_family == AF_INET6 && memcmp(&by.sin6_addr, &to->sin6_addr, sizeof by.sin6_addr) == 0;
+    }
+    return false;
+}
+
+/* Packets of this node that come back. Each quotes what was sent: the nonce says to whom, and only one who saw the packet
+ * can know it. */
+static void take_refusals(struct gossip *g)
+{
+    uint8_t in[GOSSIP_PACKET_MAX_BYTES], plain[GOSSIP_PACKET_MAX_BYTES];
+    for (int i = 0; i < BATCH; i++) {
+        struct sockaddr_in6 to;
+        union { struct cmsghdr align; char v[512]; } control;
+        struct iovec part = { in, sizeof in };
+        struct msghdr m = { .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = &part, .msg_iovlen = 1,
+                            .msg_control = control.v, .msg_controllen = sizeof control.v };
+        struct gossip_seal_head head;
+        ssize_t n = recvmsg(g->fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT);
+        if (n < 0)
+            return;
+        if (!is_refusal(&m, &to) || !gossip_seal_read(&head, in, (size_t)n))
+            continue;
+        uint32_t slot = NO_SLOT;
+        for (unsigned k = 0; k < SENT && slot == NO_SLOT; k++)
+            if (k < g->n_sent && memcmp(g->sent[k].nonce, in + SEAL_HEAD_BYTES - 24, 24) == 0)
+                slot = g->sent[k].slot;
+        for (unsigned k = 0; slot != NO_SLOT && k < g->n_keys; k++) {
+            const uint8_t *key = g->keys[k].id == head.key_id ? pair_key(g, slot, k) : NULL;
+            size_t size = key ? gossip_unseal(key, g->core.t->v[slot].tag, in, (size_t)n, plain) : 0;
+            if (size)
+                gossip_core_refused(&g->core, slot, plain, size);
+        }
+    }
+}
+
 static void on_readable(void *arg, unsigned events)
 {
     struct gossip *g = arg;
@@ -188,13 +262,16 @@ static void on_readable(void *arg, unsigned events)
     char addr[INET6_ADDRSTRLEN];
     bool soon = false;
     (void)events;
-    for (int i = 0; i < 64; i++) {
+    take_refusals(g);
+    for (int i = 0; i < BATCH; i++) {
         struct sockaddr_in6 from;
         socklen_t len = sizeof from;
         size_t size = 0;
         ssize_t n = recvfrom(g->fd, in, sizeof in, MSG_DONTWAIT, (struct sockaddr *)&from, &len);
-        if (n < 0)
+        if (n < 0 && errno == EAGAIN)
             break;
+        if (n < 0) /* an ICMP error, see send_to() */
+            continue;
         g->stats.n_received++;
         g->stats.bytes_received += (uint64_t)n;
         uint32_t slot = (size_t)n < sizeof in ? unseal(g, in, (size_t)n, plain, &size) : NO_SLOT;
@@ -213,7 +290,7 @@ int gossip_open(struct gossip **ret, struct loop *l, const struct gossip_config 
 {
     struct sockaddr_in6 at;
     uint8_t key[32];
-    int off = 0, size = 1 << 20;
+    int off = 0, on = 1, size = 1 << 20;
     if (!to_sockaddr(cfg->listen_addr, cfg->port, &at))
         return err_set(e, E_INVALID, "gossip: \"%s\" is no numeric address", cfg->listen_addr);
     int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -225,8 +302,10 @@ int gossip_open(struct gossip **ret, struct loop *l, const struct gossip_config 
         return r;
     }
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof on);
+    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof on); /* the same for IPv4 on this socket */
     struct gossip *g = xnew(struct gossip);
-    const struct gossip_core_out out = { g, on_send, on_state, on_address, on_sign, on_verify };
+    const struct gossip_core_out out = { g, on_send, on_state, on_address, on_refused, on_sign, on_verify };
     struct gossip_table *t = gossip_table_new();
     g->loop = l;
     g->fd = fd;
@@ -318,6 +397,11 @@ void gossip_set_address(struct gossip *g, const char *addr)
 {
     gossip_core_address(&g->core, addr);
     loop_timer_set(g->timer, 0);
+}
+
+void gossip_ask(struct gossip *g, const char *node_id)
+{
+    gossip_core_ask(&g->core, gossip_table_find(g->core.t, node_id));
 }
 
 void gossip_leave(struct gossip *g, loop_fn *done, void *arg)

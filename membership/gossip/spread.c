@@ -7,7 +7,7 @@
 enum {
     ROUND_MS = 100, ALONE_MS = 1000, EAGER_MS = 10, ROUND_PACKETS = 4, STORM = 64, /* members with news at once */
     SYNC_MS = 5000, SYNC_SOON_MS = 200, CONTACT_MS = 30000,
-    WANT_PACKETS = 16, ANSWER_PACKETS = 64, BITMAP_BYTES = GOSSIP_BUCKETS / 8,
+    WANT_PACKETS = 16, WANT_MEMBERS = 1500, /* about whom is asked at once: the answer could not hold more */ ANSWER_PACKETS = 64, BITMAP_BYTES = GOSSIP_BUCKETS / 8,
 };
 
 static bool pay(struct gossip_core *g, size_t bytes)
@@ -219,16 +219,17 @@ void sync_got_diff(struct gossip_core *g, uint32_t from, const uint8_t *p, size_
     struct gossip_packet k;
     struct out_packet o;
     uint8_t list[PLAIN_MAX_BYTES - HEAD_BYTES];
-    unsigned first = (unsigned)rng_below(&g->rng, GOSSIP_BUCKETS), packets = 0;
+    unsigned first = (unsigned)rng_below(&g->rng, GOSSIP_BUCKETS), packets = 0, members = 0;
     if (!gossip_packet_read(&k, p, size) || k.rest_size != BITMAP_BYTES || k.seq != g->sync_seq)
         return;
     g->sync_seq = 0; /* one answer */
     packet_begin(g, &o, KIND_WANT, 0);
-    for (unsigned i = 0; i < GOSSIP_BUCKETS && packets < WANT_PACKETS; i++) {
+    for (unsigned i = 0; i < GOSSIP_BUCKETS && packets < WANT_PACKETS && members < WANT_MEMBERS; i++) {
         unsigned b = (first + i) % GOSSIP_BUCKETS;
         if (!(k.rest[b / 8] & 1u << b % 8))
             continue;
         size_t n = put_bucket(g, b, list, sizeof list);
+        members += g->t->buckets[b].n;
         if (o.n + n > PLAIN_MAX_BYTES) {
             if (!send_paid(g, &o, from))
                 return;
@@ -318,8 +319,9 @@ int64_t spread_tick(struct gossip_core *g)
     if (g->now_ms >= g->spread_ms)
         spread_round(g);
     if (g->now_ms >= g->sync_ms) {
-        int64_t wait = g->sync_gained ? SYNC_SOON_MS : SYNC_MS;
-        g->sync_ms = g->now_ms + wait / 2 + (int64_t)rng_below(&g->rng, (uint64_t)wait);
+        int64_t *wait = &g->sync_wait_ms; /* one that lacks some, as when many join, gives up slowly: they may be dead */
+        *wait = g->sync_gained ? SYNC_SOON_MS : g->n_unheard ? MIN(*wait * 2, (int64_t)SYNC_MS) : SYNC_MS;
+        g->sync_ms = g->now_ms + *wait / 2 + (int64_t)rng_below(&g->rng, (uint64_t)*wait);
         g->sync_gained = false;
         if (pick_targets(g, &to, 1))
             sync_with(g, to);

@@ -2,7 +2,7 @@
  * observer about it), never the other way round; what speaks of a past incarnation has no effect. */
 #include "core.h"
 
-enum { INCARNATION_MAX_BITS = 62, REFUTE_MIN_MS = 500, REFUTE_MAX_MS = 30000, REFUTE_QUIET_MS = 60000 };
+enum { INCARNATION_MAX_BITS = 62, REFUTE_MIN_MS = 500, REFUTE_MAX_MS = 30000, REFUTE_QUIET_MS = 60000, JUDGE_MANY = 64 };
 
 uint64_t incarnation_of(const struct gossip_core *g, uint32_t slot)
 {
@@ -78,6 +78,7 @@ void gossip_drop(struct gossip_core *g, uint32_t slot)
     if (v->statement) {
         digest_fact(g, v->statement);
         gossip_fact_unref(g->t, TAKE(v->statement));
+        g->n_unheard++;
     }
     for (uint32_t i = 0; i < g->n_cases; i++) /* its voice ends with its membership */
         for (unsigned k = g->cases[i].n; k-- > 0;)
@@ -162,6 +163,8 @@ void gossip_state_self(struct gossip_core *g)
     if (v->statement) {
         digest_fact(g, v->statement);
         gossip_fact_unref(g->t, v->statement);
+    } else {
+        g->n_unheard--;
     }
     v->statement = f;
     digest_fact(g, f);
@@ -239,6 +242,8 @@ static bool hear_statement(struct gossip_core *g, const struct gossip_fact *f, u
     if (have) {
         digest_fact(g, have);
         gossip_fact_unref(g->t, v->statement);
+    } else {
+        g->n_unheard--;
     }
     v->statement = k;
     v->rounds = GOSSIP_BUG == 5 ? 0 : (uint8_t)gossip_rounds(g);
@@ -290,7 +295,10 @@ static bool is_condemned(const struct gossip_core *g, const struct alerts *a)
 
 void gossip_judge(struct gossip_core *g)
 {
+    if (g->n_cases > JUDGE_MANY && g->now_ms < g->judged_ms + JUDGE_MS)
+        return; /* when thousands are lost at once the news come one by one: the verdicts come together */
     g->judge = false;
+    g->judged_ms = g->now_ms;
     for (uint32_t i = 0; i < g->n_cases; i++) {
         const struct alerts *a = &g->cases[i];
         enum gossip_state state = g->views[a->slot].state;

@@ -25,6 +25,11 @@ static void on_address(void *arg, uint32_t who, const char *addr, uint16_t port)
     ASSERT(who >= 1 && strlen(addr) < GOSSIP_ADDR_MAX);
 }
 
+static void on_refused(void *arg, uint32_t who)
+{
+    ASSERT(who >= 1 && who <= PEERS);
+}
+
 /* True are those whose first byte says so: the fuzzer shall get beyond signatures. */
 static void on_sign(void *arg, uint8_t signature[64], const void *p, size_t size)
 {
@@ -41,7 +46,7 @@ static bool on_verify(void *arg, const struct gossip_identity *by, const uint8_t
 static void open_core(struct gossip_core *g, uint64_t seed)
 {
     const struct gossip_config cfg = { .node_id = "self", .addr = "here", .port = 1, .incarnation = 5 };
-    const struct gossip_core_out out = { NULL, on_send, on_state, on_address, on_sign, on_verify };
+    const struct gossip_core_out out = { NULL, on_send, on_state, on_address, on_refused, on_sign, on_verify };
     const uint8_t key[32] = { 0 };
     struct gossip_table *t = gossip_table_new();
     gossip_core_init(g, &cfg, &out, t, key, seed, 1000);
@@ -82,6 +87,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size)
         at += n + 3;
         fixed_point(&g, packet, n);
         gossip_core_receive(&g, now, from, "back", 1, packet, n);
+        gossip_core_ask(&g, from);
+        gossip_core_refused(&g, from, packet, n);
         gossip_core_tick(&g, now += 50);
         ASSERT(g.queue_n <= g.n_members);
     }

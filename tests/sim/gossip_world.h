@@ -8,14 +8,17 @@
 struct sim_node {
     struct gossip_core g;
     bool up, started;
+    bool refuses;             /* not up, but its machine is, and answers that nobody listens */
     uint8_t side;
     bool cut_in, cut_out;
     uint32_t generation;      /* of its address */
+    char addr[16];            /* that number as text */
     int64_t paused_until, tick_at;
     uint64_t life, sent, received;
     int64_t born;
     uint64_t *incarnations;   /* seen of each, checked mode: never backwards */
     int64_t *suspect_since;   /* by node; 0: not suspect */
+    int64_t *refused_ms;      /* by node: when its machine was last heard to refuse */
 };
 struct world {
     struct sim_node *v;

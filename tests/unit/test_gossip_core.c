@@ -20,6 +20,7 @@ static struct { uint32_t to; char addr[GOSSIP_ADDR_MAX]; struct out_packet o; } 
 static unsigned n_sent, n_said, n_moved, n_nodes;
 static struct { uint32_t who; enum gossip_state state; } said[64];
 static int64_t now;
+static uint32_t refused; /* the last of whom this was told */
 
 static void on_send(void *arg, uint32_t to, const char *addr, uint16_t port, const void *p, size_t size)
 {
@@ -49,6 +50,12 @@ static void on_address(void *arg, uint32_t who, const char *addr, uint16_t port)
     n_moved += arg == &nodes[0];
 }
 
+static void on_refused(void *arg, uint32_t who)
+{
+    if (arg == &nodes[0])
+        refused = who;
+}
+
 static void on_sign(void *arg, uint8_t signature[64], const void *p, size_t size)
 {
     crypto_sign(signature, p, size, ((struct person *)arg)->secret);
@@ -70,7 +77,7 @@ static void start_n(unsigned n)
         char id[8];
         snprintf(id, sizeof id, "m%u", i);
         const struct gossip_config cfg = { .node_id = id, .addr = id, .port = 7, .incarnation = 10 };
-        const struct gossip_core_out out = { &nodes[i], on_send, on_state, on_address, on_sign, on_verify };
+        const struct gossip_core_out out = { &nodes[i], on_send, on_state, on_address, on_refused, on_sign, on_verify };
         crypto_sign_keypair(nodes[i].public, nodes[i].secret);
         gossip_core_init(&nodes[i].g, &cfg, &out, table, nodes[i].public, 42 + i, now);
     }
@@ -369,6 +376,38 @@ static void refutation(void **state)
     assert_true(g->incarnation == 501);
 }
 
+/* Only a ping that waits for its answer proves, when it comes back, that the machine lives now. */
+static void refusal(void **state)
+{
+    (void)state;
+    refused = NO_SLOT;
+    n_sent = 0;
+    gossip_core_ask(g, 2);
+    assert_int_equal(n_sent, 0); /* it is not suspect */
+    tell(2, 2, FACT_ALIVE, 2, 10);
+    for (uint32_t by = 3; by < N; by++)
+        tell(by, by, FACT_ALERT, 2, 10);
+    assert_int_equal(gossip_core_state(g, 2), GOSSIP_SUSPECT);
+    n_sent = 0;
+    gossip_core_ask(g, 2);
+    assert_int_equal(n_sent, 1);
+    assert_int_equal(sent[0].to, 2);
+    const struct out_packet first = sent[0].o;
+    gossip_core_refused(g, 3, first.v, first.n);
+    gossip_core_refused(g, 2, first.v, first.n - PING_BYTES);
+    gossip_core_refused(g, NO_SLOT, first.v, first.n);
+    assert_int_equal(refused, NO_SLOT);
+    gossip_core_refused(g, 2, first.v, first.n);
+    assert_int_equal(refused, 2);
+    refused = NO_SLOT;
+    gossip_core_refused(g, 2, first.v, first.n); /* once */
+    gossip_core_ask(g, 2);
+    gossip_core_refused(g, 2, first.v, first.n); /* not the one that is out now */
+    assert_int_equal(refused, NO_SLOT);
+    gossip_core_refused(g, 2, sent[1].o.v, sent[1].o.n);
+    assert_int_equal(refused, 2);
+}
+
 static void removal_is_for_good(void **state)
 {
     struct out_packet o;
@@ -435,7 +474,7 @@ int main(void)
 #define WITH(f) cmocka_unit_test_setup_teardown(f, start, stop)
     const struct CMUnitTest tests[] = {
         WITH(facts_round_trip), WITH(malformed_facts), WITH(random_bytes), cmocka_unit_test(sealing), cmocka_unit_test(rings),
-        WITH(six_of_eight), WITH(nobody_speaks_for_others), WITH(refutation), WITH(removal_is_for_good), WITH(address_follows),
+        WITH(six_of_eight), WITH(nobody_speaks_for_others), WITH(refutation), WITH(refusal), WITH(removal_is_for_good), WITH(address_follows),
         cmocka_unit_test_setup_teardown(three_nodes, start_three, stop), WITH(goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,7 +24,7 @@ struct node {
     uint8_t sign_public[32], sign_secret[64], link_public[32], link_secret[32];
     char moved[64]; /* where this node heard that node2 is */
     enum gossip_state heard[N][16]; /* in order, about each node */
-    unsigned n_heard[N];
+    unsigned n_heard[N], n_refused; /* of node2 */
 };
 
 static struct loop *loop;
@@ -54,6 +54,13 @@ static void on_address(void *arg, const char *id, const char *addr)
     assert_false(inside);
     if (str_equal(id, "node2"))
         snprintf(((struct node *)arg)->moved, sizeof nodes[0].moved, "%s", addr);
+}
+
+static void on_refused(void *arg, const char *id)
+{
+    assert_false(inside);
+    assert_string_equal(id, "node2");
+    ((struct node *)arg)->n_refused++;
 }
 
 static void on_poll(void *arg)
@@ -95,7 +102,7 @@ static struct gossip *open_node(const char *id, uint16_t port, const struct goss
     const struct gossip_config cfg = { .node_id = id, .listen_addr = host, .addr = host, .port = port, .probe_ms = 80,
                                        .timeout_ms = 40, .incarnation = 1, .sign_secret = n->sign_secret,
                                        .link_secret = n->link_secret };
-    const struct gossip_hooks hooks = { .arg = n, .state = on_state, .address = on_address };
+    const struct gossip_hooks hooks = { .arg = n, .state = on_state, .address = on_address, .refused = on_refused };
     struct gossip *g = NULL;
     struct err e = { 0 };
     if (gossip_open(&g, loop, &cfg, key, 1, &hooks, 1 + port, &e) < 0)
@@ -209,6 +216,11 @@ static void see_each_other(void **state)
     }
 }
 
+static bool two_refuses(void)
+{
+    return nodes[0].n_refused && nodes[1].n_refused;
+}
+
 static void see_each_other_on_ipv6(void **state)
 {
     (void)state;
@@ -216,6 +228,8 @@ static void see_each_other_on_ipv6(void **state)
         skip();
     start_at("::1");
     bool ok = run_until(have_talked);
+    gossip_close(TAKE(nodes[2].g));
+    ok &= run_until(two_refuses);
     stop(NULL);
     assert_true(ok);
 }
@@ -231,6 +245,10 @@ static void a_silent_one_is_missed(void **state)
     assert_true(run_until(have_talked));
     gossip_close(TAKE(nodes[2].g));
     assert_true(run_until(two_is_missed));
+    nodes[0].n_refused = nodes[1].n_refused = 0;
+    gossip_ask(nodes[0].g, "node2");
+    gossip_ask(nodes[1].g, "node2");
+    assert_true(run_until(two_refuses)); /* the kernel answers in its place */
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(gossip_state_of(nodes[i].g, "node2"), GOSSIP_SUSPECT);
     /* It starts again, with an older count than the others know of it, and is heard of again. */
