@@ -86,7 +86,7 @@ static void find_replicas(const struct plan_input *in, const struct sandbox *s, 
         if (!str_equal(r->service_id, service_id) || !on(s, r->network_id) || is_ingress(in, r->network_id))
             continue;
         f->known = true;
-        if (r->ready && !map_find(in->suspects, r->node_id))
+        if (r->ready && !plan_is_silent(in, r->node_id))
             found_add(f, r->addr);
     }
 }

@@ -20,6 +20,8 @@ struct plan_input {
     const char *gateway_pool, *ingress_link;
     uint32_t gateway_addr;      /* of the host in that pool */
 };
+/* Suspect, and not known to lack but its daemon: containers and tunnel of a DISCONNECTED node go on. */
+bool plan_is_silent(const struct plan_input *in, const char *node_id);
 const struct node *plan_self(const struct plan_input *in);
 const struct network *plan_ingress(const struct plan_input *in);
 /* Replicas of before that exist no more, or only on a node that is down; indexes into before->replicas. */

@@ -52,6 +52,14 @@ static const struct node *node_by_id(const struct assignment *a, const char *id)
     return NULL;
 }
 
+bool plan_is_silent(const struct plan_input *in, const char *node_id)
+{
+    if (!in->suspects || !map_find(in->suspects, node_id))
+        return false;
+    const struct node *n = node_by_id(in->a, node_id);
+    return !n || n->status.state != NODE_DISCONNECTED;
+}
+
 static bool is_alive(const struct assignment *a, const struct replica *r)
 {
     const struct node *n = node_by_id(a, r->node_id);
@@ -136,7 +144,7 @@ static uint32_t backends(const struct plan_input *in, const char *service_id, co
         char text[32];
         uint32_t addr;
         if (!r->ready || !str_equal(r->service_id, service_id) || !str_equal(r->network_id, network_id) ||
-            (in->suspects && map_find(in->suspects, r->node_id)) || !address_parse(r->addr, &addr, NULL))
+            plan_is_silent(in, r->node_id) || !address_parse(r->addr, &addr, NULL))
             continue;
         address_format(text, addr, -1);
         strs_add(ret, text);

@@ -38,6 +38,8 @@ struct manager_hooks {
     void (*leader_changed)(void *arg, const char *leader_node_id);
     /* How many nodes gossip has complaints about that are not enough for a verdict. NULL: none ever. */
     uint32_t (*n_doubted)(void *arg);
+    /* Pings a node that gossip has for suspect; manager_gossip_refused() when its machine refuses. NULL: never. */
+    void (*ask)(void *arg, const char *node_id);
     /* An object of the node table changed (addresses, roles): peers may need to be reached anew; or the cluster did. */
     void (*nodes_changed)(void *arg);
     /* How it changed; now NULL: removed. Borrowed. The hook may be NULL. */
@@ -51,6 +53,7 @@ struct manager_config {
     const char *node_id;        /* own; copied */
     uint64_t raft_id;
     int64_t down_after_ms;      /* SUSPECT for this long becomes DOWN; 0: 2000 */
+    int64_t restart_ms;         /* SUSPECT, while its machine says that only the daemon is gone, becomes DOWN; 0: 30000 */
     struct raft_config raft;
 };
 
@@ -127,6 +130,7 @@ void manager_link_up(struct manager *m, const char *node_id);
 /* The last link to this node was closed by its other end. */
 void manager_link_gone(struct manager *m, const char *node_id);
 void manager_gossip_state(struct manager *m, const char *node_id, bool suspect);
+void manager_gossip_refused(struct manager *m, const char *node_id); /* its machine lives, its daemon does not */
 
 /* Control: what users ask for. Leader only; done as above, with the new object's id in ret_id[26] when given
  * (storage of the caller, alive until done). Validation errors come through done at once. */

@@ -279,7 +279,7 @@ static int may_remove(const struct manager *m, const void *obj, struct err *e)
 static int may_remove_down(const struct manager *m, const void *obj, struct err *e)
 {
     const struct node *n = obj;
-    if (n->status.state != NODE_DOWN && !str_equal(n->id, m->node_id))
+    if (n->status.state != NODE_DOWN && n->status.state != NODE_DISCONNECTED && !str_equal(n->id, m->node_id))
         return err_set(e, E_INVALID, "node %s is not down and can't be removed; stop it first or use --force", n->id);
     return may_remove(m, obj, e);
 }

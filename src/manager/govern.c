@@ -274,7 +274,8 @@ void govern_view(struct governed *ret, const struct node *n, const struct raft_m
     bool by_hand = !ret->manager && !n->role_auto && n->role_since; /* a person took the role from it */
     ret->barred = str_equal(label, "no") || (by_hand && !str_equal(label, "yes"));
     ret->returned = n->ready_since || (!ret->manager && n->role_auto);
-    ret->down_ms = n->status.state == NODE_DOWN ? ms_since(n->down_since, now_ns) : -1;
+    bool gone = n->status.state == NODE_DOWN || n->status.state == NODE_DISCONNECTED; /* as a manager it is no use */
+    ret->down_ms = gone ? ms_since(n->down_since, now_ns) : -1;
     ret->role_ms = ms_since(role, now_ns);
     ret->steady_ms = MIN(ms_since(came, now_ns), ret->role_ms);
     for (uint32_t i = 0; n->raft_id && i < n_members; i++)

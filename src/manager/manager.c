@@ -214,6 +214,7 @@ int manager_open(struct manager **ret, struct loop *l, const struct manager_conf
     m->node_id = xstrdup(cfg->node_id);
     m->raft_id = cfg->raft_id;
     m->down_after_ms = cfg->down_after_ms ? cfg->down_after_ms : 2000;
+    m->restart_ms = cfg->restart_ms ? cfg->restart_ms : 30000;
     m->store = store_new();
     m->dispatcher = dispatcher_new(m);
     m->liveness = liveness_new(m);
@@ -566,6 +567,11 @@ void manager_got_message(struct manager *m, const char *from, uint8_t type, cons
 void manager_gossip_state(struct manager *m, const char *node_id, bool suspect)
 {
     liveness_gossip(m->liveness, node_id, suspect);
+}
+
+void manager_gossip_refused(struct manager *m, const char *node_id)
+{
+    liveness_refused(m->liveness, node_id);
 }
 
 static const struct raft_member *member_of(const struct manager *m, uint64_t raft_id, struct raft_member v[RAFT_MEMBERS_MAX])

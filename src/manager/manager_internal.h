@@ -21,7 +21,7 @@ struct manager {
     struct manager_hooks hooks;
     char *node_id;
     uint64_t raft_id;
-    int64_t down_after_ms;
+    int64_t down_after_ms, restart_ms;
     struct raft_node *raft;
     struct store *store;
     struct dispatcher *dispatcher;
@@ -85,6 +85,12 @@ void liveness_free(struct liveness *v);
 void liveness_gossip(struct liveness *v, const char *node_id, bool suspect);
 void liveness_lead(struct liveness *v, bool leads);
 void liveness_seen(struct liveness *v, const char *node_id); /* session traffic */
+void liveness_refused(struct liveness *v, const char *node_id); /* its machine lives, its daemon does not */
+/* A suspect node, READY or DISCONNECTED until now; monotonic times, refused_ms 0: never. */
+struct liveness_case { enum node_state state; int64_t since_ms, refused_ms, wait_ms, restart_ms; };
+enum { LIVENESS_REFUSAL_MS = 3000 }; /* how long one counts: kernels send about one a second to each who asks */
+/* What the node is, and when to look again at the latest. Pure. */
+enum node_state liveness_verdict(const struct liveness_case *c, int64_t now_ms, int64_t *ret_next_ms);
 /* How long a node must be suspect before it is DOWN, when n_lost of n_nodes are lost together. Pure. */
 int64_t liveness_wait_ms(uint32_t n_nodes, uint32_t n_lost, int64_t down_after_ms);
 bool liveness_is_suspect(const struct liveness *v, const char *node_id);

@@ -34,12 +34,13 @@ const char daemon_usage[] =
     "      --registry-mirror [HOST=]URL    Asked before the registry HOST (docker.io); repeatable\n"
     "      --certs-dir DIR                 HOST:PORT/ca.crt, client.cert, client.key (default /etc/shoal/certs.d)\n"
     "      --down-after DURATION_MS        Silence after which a node's tasks move (default 2000)\n"
+    "      --restart-wait DURATION_MS      The same while its machine says that only the daemon is gone (default 30000)\n"
     "      --log-level LEVEL               Error, warn, info or debug (default info)\n"
     "      --clean                         Take down what this node left on the machine (containers, networks,\n"
     "                                      tunnel, ROOT and RUN) and end; the node must not run\n\n"
     "Example:\n  shoal daemon --root /srv/a --run /run/a --listen 10.0.0.1\n";
 
-struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf, *advertise, *certs; uint64_t control, gossip, tunnel, down; const char *insecure[65], *mirrors[17]; unsigned n_insecure, n_mirrors; bool clean; };
+struct flags { const char *root, *run, *api, *listen, *level, *resolv_conf, *advertise, *certs; uint64_t control, gossip, tunnel, down, restart; const char *insecure[65], *mirrors[17]; unsigned n_insecure, n_mirrors; bool clean; };
 
 static int parse(int argc, char **argv, struct flags *f, struct err *e)
 {
@@ -56,6 +57,7 @@ static int parse(int argc, char **argv, struct flags *f, struct err *e)
             { "--listen", &f->listen, NULL, 0 }, { "--log-level", &f->level, NULL, 0 },
             { "--control-port", NULL, &f->control, 65535 }, { "--gossip-port", NULL, &f->gossip, 65535 },
             { "--resolv-conf", &f->resolv_conf, NULL, 0 }, { "--advertise-addr", &f->advertise, NULL, 0 }, { "--tunnel-port", NULL, &f->tunnel, 65535 }, { "--down-after", NULL, &f->down, 3600000 },
+            { "--restart-wait", NULL, &f->restart, 3600000 },
             { "--certs-dir", &f->certs, NULL, 0 },
             { "--registry-mirror", f->n_mirrors < 16 ? &f->mirrors[f->n_mirrors] : NULL, NULL, 0 },
             { "--insecure-registry", f->n_insecure < 64 ? &f->insecure[f->n_insecure] : NULL, NULL, 0 },
@@ -476,7 +478,7 @@ int daemon_main(int argc, char **argv)
     d.cfg = (struct node_config){
         .root = f.root, .run = f.run, .api_path = api, .listen_addr = f.listen, .self_exe = exe, .resolv_conf = f.resolv_conf, .advertise = f.advertise,
         .control_port = (uint16_t)f.control, .gossip_port = (uint16_t)f.gossip, .tunnel_port = (uint16_t)f.tunnel,
-        .insecure = f.insecure, .mirrors = f.mirrors, .certs_dir = f.certs ? f.certs : "/etc/shoal/certs.d", .down_after_ms = (int64_t)f.down,
+        .insecure = f.insecure, .mirrors = f.mirrors, .certs_dir = f.certs ? f.certs : "/etc/shoal/certs.d", .down_after_ms = (int64_t)f.down, .restart_ms = (int64_t)f.restart,
     };
     r = run(&d, api, f.clean, &e);
     if (r < 0)

@@ -48,6 +48,13 @@ static uint32_t n_doubted(void *arg)
     return d->gossip ? gossip_unstable(d->gossip) : 0;
 }
 
+static void ask_machine(void *arg, const char *node_id)
+{
+    struct daemon *d = arg;
+    if (d->gossip)
+        gossip_ask(d->gossip, node_id);
+}
+
 static void gossip_members(struct daemon *d)
 {
     struct gossip_key_ref keys[GOSSIP_KEYS_MAX];
@@ -69,25 +76,21 @@ static void gossip_members(struct daemon *d)
     }
 }
 
-static bool lists(const struct membership *m, const char *id)
-{
-    for (uint32_t i = 0; i < m->nodes.n; i++)
-        if (str_equal(m->nodes.v[i].id, id))
-            return true;
-    return false;
-}
-
 static void take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint64_t index)
 {
     struct membership old = d->member;
+    struct map listed;
     struct err e;
+    map_init(&listed);
     d->member.nodes.v = NULL;
     d->member.nodes.n = 0;
     d->member.nodes_index = index;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         node_copy(REC_ADD(&d->member.nodes), &v[i]);
+        map_put(&listed, v[i].id, d);
+    }
     for (uint32_t i = 0; i < old.nodes.n; i++) {
-        if (!lists(&d->member, old.nodes.v[i].id) && d->gossip) {
+        if (!map_find(&listed, old.nodes.v[i].id) && d->gossip) {
             gossip_forget(d->gossip, old.nodes.v[i].id);
             if (d->agent)
                 agent_gossip_state(d->agent, old.nodes.v[i].id, false);
@@ -95,6 +98,7 @@ static void take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint6
         node_clear(&old.nodes.v[i]);
     }
     free(old.nodes.v);
+    map_done(&listed);
     if (d->gossip)
         gossip_members(d);
     if (d->peers)
@@ -197,6 +201,13 @@ static void gossip_changed(void *arg, const char *node_id, enum gossip_state sta
         agent_gossip_state(d->agent, node_id, state != GOSSIP_ALIVE);
 }
 
+static void gossip_refused(void *arg, const char *node_id)
+{
+    struct daemon *d = arg;
+    if (d->manager)
+        manager_gossip_refused(d->manager, node_id);
+}
+
 static bool gossip_datagram(void *arg, const void *p, size_t size)
 {
     struct daemon *d = arg;
@@ -233,7 +244,7 @@ static int start_gossip(struct daemon *d, struct err *e)
     struct gossip_config cfg = { .node_id = daemon_node_id(d), .listen_addr = d->cfg.listen_addr, .addr = d->member.addr,
                                  .port = d->cfg.gossip_port, .incarnation = (uint64_t)(clock_real_ns() / MS_NS),
                                  .sign_secret = d->identity.sign_secret.v, .link_secret = d->identity.link_secret.v };
-    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed, .address = gossip_moved,
+    struct gossip_hooks hooks = { .arg = d, .state = gossip_changed, .address = gossip_moved, .refused = gossip_refused,
                                   .datagram = gossip_datagram };
     crypto_random(&seed, sizeof seed);
     int r = gossip_open(&d->gossip, d->loop, &cfg, NULL, 0, &hooks, seed, e);
@@ -263,12 +274,12 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
         return file_remove_tree(dir, e); /* of an earlier term of office */
     struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v,
                                   .old_disk_key = d->identity.old_disk_key.n ? d->identity.old_disk_key.v : NULL, .node_id = c->node_id,
-                                  .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms,
+                                  .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms, .restart_ms = d->cfg.restart_ms,
                                   .raft = { .election_min_ms = ELECTION_MIN_MS, .patience_max_ms = PATIENCE_MAX_MS,
                                             .heartbeat_ms = HEARTBEAT_MS } };
     struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
                                    .leader_changed = leader_changed, .nodes_changed = nodes_changed, .n_doubted = n_doubted,
-                                   .node_event = node_event };
+                                   .ask = ask_machine, .node_event = node_event };
     int r = file_mkdirs(dir, 0700, e);
     if (r == 0)
         r = manager_open(&d->manager, d->loop, &cfg, &hooks, e);

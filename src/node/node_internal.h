@@ -57,7 +57,7 @@ struct node_config {
     uint16_t control_port, gossip_port, tunnel_port;
     const char *const *insecure, *const *mirrors; /* NULL-terminated */
     const char *certs_dir;
-    int64_t down_after_ms;
+    int64_t down_after_ms, restart_ms;
 };
 struct peers;
 struct lock { bool on; uint8_t key[32]; };

@@ -206,6 +206,33 @@ static void a_big_loss_is_held(void **state)
         assert_int_equal(liveness_wait_ms(cases[i].nodes, cases[i].lost, 2000), cases[i].held ? 20000 : 2000);
 }
 
+static void a_daemon_that_is_gone_is_waited_for(void **state)
+{
+    (void)state;
+    enum { READY = NODE_READY, DOWN = NODE_DOWN, GONE = NODE_DISCONNECTED };
+    /* suspect since 10000, DOWN after 2000, or after 30000 while the machine refuses */
+    static const struct { int was; int64_t refused, now; int is; int64_t next; } cases[] = {
+        { READY, 0, 10000, READY, 12000 },          /* nothing but silence */
+        { READY, 0, 12000, DOWN, 0 },
+        { READY, 9500, 10000, GONE, 12500 },        /* refused before it was suspect */
+        { READY, 10100, 10200, GONE, 13100 },
+        { GONE, 38000, 39999, GONE, 40000 },
+        { GONE, 39900, 40000, DOWN, 0 },            /* patience ends */
+        { GONE, 20000, 22999, GONE, 23000 },
+        { GONE, 20000, 23000, DOWN, 0 },            /* the machine has fallen silent as well */
+        { GONE, 8000, 11000, GONE, 12000 },         /* it has, but not for long enough yet */
+        { READY, 5000, 10500, READY, 12000 },       /* a refusal of long ago */
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct liveness_case c = { .state = cases[i].was, .since_ms = 10000, .refused_ms = cases[i].refused,
+                                         .wait_ms = 2000, .restart_ms = 30000 };
+        int64_t next = -1;
+        assert_int_equal(liveness_verdict(&c, cases[i].now, &next), cases[i].is);
+        if (cases[i].next)
+            assert_int_equal(next, cases[i].next);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +242,7 @@ int main(void)
         cmocka_unit_test(what_was_refused_is_not_proposed_again_at_once),
         cmocka_unit_test(a_recovery_is_refused_beside_a_leader),
         cmocka_unit_test(a_big_loss_is_held),
+        cmocka_unit_test(a_daemon_that_is_gone_is_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
