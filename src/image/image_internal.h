@@ -4,7 +4,7 @@
 #ifndef SHOAL_IMAGE_INTERNAL_H
 #define SHOAL_IMAGE_INTERNAL_H
 
-#include <shoal/image.h>
+#include <shoal/image_peers.h>
 #include <shoal/base/list.h>
 #include <shoal/base/mem.h>
 #include <pthread.h>
@@ -159,6 +159,7 @@ struct image_item {
     struct image image;
 };
 struct image_pull;
+struct image_peers;
 struct image_store {
     struct loop *loop;
     char *root;
@@ -166,6 +167,7 @@ struct image_store {
     char *certs_dir;
     struct list_node images;  /* image_item */
     struct list_node pulls;   /* pull_io.c */
+    struct image_peers *peers; /* ask_io.c; never NULL */
     unsigned refs;            /* the owner, and every job whose end comes back here */
     unsigned busy; /* loads and pulls that may rely on layers: nothing is swept meanwhile */
     bool closed, sweep_wanted;
@@ -244,6 +246,10 @@ struct image_fetch {
     bool closed;          /* under lock: cancelled */
     char *certs_dir;
     struct strs mirrors;  /* of this host, asked in turn before it */
+    struct image_peers *peers; /* the store's */
+    bool task;            /* the cluster is asked for what the registry does not give */
+    char *named;          /* the reference as it was given */
+    struct image_offer offer; /* of a node that spreads an image: nobody else is asked */
     const char *base;     /* the one being asked; NULL: the host itself */
     /* Any thread of the fetch; copies what it is given. */
     void (*emit)(void *arg, const char *id, const char *status, int64_t current, int64_t total);
@@ -265,6 +271,68 @@ int image_fetch_open(struct image_fetch *f, const char *authorization, bool push
                      struct err *e) must_check;
 void image_fetch_tell(struct image_fetch *f, const char *id, const char *status);
 void image_fetch_fail(struct image_fetch *f, int code, const struct err *e); /* the first counts, and stops the others */
+
+/* ---- take_io.c: the same without a registry ---- */
+void image_fetch_take(struct image_fetch *f); /* the offer */
+/* The image of f->ref as the cluster has it; refused: the registry refused it, so only an image that is none of its
+ * counts. -E_NOT_FOUND: the cluster has it not, or does not tell. */
+int image_fetch_from_cluster(struct image_fetch *f, bool refused, struct err *e) must_check;
+/* r NULL: all of it from peers. */
+int image_fetch_parts(struct image_fetch *f, struct image_registry *r, const struct image_manifest *m, bool *ret_all_there,
+                      struct err *e) must_check;
+/* A blob from peers, or from r (may be NULL) if they do not have it; verified, in a file of our own, which other nodes
+ * may read until image_get_forget(). tell may be NULL. */
+typedef void image_bytes_fn(void *arg, int64_t current);
+int image_fetch_blob(struct image_fetch *f, struct image_registry *r, const struct image_desc *desc, image_bytes_fn *tell,
+                     void *arg, char **ret_path, struct err *e) must_check;
+
+/* ---- pieces.c ---- */
+struct image_piece { int64_t offset; uint32_t size, got; int source; /* -1: to be asked */ };
+struct image_pieces {
+    int64_t size, next, head; /* bytes of the blob; first not in a piece yet; first not handed on */
+    struct image_piece v[IMAGE_WINDOW]; /* a ring */
+    unsigned first, n;
+};
+void image_pieces_init(struct image_pieces *p, int64_t offset, int64_t size);
+int image_pieces_ask(struct image_pieces *p, int source); /* slot of a piece to ask it for; -1: none */
+void image_pieces_got(struct image_pieces *p, int slot, uint32_t n);
+void image_pieces_lost(struct image_pieces *p, int source); /* what it has not given is asked of others */
+int image_pieces_take(struct image_pieces *p); /* slot of the next whole piece in order, free from now on; -1: none */
+bool image_pieces_done(const struct image_pieces *p);
+
+/* ---- ask_io.c: blobs from peers, for the thread of a pull ---- */
+struct image_peers *image_peers_new(struct image_store *s);
+void image_peers_free(struct image_peers *p);
+void image_peers_wake(struct image_peers *p);    /* threads look again whether they are to stop; any thread */
+void image_peers_changed(struct image_store *s); /* what is held */
+enum image_word {
+    IMAGE_WAIT,     /* never returned */
+    IMAGE_BYTES,    /* the next ones, in order */
+    IMAGE_WHOLE,    /* all were given */
+    IMAGE_REGISTRY, /* the caller is to read the rest from the registry */
+    IMAGE_NONE,     /* no node gives it */
+    IMAGE_STOPPED,
+};
+struct image_get;
+/* alone: no registry will do; from: a node that has it (may be NULL). NULL: this node is in no cluster. */
+struct image_get *image_get_blob(struct image_fetch *f, const char *digest, int64_t offset, int64_t size, bool alone,
+                                 const char *from);
+enum image_word image_get_next(struct image_get *g, char **ret /* caller frees */, size_t *ret_size);
+/* What came has another digest: once more from the start; blame: and not from these. */
+void image_get_spoilt(struct image_get *g, bool blame);
+/* path: the verified file, given to others until image_get_forget(); NULL: it was not to be had. g is gone. */
+void image_get_end(struct image_get *g, const char *path);
+void image_get_forget(struct image_fetch *f, const char *digest);
+/* E_NOT_FOUND: the cluster has no such image, or this node may not know it. ret is to be cleared. */
+int image_get_name(struct image_fetch *f, const char *name, struct image_answer *ret, struct err *e) must_check;
+
+/* ---- serve_io.c ---- */
+struct image_serving { struct list_node running, waiting; unsigned n_running, n_waiting; struct loop_timer *tick; };
+void image_serving_init(struct image_serving *v, struct image_peers *p);
+void image_serving_stop(struct image_serving *v); /* all uploads */
+struct image_serving *image_peers_serving(struct image_peers *p);
+struct image_store *image_peers_store(struct image_peers *p);
+int image_peers_open_blob(struct image_peers *p, const char *digest); /* fd, or -1 */
 
 /* ---- push_io.c: the thread of a push or a login ---- */
 void image_fetch_push(struct image_fetch *f);

@@ -14,10 +14,13 @@ libimage_a_SOURCES = \
 	src/image/manifest.c \
 	src/image/pack_io.c \
 	src/image/parts_io.c \
+	src/image/peer_messages.c \
+	src/image/pieces.c \
 	src/image/pull_io.c \
 	src/image/push_io.c \
 	src/image/ref.c \
 	src/image/registry_io.c \
 	src/image/save_io.c \
 	src/image/store_io.c \
+	src/image/tracker.c \
 	src/image/image_internal.h
