@@ -48,5 +48,6 @@ const uint8_t *link_peer_key(const struct link *l); /* 32 bytes, valid once veri
 int link_send(struct link *l, uint8_t type, const void *p, size_t size);
 /* NULL when the link is down or has 1,024 channels. */
 struct stream *link_channel_open(struct link *l, uint8_t service);
+unsigned link_n_channels(const struct link *l); /* of both sides */
 
 #endif

@@ -25,6 +25,7 @@ enum peer_message {
     MSG_LEAVE = 9,      /* agent -> leader: node leaves; reply MSG_LEAVE_OK */
     MSG_LEAVE_OK = 10,
     MSG_RELAY = 40,       /* manager -> manager: sealed Raft bytes of or for a third one (src/node/relay.c) */
+    MSG_HELD = 12,      /* any node -> managers: packed image_held: blobs and images that it can give */
     MSG_CERTIFICATE = 11, /* leader -> agent: packed certificate, when the one its HELLO told of is due or of another role */
 };
 

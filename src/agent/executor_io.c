@@ -7,6 +7,7 @@
 #include <shoal/base/file.h>
 #include <shoal/base/list.h>
 #include <shoal/base/log.h>
+#include <shoal/image_peers.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -259,7 +260,7 @@ static void on_pulled(void *arg, const struct image *image, const struct err *e)
         return;
     if (!image) {
         AUTO_FREE char *why = xasprintf("No such image: %s, not on this node, and not to be pulled (%s); check its name, or "
-                                        "bring it to every node with `shoal image load`", j->task.spec.container->image,
+                                        "bring it to every node with `shoal image push-to-cluster`", j->task.spec.container->image,
                                         e->text);
         failed(j, why);
     } else {
@@ -289,7 +290,7 @@ static void prepare(void *arg, const struct task *t, const struct assignment *a)
     size_t n;
     if (t->registry_auth)
         auth = (char *)base64_decode(t->registry_auth, strlen(t->registry_auth), &n);
-    image_pull(x->cfg.images, t->spec.container->image, auth, NULL, on_pulled, j);
+    image_pull_for_task(x->cfg.images, t->spec.container->image, auth, on_pulled, j);
 }
 
 /* ---- running ---- */

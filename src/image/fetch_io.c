@@ -18,6 +18,7 @@ enum { LAYER_THREADS = 3, TELL_MS = 100 };
 /* A pull's layers in work. */
 struct layers {
     struct image_fetch *f;
+    bool no_registry;
     const struct image_manifest *m;
     const struct image_config *config;
     const char *authorization;
@@ -45,6 +46,8 @@ static void stop_all(struct image_fetch *f, bool closed)
     atomic_store(&f->stop, true);
     pthread_cond_broadcast(&f->wake);
     pthread_mutex_unlock(&f->lock);
+    if (f->peers)
+        image_peers_wake(f->peers);
 }
 
 void image_fetch_stop(struct image_fetch *f)
@@ -120,27 +123,81 @@ static void short_id(char id[13], const char *digest)
     id[12] = 0;
 }
 
-/* The packed bytes, verified, in a file of our own. */
-static int download(struct layer *l, struct image_registry *r, char **ret_path, struct err *e)
+/* Pieces from other nodes, into w. *ret_registry: the rest is to come from there, or from nowhere. */
+static int from_peers(struct image_get *g, const struct image_desc *desc, struct image_blob_writer *w, image_bytes_fn *tell,
+                      void *arg, bool *ret_registry, struct err *e)
 {
-    const struct image_desc *desc = l->desc;
-    for (bool again = true;; again = false) {
+    for (;;) {
+        AUTO_FREE char *bytes = NULL;
+        size_t n = 0;
+        switch (image_get_next(g, &bytes, &n)) {
+        case IMAGE_BYTES:
+            if (image_blob_add(w, bytes, n, e) < 0)
+                return -e->code;
+            if (tell)
+                tell(arg, image_blob_size(w));
+            break;
+        case IMAGE_WHOLE:
+            return 0;
+        case IMAGE_REGISTRY:
+            *ret_registry = true;
+            return 0;
+        case IMAGE_NONE:
+            return err_set(e, E_NOT_FOUND, "no node that can be reached gives %s", desc->digest);
+        case IMAGE_STOPPED:
+        case IMAGE_WAIT:
+            return err_set(e, E_CLOSED, "cancelled");
+        }
+    }
+}
+
+/* Into a new writer: from peers while they have it, then from the registry. */
+static int fill(struct image_registry *r, struct image_get *g, const struct image_desc *desc,
+                struct image_blob_writer *w, image_bytes_fn *tell, void *arg, bool *ret_registry, struct err *e)
+{
+    *ret_registry = !g;
+    int code = g ? from_peers(g, desc, w, tell, arg, ret_registry, e) : 0;
+    if (code < 0 || !*ret_registry)
+        return code;
+    return r ? image_registry_blob(r, desc, w, tell, arg, e)
+             : err_set(e, E_UNAVAILABLE, "%s is not to be had: this node left the cluster", desc->digest);
+}
+
+int image_fetch_blob(struct image_fetch *f, struct image_registry *r, const struct image_desc *desc, image_bytes_fn *tell,
+                     void *arg, char **ret_path, struct err *e)
+{
+    struct image_get *g = NULL;
+    int code;
+    for (bool again = true;;) {
         struct image_blob_writer *w;
-        int code = image_blob_resume(&w, l->f->root, desc->digest, desc->size, e);
+        bool registry;
+        code = image_blob_resume(&w, f->root, desc->digest, desc->size, e);
         if (code < 0)
-            return code;
-        bool resumed = image_blob_size(w) > 0;
-        code = image_registry_blob(r, desc, w, on_download, l, e);
+            break;
+        int64_t had = image_blob_size(w);
+        if (!g && had < desc->size)
+            g = image_get_blob(f, desc->digest, had, desc->size, !r, f->offer.from);
+        registry = had == desc->size; /* an earlier pull had all of it, from wherever */
+        code = registry ? 0 : fill(r, g, desc, w, tell, arg, &registry, e);
         if (code < 0) {
             image_blob_abort(w);
-            return code;
+            break;
         }
-        image_fetch_tell(l->f, l->id, "Verifying Checksum");
+        bool mixed = registry && had > 0; /* its end is the registry's, its beginning may be anybody's */
         code = image_blob_spool(w, ret_path, NULL, e);
-        if (code != -E_CORRUPT || !resumed || !again)
-            return code;
-        /* what an earlier pull left was wrong, and is gone: once more from the start */
+        if (code != -E_CORRUPT)
+            break;
+        /* what came was wrong, and is gone: from others, or once more from the start */
+        if (g && !registry)
+            image_get_spoilt(g, had == 0);
+        else if (!mixed || !again)
+            break;
+        else
+            again = false;
     }
+    if (g)
+        image_get_end(g, code == 0 ? *ret_path : NULL);
+    return code;
 }
 
 static int pull_layer(struct image_fetch *f, struct image_registry *r,
@@ -149,9 +206,10 @@ static int pull_layer(struct image_fetch *f, struct image_registry *r,
     struct layer l = { .f = f, .desc = desc };
     AUTO_FREE char *path = NULL;
     short_id(l.id, desc->digest);
-    int code = download(&l, r, &path, e);
+    int code = image_fetch_blob(f, r, desc, on_download, &l, &path, e);
     if (code < 0)
         return code;
+    image_fetch_tell(f, l.id, "Verifying Checksum");
     image_fetch_tell(f, l.id, "Download complete");
     struct image_layer_job job = { .root = f->root,
                                    .archive = path,
@@ -163,6 +221,7 @@ static int pull_layer(struct image_fetch *f, struct image_registry *r,
     if (code == 0)
         code = image_kept_put(f->root, diff_id, path, desc->digest, e);
     unlink(path);
+    image_get_forget(f, desc->digest);
     if (code != -E_CLOSED && code != -E_IO) /* else it may yet be unpacked, without another download */
         image_blob_forget(f->root, desc->digest);
     if (code == 0)
@@ -187,7 +246,7 @@ static void *layer_main(void *arg)
     struct image_fetch *f = ls->f;
     struct image_registry *r = NULL;
     struct err e = { 0 };
-    int code = image_fetch_open(f, ls->authorization, false, &r, &e);
+    int code = ls->no_registry ? 0 : image_fetch_open(f, ls->authorization, false, &r, &e);
     while (code == 0 && !is_stopped(f)) {
         pthread_mutex_lock(&f->lock);
         while (ls->next < ls->m->n && !ls->missing[ls->next])
@@ -210,7 +269,7 @@ static int pull_layers(struct image_fetch *f, const struct image_registry *r,
                        bool *ret_all_there, struct err *e)
 {
     struct layers ls = {
-        .f = f, .m = m, .config = c, .authorization = image_registry_authorization(r)
+        .f = f, .no_registry = !r, .m = m, .config = c, .authorization = r ? image_registry_authorization(r) : NULL
     };
     pthread_t threads[LAYER_THREADS];
     unsigned n_missing = 0, n = 0;
@@ -246,24 +305,19 @@ static int pull_layers(struct image_fetch *f, const struct image_registry *r,
 static int fetch_config(struct image_fetch *f, struct image_registry *r,
                         const struct image_desc *desc, char **ret, size_t *ret_size, struct err *e)
 {
-    struct image_blob_writer *w;
     AUTO_FREE char *path = NULL;
     if (image_blob_exists(f->root, desc->digest) &&
         image_blob_read(f->root, desc->digest, IMAGE_CONFIG_MAX, ret, ret_size, NULL) == 0)
         return 0;
-    int code = image_blob_begin(&w, f->root, desc->digest, desc->size, e);
-    if (code < 0)
-        return code;
-    code = image_registry_blob(r, desc, w, NULL, NULL, e);
-    if (code < 0) {
-        image_blob_abort(w);
-        return code;
-    }
-    code = image_blob_spool(w, &path, NULL, e);
+    if (desc->size > IMAGE_CONFIG_MAX)
+        return err_set(e, E_TOO_BIG, "the configuration is announced with %lld bytes, more than %d", (long long)desc->size,
+                       IMAGE_CONFIG_MAX);
+    int code = image_fetch_blob(f, r, desc, NULL, NULL, &path, e);
     if (code < 0)
         return code;
     code = file_read(path, IMAGE_CONFIG_MAX, ret, ret_size, e);
     unlink(path);
+    image_blob_forget(f->root, desc->digest);
     return code;
 }
 
@@ -293,8 +347,8 @@ static int resolve(struct image_fetch *f, struct image_registry *r, struct image
     return code;
 }
 
-static int pull_parts(struct image_fetch *f, struct image_registry *r,
-                      const struct image_manifest *m, bool *ret_all_there, struct err *e)
+int image_fetch_parts(struct image_fetch *f, struct image_registry *r, const struct image_manifest *m, bool *ret_all_there,
+                      struct err *e)
 {
     struct image_config c = { 0 };
     AUTO_FREE char *json = NULL;
@@ -312,6 +366,7 @@ static int pull_parts(struct image_fetch *f, struct image_registry *r,
         code = pull_layers(f, r, m, &c, ret_all_there, e);
     if (code == 0)
         code = image_blob_put(f->root, json, size, NULL, e);
+    image_get_forget(f, m->config.digest);
     *ret_all_there = code == 0 && *ret_all_there && had;
     image_config_clear(&c);
     return code;
@@ -372,7 +427,7 @@ static int pull_once(struct image_fetch *f, struct err *e)
     if (code == 0) {
         AUTO_FREE char *from = xasprintf("Pulling from %s", f->ref.path);
         image_fetch_tell(f, f->ref.digest ? f->ref.digest : f->ref.tag, from);
-        code = pull_parts(f, r, &m, &all_there, e);
+        code = image_fetch_parts(f, r, &m, &all_there, e);
     }
     if (code == 0)
         code = image_blob_put(f->root, m.raw, m.raw_size, &manifest, e);
@@ -384,9 +439,27 @@ static int pull_once(struct image_fetch *f, struct err *e)
     return code;
 }
 
+/* For a task: when some node has the image, a registry that does not answer is not waited for long, and then the cluster
+ * gives what the registry does not. */
 void image_fetch_pull(struct image_fetch *f)
 {
+    struct image_answer a = { 0 };
+    struct err e = { 0 };
+    if (f->task)
+        f->quick = image_get_name(f, f->named, &a, &e) == 0;
+    image_answer_clear(&a);
     with_mirrors(f, pull_once);
+    if (!f->quick || f->code >= 0 || f->code == -E_CLOSED)
+        return;
+    struct err said = f->e;
+    int refusal = f->code;
+    f->code = 0; /* layers fail into it anew */
+    int code = image_fetch_from_cluster(f, refusal == -E_DENIED || refusal == -E_NOT_FOUND, &e);
+    f->code = code == -E_NOT_FOUND ? refusal : code;
+    if (code == -E_NOT_FOUND)
+        f->e = said;
+    else if (code < 0)
+        f->code = err_set(&f->e, -code, "%.240s; and from the cluster: %.240s", said.text, e.text);
 }
 
 static int remote_platform(struct image_fetch *f, struct image_registry *r,

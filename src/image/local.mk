@@ -1,11 +1,13 @@
 noinst_LIBRARIES += libimage.a
 libimage_a_SOURCES = \
+	src/image/ask_io.c \
 	src/image/blob_io.c \
 	src/image/certs_io.c \
 	src/image/challenge.c \
 	src/image/changes.c \
 	src/image/config.c \
 	src/image/fetch_io.c \
+	src/image/held_io.c \
 	src/image/input_io.c \
 	src/image/kept_io.c \
 	src/image/layer_fs_io.c \
@@ -21,6 +23,8 @@ libimage_a_SOURCES = \
 	src/image/ref.c \
 	src/image/registry_io.c \
 	src/image/save_io.c \
+	src/image/serve_io.c \
 	src/image/store_io.c \
+	src/image/take_io.c \
 	src/image/tracker.c \
 	src/image/image_internal.h

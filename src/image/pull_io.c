@@ -124,6 +124,8 @@ static void pull_free(struct image_pull *p)
     free(f->certs_dir);
     strs_clear(&f->mirrors);
     free(f->familiar);
+    free(f->named);
+    image_offer_clear(&f->offer);
     free(f->id);
     free(f->manifest);
     strs_clear(&f->diff_ids);
@@ -225,6 +227,7 @@ static struct image_pull *pull_new(struct image_store *s, const char *auth)
     pthread_cond_init(&p->fetch.wake, &attr);
     pthread_condattr_destroy(&attr);
     p->fetch.root = xstrdup(s->root);
+    p->fetch.peers = s->peers;
     p->fetch.auth = xstrdup(auth);
     p->fetch.emit = on_emit;
     p->fetch.arg = p;
@@ -284,8 +287,8 @@ static void pull_start(struct image_pull *p, struct image_ref *ref, int code)
     }
 }
 
-void image_pull(struct image_store *s, const char *ref, const char *auth,
-                image_progress_fn *progress, image_pull_done_fn *done, void *arg)
+static void pull(struct image_store *s, const char *ref, const char *auth, bool task, image_progress_fn *progress,
+                 image_pull_done_fn *done, void *arg)
 {
     struct image_ref r;
     struct err e = { 0 };
@@ -294,7 +297,7 @@ void image_pull(struct image_store *s, const char *ref, const char *auth,
     *w = (struct waiter){ .progress = progress, .done = done, .arg = arg };
     int code = image_ref_parse(&r, ref, &e);
     AUTO_FREE char *full = code == 0 ? image_ref_full(&r) : xstrdup("");
-    AUTO_FREE char *key = xasprintf("%s@%s", full, code == 0 && r.digest ? r.digest : "");
+    AUTO_FREE char *key = xasprintf("%s%s@%s", task ? "task " : "", full, code == 0 && r.digest ? r.digest : "");
     list_for(p, &s->pulls, node)
         if (code == 0 && p->key && str_equal(p->key, key))
             found = p;
@@ -307,7 +310,54 @@ void image_pull(struct image_store *s, const char *ref, const char *auth,
     p->key = TAKE(key);
     p->work = image_fetch_pull;
     p->fetch.e = e;
+    p->fetch.task = task;
+    p->fetch.named = xstrdup(ref);
     list_push_back(&p->waiters, &w->node);
+    pull_start(p, &r, code);
+}
+
+void image_pull(struct image_store *s, const char *ref, const char *auth, image_progress_fn *progress,
+                image_pull_done_fn *done, void *arg)
+{
+    pull(s, ref, auth, false, progress, done, arg);
+}
+
+void image_pull_for_task(struct image_store *s, const char *ref, const char *auth, image_pull_done_fn *done, void *arg)
+{
+    pull(s, ref, auth, true, NULL, done, arg);
+}
+
+static int check_offer(const struct image_offer *o, struct err *e)
+{
+    struct image_ref r;
+    int code = image_digest_ok(o->manifest) ? 0 : err_set(e, E_INVALID, "Manifest: no digest");
+    for (uint32_t i = 0; i < o->tags.n + o->digests.n && code == 0; i++) {
+        code = image_ref_parse(&r, i < o->tags.n ? o->tags.v[i] : o->digests.v[i - o->tags.n], e);
+        if (code == 0)
+            image_ref_clear(&r);
+    }
+    return code;
+}
+
+void image_take(struct image_store *s, const struct image_offer *o, image_progress_fn *progress, image_pull_done_fn *done,
+                void *arg)
+{
+    struct image_ref r = { .host = xstrdup("cluster") };
+    struct image_pull *p = pull_new(s, NULL);
+    struct waiter *w = xnew(struct waiter);
+    struct image_offer *own = &p->fetch.offer;
+    *w = (struct waiter){ .progress = progress, .done = done, .arg = arg };
+    list_push_back(&p->waiters, &w->node);
+    p->work = image_fetch_take;
+    p->key = xasprintf("take %s", o->manifest ? o->manifest : "");
+    own->manifest = xstrdup(o->manifest);
+    own->from = xstrdup(o->from);
+    own->size = o->size;
+    for (uint32_t i = 0; i < o->tags.n; i++)
+        strs_add(&own->tags, o->tags.v[i]);
+    for (uint32_t i = 0; i < o->digests.n; i++)
+        strs_add(&own->digests, o->digests.v[i]);
+    int code = check_offer(o, &p->fetch.e);
     pull_start(p, &r, code);
 }
 

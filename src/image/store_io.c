@@ -246,6 +246,8 @@ static void sweep(struct image_store *s)
 static void store_free(struct image_store *s)
 {
     struct image_item *it;
+    if (s->peers)
+        image_peers_free(s->peers);
     list_for(it, &s->images, node)
         item_free(it);
     strs_clear(&s->insecure);
@@ -308,6 +310,7 @@ int image_store_open(struct image_store **ret, struct loop *l, const struct imag
     if (unsettled)
         settle(s);
     sweep(s);
+    s->peers = image_peers_new(s);
     *ret = s;
     return 0;
 }
@@ -458,6 +461,7 @@ int image_tag(struct image_store *s, const char *name, const char *new_ref, stru
         AUTO_FREE char *tag = image_ref_familiar(&r);
         set_tag(s, it, tag);
         code = save(s, e);
+        image_peers_changed(s);
     }
     image_ref_clear(&r);
     return code;
@@ -499,6 +503,7 @@ int image_store_commit(struct image_store *s, const struct image_loaded_list *l,
     s->sweep_wanted = true;
     if (r == 0)
         settle(s);
+    image_peers_changed(s);
     return r < 0 ? r : save(s, e);
 }
 
@@ -541,6 +546,7 @@ int image_remove(struct image_store *s, const char *name, bool force,
     if (ref && (!last || (in_use && force))) {
         strs_drop(digest ? &im->repo_digests : &im->repo_tags, ref);
         strs_add(untagged, ref);
+        image_peers_changed(s);
         return save(s, e);
     }
     if (!ref && im->repo_tags.n > 1 && !force)
@@ -553,6 +559,7 @@ int image_remove(struct image_store *s, const char *name, bool force,
                        ref ? "remove repository reference" : "delete", name,
                        ref ? "must force" : "cannot be forced", image_digest_hex(im->id));
     delete_item(s, it, untagged, deleted);
+    image_peers_changed(s);
     int r = save(s, e);
     if (r == 0)
         sweep(s);

@@ -594,6 +594,11 @@ int64_t link_heard_ms(const struct link *l)
     return l->heard_ms;
 }
 
+unsigned link_n_channels(const struct link *l)
+{
+    return l->channels.n;
+}
+
 const uint8_t *link_peer_key(const struct link *l)
 {
     return l->peer_key;

@@ -15,6 +15,7 @@ static const uint8_t needed[MESSAGES] = {
     [MSG_LEAVE] = RIGHT_WORKER,               /* of itself */
     [MSG_LEAVE_OK] = RIGHT_MANAGER,
     [MSG_RELAY] = RIGHT_MANAGER,              /* its content is sealed by another manager (relay.c) */
+    [MSG_HELD] = RIGHT_WORKER,                /* of itself; what it then gives is verified */
     [MSG_CERTIFICATE] = RIGHT_MANAGER,        /* and it must be signed, for this node */
 };
 
@@ -28,9 +29,12 @@ bool authority_allows(unsigned rights, uint8_t message)
     return (authority_needed(message) & rights) != 0;
 }
 
-/* The API's peer door does all that a user of this node may; a carried channel ends in that of another manager. */
+/* The API's peer door does all that a user of this node may; a carried channel ends in that of another manager. Blobs are
+ * for every member: why is said in image_peers.h. */
 bool authority_allows_channel(unsigned rights, uint8_t service)
 {
+    if (service == CHANNEL_IMAGES)
+        return rights & RIGHT_WORKER;
     return (service == CHANNEL_API || service == CHANNEL_CARRY) && (rights & RIGHT_MANAGER);
 }
 

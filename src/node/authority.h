@@ -33,6 +33,10 @@ bool authority_allows_channel(unsigned rights, uint8_t service);
  * members. */
 unsigned authority_needed(uint8_t message);
 
-enum { CHANNEL_API = 1, CHANNEL_CARRY = 2 /* the id of a third manager, then what goes to its CHANNEL_API */ };
+enum {
+    CHANNEL_API = 1,
+    CHANNEL_CARRY = 2,  /* the id of a third manager, then what goes to its CHANNEL_API */
+    CHANNEL_IMAGES = 3, /* blobs: image_peers.h */
+};
 
 #endif

@@ -6,6 +6,7 @@ libnode_a_SOURCES = \
 	src/node/daemon_io.c \
 	src/node/describe_io.c \
 	src/node/identity_io.c \
+	src/node/images_io.c \
 	src/node/lock.c \
 	src/node/member.c \
 	src/node/notify_io.c \

@@ -344,6 +344,7 @@ static void role_changed(void *arg)
     peers_certificate_changed(d->peers, true);
     agent_certificate(d->agent, c);
     lock_reconcile(d);
+    images_link_up(d, daemon_node_id(d)); /* a tracker here is told as well */
     log_info("this node is a %s from now on", node_role_names[c->role]);
 }
 
@@ -410,6 +411,7 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
         member_stop(d);
         return r;
     }
+    images_open(d);
     address_watch(d);
     log_info("member %s of cluster %s as %s at %s:%u", daemon_node_id(d), d->member.certificate->cluster_id,
              node_role_names[d->member.certificate->role], d->member.addr, d->cfg.control_port);
@@ -419,6 +421,7 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
 void member_stop(struct daemon *d)
 {
     address_unwatch(d);
+    images_close(d);
     manager_close(TAKE(d->manager)); /* an init or restore under way fails by it, and comes here too */
     agent_free(TAKE(d->agent));
     executor_free(TAKE(d->executor));

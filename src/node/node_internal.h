@@ -60,6 +60,7 @@ struct node_config {
     int64_t down_after_ms, restart_ms;
 };
 struct peers;
+struct images;
 struct lock { bool on; uint8_t key[32]; };
 struct daemon {
     bool locked;               /* waits for the unlock key; in no cluster until then */
@@ -80,6 +81,7 @@ struct daemon {
     struct manager *manager;
     struct gossip *gossip;
     struct peers *peers;
+    struct images *image_peers; /* NULL: in no cluster */
     struct address_watch *address; /* NULL: none needed */
     struct api *api;
     struct loop_timer *leave_timer;
@@ -132,6 +134,12 @@ void peers_certificate_changed(struct peers *p, bool anew);
 void peers_leader_changed(struct peers *p, const char *leader);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
+/* A channel to a node that a link is up with; NULL: there is none. */
+struct stream *peers_channel(struct peers *p, const char *node_id, uint8_t service);
+/* The same to any node: a link is made when there is none, and closed when nothing used it for half a minute. fn comes once, at the
+ * end of the turn or later. */
+typedef void peers_reached_fn(void *arg, struct stream *s /* taken; NULL: it is not to be reached */);
+void peers_reach(struct peers *p, const char *node_id, uint8_t service, peers_reached_fn *fn, void *arg);
 /* The certificate in p is the other end's own, signed by a key that the holder of own trusts: enum ca_trust. ret is to be
  * cleared also on failure. */
 int certificate_of_peer(const struct certificate *own, const uint8_t key[32], const void *p, size_t size, int64_t now_ns,
@@ -154,6 +162,15 @@ bool relay_envelope(struct relay *r, const char *to, const void *p, size_t size,
 bool relay_names(const void *p, size_t size, char from[26], char to[26]); /* false: malformed */
 /* An envelope for this node: its Raft message is handed to the manager. False: not genuine. */
 bool relay_receive(struct relay *r, enum relay_way way, const void *p, size_t size);
+
+/* ---- images_io.c: blobs between nodes ---- */
+void images_open(struct daemon *d);
+void images_close(struct daemon *d);
+void images_channel(struct daemon *d, const char *node_id, struct stream *s /* taken */);
+void images_held(struct daemon *d, const char *node_id, const void *p, size_t size);
+void images_link_up(struct daemon *d, const char *node_id);
+void images_node_gone(struct daemon *d, const char *node_id); /* no link with it any more */
+void images_nodes_changed(struct daemon *d);
 
 /* ---- notify_io.c ---- */
 void notify_service_manager(const char *state); /* "READY=1"; nothing when none asked for it */

@@ -9,7 +9,8 @@
 
 LOG_MODULE("peers");
 
-enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, RETRY_UNHEARD_MS = 5000, SILENT_MS = 600, LEADER_SILENT_MS = 100 };
+enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, RETRY_UNHEARD_MS = 5000, SILENT_MS = 600, LEADER_SILENT_MS = 100,
+       REACH_MS = 5000, IDLE_MS = 30000, REACHES_MAX = 4096 };
 
 struct end { /* one link */
     struct list_node node;
@@ -21,6 +22,16 @@ struct end { /* one link */
     bool outgoing, up, joining, gone;
     bool retired;            /* its certificate is by an earlier cluster key */
     bool complained;         /* of what it had no right to send: once is enough */
+    int64_t used_ms;         /* when a channel of it was seen */
+};
+struct reaching { /* a channel that waits for a link */
+    struct list_node node;
+    struct peers *ps;
+    char *id;
+    uint8_t service;
+    peers_reached_fn *fn;
+    void *arg;
+    int64_t until_ms;
 };
 struct peer {
     struct peers *ps;
@@ -36,7 +47,9 @@ struct self_message { struct peers *ps; uint8_t type; size_t size; uint8_t bytes
 struct peers {
     struct daemon *d;
     struct map peers; /* node id -> struct peer */
-    struct list_node ends, carried;
+    struct list_node ends, carried, reaching;
+    unsigned n_reaching;
+    struct loop_timer *look; /* at links that nothing uses, and at who was not reached */
     unsigned n_joiners;
     char *leader; /* the last one known */
     struct stream_listener *listener;
@@ -133,6 +146,9 @@ static void deliver(struct peers *ps, const struct certificate *from, uint8_t ty
     case MSG_CERTIFICATE:
         member_certified(d, p, size);
         break;
+    case MSG_HELD:
+        images_held(d, from->node_id, p, size);
+        break;
     case MSG_LEAVE_OK:
         leave_acknowledged(d);
         break;
@@ -228,17 +244,24 @@ static void call_again(struct peer *p)
     p->wait_ms = MIN(p->wait_ms * 2, p->manager ? (int64_t)RETRY_MAX_MS : (int64_t)RETRY_UNHEARD_MS);
 }
 
+static void reached(struct peers *ps, const char *id);
+
 static void on_up(void *arg, struct link *l)
 {
     struct end *x = arg;
     (void)l;
     x->up = true;
+    x->used_ms = loop_now_ms(x->ps->d->loop);
     if (x->peer)
         x->peer->wait_ms = RETRY_MIN_MS;
     if (x->cert.node_id && x->ps->d->agent)
         agent_link_up(x->ps->d->agent, x->cert.node_id);
     if (x->cert.node_id && x->ps->d->manager)
         manager_link_up(x->ps->d->manager, x->cert.node_id);
+    if (x->cert.node_id)
+        images_link_up(x->ps->d, x->cert.node_id);
+    if (x->cert.node_id)
+        reached(x->ps, x->cert.node_id);
 }
 
 static void on_relay(struct peers *ps, const char *carrier_id, const void *p, size_t size);
@@ -285,6 +308,8 @@ static void on_channel(void *arg, struct link *l, uint8_t service, struct stream
         stream_free(s);
     } else if (service == CHANNEL_API && x->ps->d->api) {
         api_serve_peer(x->ps->d->api, s, true);
+    } else if (service == CHANNEL_IMAGES) {
+        images_channel(x->ps->d, x->cert.node_id, s);
     } else if (service == CHANNEL_CARRY && x->ps->d->manager) {
         carry_channel(x->ps, s);
     } else {
@@ -306,6 +331,13 @@ static void drop_end(struct end *x)
         end_free(x);
 }
 
+static void link_gone(struct peers *ps, const char *id)
+{
+    if (ps->d->manager)
+        manager_link_gone(ps->d->manager, id);
+    images_node_gone(ps->d, id);
+}
+
 static void on_down(void *arg, struct link *l, const struct err *e)
 {
     struct end *x = arg;
@@ -318,8 +350,10 @@ static void on_down(void *arg, struct link *l, const struct err *e)
     drop_end(x);
     if (p)
         call_again(p);
-    if (was_up && ps->d->manager && !end_for(ps, was_up))
-        manager_link_gone(ps->d->manager, was_up);
+    if (p && !p->calling)
+        reached(ps, p->id); /* it was not */
+    if (was_up && !end_for(ps, was_up))
+        link_gone(ps, was_up);
 }
 
 static const struct link_events link_events = { on_up, on_message, on_channel, on_down };
@@ -537,6 +571,86 @@ struct stream *peers_open_channel(struct peers *ps, const char *node_id, struct 
     return s;
 }
 
+/* ---- channels to any node ---- */
+struct stream *peers_channel(struct peers *ps, const char *node_id, uint8_t service)
+{
+    struct end *x = end_for(ps, node_id);
+    return x ? link_channel_open(x->l, service) : NULL;
+}
+
+static void reaching_end(struct reaching *r)
+{
+    struct stream *s = r->ps->closing ? NULL : peers_channel(r->ps, r->id, r->service);
+    list_remove(&r->node);
+    r->ps->n_reaching--;
+    r->fn(r->arg, s);
+    free(r->id);
+    free(r);
+}
+
+static void reached(struct peers *ps, const char *id)
+{
+    struct list_node now;
+    struct reaching *r;
+    list_init(&now); /* what fn asks for is the next turn's */
+    list_for(r, &ps->reaching, node)
+        if (str_equal(r->id, id)) {
+            list_remove(&r->node);
+            list_push_back(&now, &r->node);
+        }
+    while ((r = list_first(&now, struct reaching, node)))
+        reaching_end(r);
+}
+
+static void reach_now(void *arg)
+{
+    reaching_end(arg);
+}
+
+void peers_reach(struct peers *ps, const char *node_id, uint8_t service, peers_reached_fn *fn, void *arg)
+{
+    struct reaching *r = xnew(struct reaching);
+    struct peer *p = map_find(&ps->peers, node_id);
+    *r = (struct reaching){ .ps = ps, .id = xstrdup(node_id), .service = service, .fn = fn, .arg = arg,
+                            .until_ms = loop_now_ms(ps->d->loop) + REACH_MS };
+    ps->n_reaching++;
+    if (end_for(ps, node_id) || !p || ps->n_reaching > REACHES_MAX) {
+        loop_defer(ps->d->loop, reach_now, r);
+        return;
+    }
+    list_push_back(&ps->reaching, &r->node);
+    loop_timer_set(ps->look, RETRY_MAX_MS);
+    if (!p->calling)
+        call(p);
+    if (!p->calling) /* it has no address */
+        reached(ps, node_id);
+}
+
+static void look(void *arg)
+{
+    struct peers *ps = arg;
+    struct end *x;
+    struct reaching *r;
+    int64_t now = loop_now_ms(ps->d->loop);
+    list_for(r, &ps->reaching, node)
+        if (now >= r->until_ms) {
+            reached(ps, r->id);
+            break; /* the list is another one; the rest at the next look */
+        }
+    list_for(x, &ps->ends, node) {
+        bool spare = x->peer && x->up && !x->peer->manager && !x->peer->unheard && link_n_channels(x->l) == 0;
+        if (!spare)
+            x->used_ms = now;
+        if (now - x->used_ms < IDLE_MS)
+            continue;
+        AUTO_FREE char *id = xstrdup(x->cert.node_id);
+        drop_end(x);
+        if (!end_for(ps, id))
+            link_gone(ps, id);
+    }
+    loop_timer_set(ps->look, list_is_empty(&ps->reaching) ? (int64_t)IDLE_MS : (int64_t)RETRY_MAX_MS);
+}
+
 void peers_update(struct peers *ps)
 {
     struct daemon *d = ps->d;
@@ -567,8 +681,10 @@ void peers_update(struct peers *ps)
     list_for(x, &ps->ends, node)
         if (x->cert.node_id && !rights_of(x)) {
             log_info("link with node %s closed: it is no member any more", x->cert.node_id);
+            images_node_gone(d, x->cert.node_id);
             drop_end(x);
         }
+    images_nodes_changed(d);
     for (struct map_item *it = NULL; (it = map_next(&ps->peers, it));) {
         struct peer *p = it->value;
         if (p->known)
@@ -617,11 +733,15 @@ int peers_open(struct daemon *d, struct err *e)
     map_init(&ps->peers);
     list_init(&ps->ends);
     list_init(&ps->carried);
+    list_init(&ps->reaching);
+    ps->look = loop_timer_new(d->loop, look, ps);
+    loop_timer_set(ps->look, IDLE_MS);
     sb_reset(&d->packed_certificate);
     rec_pack(&certificate_rec, d->member.certificate, &d->packed_certificate);
     int r = stream_listen_tcp(d->loop, d->cfg.listen_addr ? d->cfg.listen_addr : "0.0.0.0", d->cfg.control_port, on_accept,
                               ps, &ps->listener, e);
     if (r < 0) {
+        loop_timer_free(ps->look);
         map_done(&ps->peers);
         relay_free(ps->relay);
         free(ps);
@@ -641,6 +761,10 @@ void peers_close(struct peers *ps)
     if (!ps)
         return;
     ps->closing = true;
+    struct reaching *r;
+    list_for(r, &ps->reaching, node)
+        reaching_end(r);
+    loop_timer_free(ps->look);
     stream_listener_free(ps->listener);
     list_for(x, &ps->ends, node)
         drop_end(x);

@@ -74,6 +74,7 @@ static void every_message_by_every_role(void **state)
         { MSG_REPORT, false, true, true, true },       { MSG_REPORT_ACK, false, false, false, true },
         { MSG_JOIN, true, false, false, false },       { MSG_JOIN_REPLY, false, false, false, false },
         { MSG_LEAVE, false, true, true, true },        { MSG_LEAVE_OK, false, false, false, true },
+        { MSG_HELD, false, true, true, true },
         { MSG_CERTIFICATE, false, false, false, true }, { MSG_RELAY, false, false, false, true },
     };
     bool known[256] = { false };
@@ -95,7 +96,10 @@ static void every_message_by_every_role(void **state)
     assert_true(authority_allows_channel(RIGHT_WORKER | RIGHT_MANAGER, CHANNEL_CARRY));
     assert_false(authority_allows_channel(RIGHT_WORKER | RIGHT_VOTER, CHANNEL_CARRY));
     assert_false(authority_allows_channel(RIGHT_JOIN, CHANNEL_CARRY));
-    assert_false(authority_allows_channel(RIGHT_WORKER | RIGHT_MANAGER, 3));
+    assert_true(authority_allows_channel(RIGHT_WORKER, CHANNEL_IMAGES));
+    assert_false(authority_allows_channel(RIGHT_JOIN, CHANNEL_IMAGES));
+    assert_false(authority_allows_channel(0, CHANNEL_IMAGES)); /* removed, or not known yet */
+    assert_false(authority_allows_channel(RIGHT_WORKER | RIGHT_MANAGER, 4));
 }
 
 static void the_newer_of_table_and_certificate_counts(void **state)
