@@ -14,6 +14,7 @@ libapi_a_SOURCES = \
 	src/api/filters.c \
 	src/api/forward.c \
 	src/api/image_list.c \
+	src/api/image_spread.c \
 	src/api/image_transfer.c \
 	src/api/images.c \
 	src/api/keeper.c \

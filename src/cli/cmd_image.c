@@ -1,6 +1,7 @@
-/* image ls, load, save, import, pull, push, rm, prune, tag, history, inspect. Archives are sent and written as
+/* image ls, load, save, import, pull, push, push-to-cluster, rm, prune, tag, history, inspect. Archives are sent and written as
  * they are read, whatever their size. */
 #include "cli.h"
+#include <shoal/base/map.h>
 #include <shoal/http.h>
 
 static const struct cli_flag ls_flags[] = {
@@ -28,6 +29,12 @@ static const struct cli_flag pull_flags[] = {
 static const struct cli_flag push_flags[] = {
     { "all-tags", 'a', CLI_BOOL, "All tags of the name", NULL },
     { "quiet", 'q', CLI_BOOL, "No progress", NULL },
+    { 0 },
+};
+static const struct cli_flag spread_flags[] = {
+    { "label", 0, CLI_LIST, "Only nodes with this label, KEY or KEY=VALUE; of several all", NULL },
+    { "format", 0, CLI_STR, "Output: json (one object a line for each node, when it is through)", NULL },
+    { "quiet", 'q', CLI_BOOL, "Only nodes that failed", NULL },
     { 0 },
 };
 static const struct cli_flag rm_flags[] = {
@@ -240,6 +247,90 @@ static int cmd_push(struct cli *c, struct err *e)
     return rc < 0 ? err_wrap(e, "cannot push %s", ref) : 0;
 }
 
+/* ---- push-to-cluster: a line of JSON for each change of a node ---- */
+struct spread_view { struct cli *c; struct sb line; struct map quarters; bool json, quiet; unsigned n, failed; };
+
+/* A line a node when it begins, at each quarter and at its end. */
+static void show_node(struct spread_view *u, const struct val *v)
+{
+    const char *host = str_at(v, "hostname"), *state = str_at(v, "state"), *error = str_at(v, "error");
+    int64_t current = int_at(v, "current", 0), total = int_at(v, "total", 0);
+    bool done = !strcmp(state, "done"), failed = !strcmp(state, "failed");
+    char a[32], b[32];
+    u->n += done || failed;
+    u->failed += failed;
+    units_bytes(a, current, false);
+    units_bytes(b, total, false);
+    if (u->json && (done || failed)) {
+        AUTO_SB struct sb out;
+        sb_init(&out, 0);
+        json_write(&out, v, 0);
+        fprintf(u->c->out, "%s\n", out.s);
+    } else if (failed) {
+        fprintf(u->c->err, "%s: failed: %s\n", host, error);
+    } else if (u->json || u->quiet) {
+        return;
+    } else if (done) {
+        fprintf(u->c->out, total ? "%s: has it, %s received\n" : "%s: has it already\n", host, b);
+    } else if (!strcmp(state, "receiving") && total > 0) {
+        uintptr_t quarter = 1 + (uintptr_t)(4 * current / total);
+        if ((uintptr_t)map_find(&u->quarters, str_at(v, "node")) >= quarter)
+            return;
+        map_put(&u->quarters, str_at(v, "node"), (void *)quarter);
+        fprintf(u->c->out, "%s: receives, %s of %s\n", host, a, b);
+    }
+    fflush(u->c->out);
+}
+
+static int spread_data(void *arg, const char *p, size_t size, struct err *e)
+{
+    struct spread_view *u = arg;
+    for (size_t i = 0; i < size; i++) {
+        struct val_doc *d = NULL;
+        if (p[i] != '\n') {
+            sb_char(&u->line, p[i]);
+            continue;
+        }
+        int rc = u->line.overflow ? err_set(e, E_TOO_BIG, "a line of the daemon's progress is too long")
+                                  : json_parse(&d, u->line.s, u->line.len, "the daemon's progress", e);
+        sb_reset(&u->line);
+        if (rc < 0)
+            return rc;
+        show_node(u, val_root(d));
+        val_doc_free(d);
+    }
+    return 0;
+}
+
+static int cmd_push_to_cluster(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    enum format format;
+    struct spread_view u = { .c = c, .quiet = cli_on(c, "quiet") };
+    const struct strs *labels = cli_list(c, "label");
+    int rc = format_of(c, &format, e);
+    if (rc == 0 && format == FORMAT_TABLE)
+        rc = cli_usage(c, e, "--format: only json is a form of this");
+    sb_init(&path, 0);
+    sb_init(&u.line, 64 << 10);
+    map_init(&u.quarters);
+    u.json = format == FORMAT_JSON;
+    sb_str(&path, "/shoal/v1/images/");
+    http_encode(&path, cli_arg(c, 0));
+    sb_str(&path, "/spread");
+    for (uint32_t i = 0; i < labels->n; i++)
+        add_query(&path, "label", labels->v[i]);
+    struct cli_stream s = { .method = "POST", .path = path.s, .upload = -1, .data = spread_data, .arg = &u };
+    if (rc == 0)
+        rc = cli_stream(c, &s, e);
+    c->refused = rc < 0;
+    if (rc == 0 && u.failed)
+        rc = err_set(e, E_IO, "%u of %u nodes did not take %s", u.failed, u.n, cli_arg(c, 0));
+    sb_done(&u.line);
+    map_done(&u.quarters);
+    return rc;
+}
+
 static int cmd_tag(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb path;
@@ -372,6 +463,8 @@ const struct cli_command image_commands[] = {
       "shoal image pull registry.example/web:1", cmd_pull, 1, 1, 0 },
     { "image push", "NAME[:TAG]", "Send an image to the registry in its name", push_flags,
       "shoal image push registry.example/web:1", cmd_push, 1, 1, 0 },
+    { "image push-to-cluster", "IMAGE", "Send an image of this node to all nodes, or to those with a label, without a registry",
+      spread_flags, "shoal image push-to-cluster web:1 --label disk=ssd", cmd_push_to_cluster, 1, 1, 0 },
     { "image tag", "IMAGE NAME[:TAG]", "Give an image a further name", NULL, "shoal image tag web:1 web:stable",
       cmd_tag, 2, 2, 0 },
     { "image rm", "IMAGE...", "Remove images", rm_flags, "shoal image rm web:1", cmd_rm, 1, CLI_ANY, 0 },
