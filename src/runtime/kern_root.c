@@ -1,9 +1,9 @@
 /* The container's view of files, built inside its own mount namespace and entered by pivot_root. Every target
  * below the root is opened with openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) and mounted through that
  * descriptor, so that no link of the image can lead a mount outside (runtime.md section 2 and 3). All mounts
- * of ours are nodev except the few device nodes bound into /dev, so a node that a container makes with
- * CAP_MKNOD is a dead file. */
-#include "runtime_internal.h"
+ * of ours are nodev except the few device nodes in /dev, each a mount of its own, so a node that a container makes
+ * with CAP_MKNOD is a dead file. */
+#include "root_internal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -16,9 +16,6 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-/* What a mount target is; USER: named by the specification, not by us. */
-enum { TARGET_FILE = 1, TARGET_USER = 2 };
 
 /* A volume may not hide the root or what shows and guards the kernel (CVE-2019-16884, CVE-2019-19921). */
 static int check_user_target(int root, int fd, const char *path, struct err *e)
@@ -34,8 +31,7 @@ static int check_user_target(int root, int fd, const char *path, struct err *e)
     return 0;
 }
 
-/* Opens PATH below root as a folder or a regular file (kind), making what is missing. */
-static int open_target(int root, const char *path, unsigned kind, struct err *e)
+int root_open_target(int root, const char *path, unsigned kind, struct err *e)
 {
     int fd = root_open_in(root, path, O_PATH);
     if (fd >= 0 && kind & TARGET_USER && check_user_target(root, fd, path, e) < 0) {
@@ -53,7 +49,7 @@ static int open_target(int root, const char *path, unsigned kind, struct err *e)
     AUTO_CLOSE int parent = -1;
     if (slash) {
         *slash = '\0';
-        parent = open_target(root, part[0] ? part : "/", 0, e);
+        parent = root_open_target(root, part[0] ? part : "/", 0, e);
     } else {
         parent = root_open_in(root, "/", O_PATH);
     }
@@ -70,7 +66,7 @@ static int open_target(int root, const char *path, unsigned kind, struct err *e)
     return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
 }
 
-static const char *fd_path(char out[64], int fd)
+const char *root_fd_path(char out[64], int fd)
 {
     snprintf(out, 64, "/proc/self/fd/%d", fd);
     return out;
@@ -80,10 +76,10 @@ static int mount_at(int root, const char *type, const char *source, const char *
                     unsigned long flags, const char *data, struct err *e)
 {
     char path[64];
-    AUTO_CLOSE int fd = open_target(root, target, kind, e);
+    AUTO_CLOSE int fd = root_open_target(root, target, kind, e);
     if (fd < 0)
         return fd;
-    if (mount(source, fd_path(path, fd), type, flags, data) < 0)
+    if (mount(source, root_fd_path(path, fd), type, flags, data) < 0)
         return err_errno(e, errno, "mount %s on %s", type, target);
     return 0;
 }
@@ -94,15 +90,14 @@ static int do_mount(int root, const char *type, const char *source, const char *
     return mount_at(root, type, source, target, 0, flags, data, e);
 }
 
-/* Binds the thing behind a descriptor; then changes flags of that mount (they are not taken with MS_BIND). */
-static int bind_fd(int root, int source, const char *target, unsigned kind, bool recursive, unsigned long flags,
-                   const char *propagation, struct err *e)
+int root_bind(int root, int source, const char *target, unsigned kind, bool recursive, unsigned long flags,
+              const char *propagation, struct err *e)
 {
     char from[64], to[64];
-    AUTO_CLOSE int at = open_target(root, target, kind, e);
+    AUTO_CLOSE int at = root_open_target(root, target, kind, e);
     if (at < 0)
         return at;
-    if (mount(fd_path(from, source), fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
+    if (mount(root_fd_path(from, source), root_fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
         return err_errno(e, errno, "bind on %s", target);
     /* The mount is above the descriptor; open again to reach it. */
     AUTO_CLOSE int top = root_open_in(root, target, O_PATH);
@@ -112,7 +107,7 @@ static int bind_fd(int root, int source, const char *target, unsigned kind, bool
     unsigned long keep = 0;
     if (fstatvfs(top, &vfs) == 0) /* a user namespace may not clear these: repeat them */
         keep = vfs.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY | MS_NOATIME | MS_NODIRATIME | MS_RELATIME);
-    if (mount(NULL, fd_path(to, top), NULL, MS_BIND | MS_REMOUNT | keep | flags, NULL) < 0)
+    if (mount(NULL, root_fd_path(to, top), NULL, MS_BIND | MS_REMOUNT | keep | flags, NULL) < 0)
         return err_errno(e, errno, "set the flags of %s", target);
     static const struct { const char *name; unsigned long flags; } kinds[] = {
         { "private", MS_PRIVATE }, { "rprivate", MS_PRIVATE | MS_REC }, { "shared", MS_SHARED },
@@ -120,20 +115,64 @@ static int bind_fd(int root, int source, const char *target, unsigned kind, bool
     };
     for (unsigned i = 0; i < ARRAY_N(kinds); i++)
         if (str_equal(propagation ? propagation : "rprivate", kinds[i].name))
-            return mount(NULL, fd_path(to, top), NULL, kinds[i].flags, NULL) < 0
+            return mount(NULL, root_fd_path(to, top), NULL, kinds[i].flags, NULL) < 0
                        ? err_errno(e, errno, "propagation of %s", target) : 0;
     return err_set(e, E_INVALID, "mount %s: unknown propagation \"%s\"", target, propagation);
 }
 
+int root_make_nodes(int root, int dev, bool bind, struct err *e)
+{
+    static const struct { const char *name; unsigned major, minor; } nodes[] = {
+        { "null", 1, 3 }, { "zero", 1, 5 }, { "full", 1, 7 }, { "random", 1, 8 },
+        { "urandom", 1, 9 }, { "tty", 5, 0 },
+    };
+    int r = 0;
+    for (unsigned i = 0; i < ARRAY_N(nodes) && r == 0; i++) {
+        if (mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0) {
+            if (errno == EEXIST && !bind) /* a /dev that the image or the bundle brought */
+                continue;
+            return err_errno(e, errno, "make /dev/%s in the container", nodes[i].name);
+        }
+        if (fchmodat(dev, nodes[i].name, 0666, 0) < 0) /* umask */
+            return err_errno(e, errno, "mode of /dev/%s in the container", nodes[i].name);
+        if (!bind)
+            continue;
+        char path[32];
+        snprintf(path, sizeof path, "/dev/%s", nodes[i].name);
+        AUTO_CLOSE int fd = root_open_in(root, path, O_PATH | O_NOFOLLOW);
+        r = fd < 0 ? err_errno(e, errno, "%s in the container", path)
+                   : root_bind(root, fd, path, TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+    }
+    return r;
+}
+
+int root_make_links(int dev, struct err *e)
+{
+    static const struct { const char *to, *name; } links[] = {
+        { "/proc/self/fd", "fd" }, { "/proc/self/fd/0", "stdin" }, { "/proc/self/fd/1", "stdout" },
+        { "/proc/self/fd/2", "stderr" }, { "pts/ptmx", "ptmx" },
+    };
+    for (unsigned i = 0; i < ARRAY_N(links); i++)
+        if (symlinkat(links[i].to, dev, links[i].name) < 0 && errno != EEXIST)
+            return err_errno(e, errno, "link /dev/%s in the container", links[i].name);
+    return 0;
+}
+
+int root_bind_console(int root, const struct pty *t, struct err *e)
+{
+    return root_bind(root, t->slave, "/dev/console", TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
+}
+
 static int setup_dev(const struct container_spec *s, int root, struct pty *t, struct err *e)
 {
-    static const char *const nodes[] = { "null", "zero", "full", "random", "urandom", "tty" };
-    static const struct { const char *to, *name; } links[] = {
-        { "/proc/self/fd", "dev/fd" }, { "/proc/self/fd/0", "dev/stdin" }, { "/proc/self/fd/1", "dev/stdout" },
-        { "/proc/self/fd/2", "dev/stderr" }, { "pts/ptmx", "dev/ptmx" },
-    };
-    int r = do_mount(root, "tmpfs", "tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME | (s->privileged ? 0 : MS_NODEV),
-                     "mode=755,size=65536k", e);
+    unsigned long flags = MS_NOSUID | MS_STRICTATIME;
+    int r = do_mount(root, "tmpfs", "tmpfs", "/dev", flags, "mode=755,size=65536k", e);
+    AUTO_CLOSE int dev = root_open_in(root, "/dev", O_PATH | O_DIRECTORY);
+    char path[64];
+    if (r == 0)
+        r = dev < 0 ? err_errno(e, errno, "/dev of the container") : root_make_nodes(root, dev, true, e);
+    if (r == 0 && !s->privileged && mount(NULL, root_fd_path(path, dev), NULL, MS_BIND | MS_REMOUNT | flags | MS_NODEV, NULL) < 0)
+        r = err_errno(e, errno, "make new nodes in /dev of the container dead");
     if (r == 0)
         r = do_mount(root, "devpts", "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
                      "newinstance,ptmxmode=0666,mode=0620,gid=5", e);
@@ -141,24 +180,11 @@ static int setup_dev(const struct container_spec *s, int root, struct pty *t, st
         r = do_mount(root, "tmpfs", "shm", "/dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k", e);
     if (r == 0)
         r = do_mount(root, "mqueue", "mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, e);
-    for (unsigned i = 0; i < ARRAY_N(nodes) && r == 0; i++) {
-        char from[32], to[32];
-        struct stat st;
-        snprintf(from, sizeof from, "/dev/%s", nodes[i]);
-        snprintf(to, sizeof to, "/dev/%s", nodes[i]);
-        AUTO_CLOSE int fd = open(from, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
-            return err_set(e, E_IO, "%s of this machine is no device node", from);
-        r = bind_fd(root, fd, to, TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
-    }
-    for (unsigned i = 0; i < ARRAY_N(links) && r == 0; i++)
-        if (symlinkat(links[i].to, root, links[i].name) < 0 && errno != EEXIST)
-            r = err_errno(e, errno, "link %s in the container", links[i].name);
+    if (r == 0)
+        r = root_make_links(dev, e);
     if (r == 0 && t)
         r = pty_open(t, root, e);
-    if (r == 0 && t)
-        r = bind_fd(root, t->slave, "/dev/console", TARGET_FILE, false, MS_NOSUID | MS_NOEXEC, NULL, e);
-    return r;
+    return r == 0 && t ? root_bind_console(root, t, e) : r;
 }
 
 static bool dir_is_empty(int fd)
@@ -213,7 +239,7 @@ static int user_mount(int root, const struct container_mount *m, struct err *e)
         return err_errno(e, errno, "bind source path %s", m->source);
     int r = m->fill ? fill_volume(root, m, fd, e) : 0;
     if (r == 0)
-        r = bind_fd(root, fd, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), !m->non_recursive,
+        r = root_bind(root, fd, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), !m->non_recursive,
                     MS_NODEV | (m->read_only ? MS_RDONLY : 0), m->propagation, e);
     return r;
 }
@@ -249,10 +275,52 @@ static int place_files(const struct container_spec *s, int root, const char *dir
             break;
         AUTO_CLOSE int fd = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
         r = fd < 0 ? err_errno(e, errno, "%s", path)
-                   : bind_fd(root, fd, f->path, TARGET_USER | TARGET_FILE, false,
+                   : root_bind(root, fd, f->path, TARGET_USER | TARGET_FILE, false,
                              MS_NODEV | MS_NOSUID | (f->secret ? MS_RDONLY | MS_NOEXEC : 0), NULL, e);
     }
     return r;
+}
+
+int root_mask(int root, const char *const *paths, unsigned n, struct err *e)
+{
+    struct stat st;
+    char from[64], to[64];
+    AUTO_CLOSE int null = root_open_in(root, "/dev/null", O_PATH | O_NOFOLLOW);
+    for (unsigned i = 0; i < n; i++) {
+        AUTO_CLOSE int fd = root_open_in(root, paths[i], O_PATH | O_NOFOLLOW);
+        if (fd < 0)
+            continue;
+        if (fstat(fd, &st) < 0)
+            return err_errno(e, errno, "%s", paths[i]);
+        if (S_ISDIR(st.st_mode)) {
+            if (mount("tmpfs", root_fd_path(to, fd), "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") < 0)
+                return err_errno(e, errno, "mask %s", paths[i]);
+            continue;
+        }
+        /* What is put over it is looked at after it is opened (CVE-2025-31133). */
+        if (null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+            return err_set(e, E_INVALID, "/dev/null of the container is not the null device, %s cannot be masked", paths[i]);
+        if (mount(root_fd_path(from, null), root_fd_path(to, fd), NULL, MS_BIND, NULL) < 0)
+            return err_errno(e, errno, "mask %s", paths[i]);
+    }
+    return 0;
+}
+
+int root_make_read_only(int root, const char *const *paths, unsigned n, struct err *e)
+{
+    struct stat st;
+    for (unsigned i = 0; i < n; i++) {
+        AUTO_CLOSE int fd = root_open_in(root, paths[i], O_PATH | O_NOFOLLOW);
+        if (fd < 0)
+            continue;
+        if (fstat(fd, &st) < 0)
+            return err_errno(e, errno, "%s", paths[i]);
+        int r = root_bind(root, fd, paths[i], S_ISDIR(st.st_mode) ? 0 : TARGET_FILE, true,
+                          MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, e);
+        if (r < 0)
+            return r;
+    }
+    return 0;
 }
 
 /* Paths of /proc and /sys that tell or change too much of the host. */
@@ -264,61 +332,36 @@ static int hide(int root, struct err *e)
         "/sys/firmware",
     };
     static const char *const read_only[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger" };
-    struct stat st;
-    AUTO_CLOSE int null = open("/dev/null", O_PATH | O_CLOEXEC | O_NOFOLLOW);
-    if (null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
-        return err_set(e, E_IO, "/dev/null of this machine is not the null device");
-    for (unsigned i = 0; i < ARRAY_N(masked); i++) {
-        char to[64];
-        AUTO_CLOSE int fd = root_open_in(root, masked[i], O_PATH | O_NOFOLLOW);
-        if (fd < 0)
-            continue;
-        if (fstat(fd, &st) < 0)
-            return err_errno(e, errno, "%s", masked[i]);
-        if (S_ISDIR(st.st_mode)) {
-            if (mount("tmpfs", fd_path(to, fd), "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") < 0)
-                return err_errno(e, errno, "mask %s", masked[i]);
-            continue;
-        }
-        char from[64];
-        if (mount(fd_path(from, null), fd_path(to, fd), NULL, MS_BIND, NULL) < 0)
-            return err_errno(e, errno, "mask %s", masked[i]);
-    }
-    for (unsigned i = 0; i < ARRAY_N(read_only); i++) {
-        AUTO_CLOSE int fd = root_open_in(root, read_only[i], O_PATH | O_NOFOLLOW);
-        if (fd < 0)
-            continue;
-        if (fstat(fd, &st) < 0)
-            return err_errno(e, errno, "%s", read_only[i]);
-        int r = bind_fd(root, fd, read_only[i], S_ISDIR(st.st_mode) ? 0 : TARGET_FILE, true, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                        NULL, e);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    int r = root_mask(root, masked, ARRAY_N(masked), e);
+    return r == 0 ? root_make_read_only(root, read_only, ARRAY_N(read_only), e) : r;
+}
+
+int root_set_sysctl(int root, const char *key, const char *value, struct err *e)
+{
+    char path[300];
+    snprintf(path, sizeof path, "/proc/sys/%s", key);
+    for (char *p = path + 10; *p; p++)
+        if (*p == '.')
+            *p = '/';
+    AUTO_CLOSE int fd = root_open_in(root, path, O_WRONLY);
+    if (fd < 0)
+        return err_errno(e, errno, "sysctl %s", key);
+    return fd_write_all(fd, value, strlen(value), e) < 0 ? err_wrap(e, "sysctl %s", key) : 0;
 }
 
 static int set_sysctls(const struct container_spec *s, int root, struct err *e)
 {
     for (uint32_t i = 0; i < s->sysctls.n; i++) {
         const char *key = s->sysctls.v[i].key;
-        char path[300];
         if (str_starts(key, "net.") && str_equal(s->netns, "host"))
             return err_set(e, E_INVALID, "sysctl %s would change the host, whose network this container uses", key);
         if (!str_starts(key, "net.") && !str_starts(key, "kernel.shm") && !str_starts(key, "kernel.msg") &&
             !str_starts(key, "fs.mqueue.") && !str_equal(key, "kernel.sem"))
             return err_set(e, E_INVALID, "sysctl %s is not of a container's own namespaces; only net.*, kernel.shm*, "
                            "kernel.msg*, kernel.sem and fs.mqueue.* are", key);
-        snprintf(path, sizeof path, "/proc/sys/%s", key);
-        for (char *p = path + 10; *p; p++)
-            if (*p == '.')
-                *p = '/';
-        AUTO_CLOSE int fd = root_open_in(root, path, O_WRONLY);
-        if (fd < 0)
-            return err_errno(e, errno, "sysctl %s", key);
-        int r = fd_write_all(fd, s->sysctls.v[i].value, strlen(s->sysctls.v[i].value), e);
+        int r = root_set_sysctl(root, key, s->sysctls.v[i].value, e);
         if (r < 0)
-            return err_wrap(e, "sysctl %s", key);
+            return r;
     }
     return 0;
 }
@@ -342,11 +385,12 @@ static int kernel_mounts(const struct container_spec *s, int root, struct err *e
     return r;
 }
 
-static int enter(const char *merged, bool read_only, struct err *e)
+int root_pivot(int root, struct err *e)
 {
-    if (read_only && mount(NULL, merged, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL) < 0)
-        return err_errno(e, errno, "make the root read-only");
-    if (chdir(merged) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+    AUTO_CLOSE int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    /* Mounts that are shared with the host may not be taken away there too: the old root is a slave before it goes. */
+    if (old < 0 || fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || fchdir(old) < 0 ||
+        mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return err_errno(e, errno, "enter the root of the container");
     return 0;
 }
@@ -373,7 +417,7 @@ int root_setup(const struct container_spec *s, const char *dir, struct pty *t, s
         r = set_sysctls(s, root, e);
     if (r == 0 && !s->privileged)
         r = hide(root, e);
-    if (r == 0)
-        r = enter(merged, s->read_only, e);
-    return r;
+    if (r == 0 && s->read_only && mount(NULL, merged, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL) < 0)
+        r = err_errno(e, errno, "make the root read-only");
+    return r == 0 ? root_pivot(root, e) : r;
 }

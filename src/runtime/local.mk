@@ -22,6 +22,8 @@ libruntime_a_SOURCES = \
 	src/runtime/spec.c \
 	src/runtime/user.c \
 	src/runtime/box_internal.h \
+	src/runtime/process_internal.h \
+	src/runtime/root_internal.h \
 	src/runtime/copy_internal.h \
 	src/runtime/runtime_internal.h \
 	src/runtime/seccomp_list.h

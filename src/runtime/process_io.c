@@ -2,7 +2,7 @@
  * (exec) that join the namespaces of the first by its pidfd. A child that cannot go on writes one sentence to
  * its error socket, which closes by exec otherwise. Order of the last steps: groups, user, capabilities,
  * no_new_privs, seccomp, exec (runtime.md section 2; capabilities(7), seccomp(2)). */
-#include "runtime_internal.h"
+#include "process_internal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,7 +32,7 @@ struct identity {
     uint64_t caps;
 };
 
-static _Noreturn void die(int errors, const struct err *e)
+_Noreturn void process_die(int errors, const struct err *e)
 {
     ssize_t ignored = write(errors, e->text, strlen(e->text));
     _exit(ignored < 0 ? 126 : 127);
@@ -44,7 +45,7 @@ int pty_open(struct pty *t, int root, struct err *e)
     struct statfs fs;
     struct winsize w = { .ws_row = (unsigned short)(t->rows ? t->rows : 24),
                          .ws_col = (unsigned short)(t->cols ? t->cols : 80) };
-    AUTO_CLOSE int m = openat(root, "dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    AUTO_CLOSE int m = root_open_in(root, "dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK);
     if (m < 0 || fstatfs(m, &fs) < 0)
         return err_errno(e, errno, "/dev/pts/ptmx of the container");
     if (fs.f_type != DEVPTS_SUPER_MAGIC)
@@ -57,15 +58,14 @@ int pty_open(struct pty *t, int root, struct err *e)
     return 0;
 }
 
-/* A lone NUL, with the master of the terminal if there is one. */
-static void tell_ready(const struct process_start *p, const struct pty *t, int errors)
+void process_tell_ready(int errors, bool tty, const struct pty *t)
 {
-    if (fd_send_with_fds(errors, "", 1, &t->master, p->tty ? 1 : 0, NULL) < 0)
+    if (fd_send_with_fds(errors, "", 1, &t->master, tty ? 1 : 0, NULL) < 0)
         _exit(127);
 }
 
 /* ---- steps inside the child ---- */
-static int set_ulimits(const struct container_spec *s, struct err *e)
+int process_set_ulimits(const struct container_ulimit *v, uint32_t n, struct err *e)
 {
     static const struct { const char *name; int what; } limits[] = {
         { "core", RLIMIT_CORE }, { "cpu", RLIMIT_CPU }, { "data", RLIMIT_DATA }, { "fsize", RLIMIT_FSIZE },
@@ -74,8 +74,8 @@ static int set_ulimits(const struct container_spec *s, struct err *e)
         { "rtprio", RLIMIT_RTPRIO }, { "rttime", RLIMIT_RTTIME }, { "sigpending", RLIMIT_SIGPENDING },
         { "stack", RLIMIT_STACK },
     };
-    for (uint32_t i = 0; i < s->ulimits.n; i++) {
-        const struct container_ulimit *u = &s->ulimits.v[i];
+    for (uint32_t i = 0; i < n; i++) {
+        const struct container_ulimit *u = &v[i];
         struct rlimit r = { u->soft < 0 ? RLIM_INFINITY : (rlim_t)u->soft, u->hard < 0 ? RLIM_INFINITY : (rlim_t)u->hard };
         unsigned k = 0;
         while (k < ARRAY_N(limits) && !str_equal(limits[k].name, u->name))
@@ -88,8 +88,14 @@ static int set_ulimits(const struct container_spec *s, struct err *e)
     return 0;
 }
 
-/* A file of the image, which may be anything: only a regular one of bounded size counts, and opening never waits. */
-static char *read_plain(const char *path)
+int process_set_oom_score(int64_t adj, struct err *e)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%d", (int)adj);
+    return file_poke("/proc/self/oom_score_adj", text, e);
+}
+
+char *process_read_plain(const char *path)
 {
     struct stat st;
     AUTO_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -106,8 +112,8 @@ static char *read_plain(const char *path)
 /* The root is already the container's: plain paths are its own. */
 static int find_user(const struct container_spec *s, const char *text, struct user *ret, struct err *e)
 {
-    AUTO_FREE char *passwd = read_plain("/etc/passwd");
-    AUTO_FREE char *group = read_plain("/etc/group");
+    AUTO_FREE char *passwd = process_read_plain("/etc/passwd");
+    AUTO_FREE char *group = process_read_plain("/etc/group");
     return user_resolve(ret, text, &s->groups, passwd, group, e);
 }
 
@@ -119,37 +125,40 @@ static int drop_bounding(uint64_t caps, struct err *e)
     return 0;
 }
 
-static int set_caps(uint64_t caps, struct err *e)
+static int set_caps(const struct capability_sets *c, struct err *e)
 {
     struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct d[2];
-    uint64_t last = 0;
+    unsigned last = 0;
     while (last < 63 && prctl(PR_CAPBSET_READ, last + 1, 0, 0, 0) >= 0)
         last++;
-    caps &= last >= 63 ? UINT64_MAX : (UINT64_C(1) << (last + 1)) - 1; /* what this kernel knows */
+    uint64_t known = last >= 63 ? UINT64_MAX : (UINT64_C(1) << (last + 1)) - 1; /* by this kernel */
     for (int i = 0; i < 2; i++) {
-        d[i].effective = d[i].permitted = (uint32_t)(caps >> (32 * i));
-        d[i].inheritable = 0;
+        d[i].effective = (uint32_t)((c->effective & known) >> (32 * i));
+        d[i].permitted = (uint32_t)((c->permitted & known) >> (32 * i));
+        d[i].inheritable = (uint32_t)((c->inheritable & known) >> (32 * i));
     }
-    return syscall(SYS_capset, &h, d) < 0 ? err_errno(e, errno, "set the capabilities") : 0;
+    if (syscall(SYS_capset, &h, d) < 0)
+        return err_errno(e, errno, "set the capabilities");
+    for (unsigned i = 0; i <= last; i++) /* one that is not inheritable cannot be ambient; as in runc, that is no error: its template asks for it */
+        if (c->ambient & c->inheritable & c->permitted & known & UINT64_C(1) << i && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0) < 0)
+            return err_errno(e, errno, "ambient capability %s", capability_name(i));
+    return 0;
 }
 
-static int become(const struct container_spec *s, const struct identity *who, struct err *e)
+int process_become(const struct user *u, const struct capability_sets *caps, struct err *e)
 {
-    gid_t groups[ARRAY_N(who->user.groups)];
-    (void)s;
-    for (unsigned i = 0; i < who->user.n_groups; i++)
-        groups[i] = who->user.groups[i];
-    int r = drop_bounding(who->caps, e);
+    gid_t groups[ARRAY_N(u->groups)];
+    for (unsigned i = 0; i < u->n_groups; i++)
+        groups[i] = u->groups[i];
+    int r = drop_bounding(caps->bounding, e);
     if (r < 0)
         return r;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    if (setgroups(who->user.n_groups, groups) < 0 || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 ||
-        setresgid(who->user.gid, who->user.gid, who->user.gid) < 0 ||
-        setresuid(who->user.uid, who->user.uid, who->user.uid) < 0)
-        return err_errno(e, errno, "become user %u:%u", who->user.uid, who->user.gid);
-    /* Another user than root has its capabilities only through file capabilities, as in Docker. */
-    r = set_caps(who->user.uid == 0 ? who->caps : 0, e);
+    if (setgroups(u->n_groups, groups) < 0 || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 ||
+        setresgid(u->gid, u->gid, u->gid) < 0 || setresuid(u->uid, u->uid, u->uid) < 0)
+        return err_errno(e, errno, "become user %u:%u", u->uid, u->gid);
+    r = set_caps(caps, e);
     prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
     return r;
 }
@@ -163,14 +172,17 @@ static void wire_io(const struct process_start *p, const struct pty *t)
     dup2(p->tty ? t->slave : p->err, 2);
 }
 
-static int filter(const struct process_start *p, bool no_new_privs, struct err *e)
+int process_no_new_privs(struct err *e)
 {
-    if (no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return err_errno(e, errno, "no_new_privs");
-    if (!p->seccomp)
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? err_errno(e, errno, "no_new_privs") : 0;
+}
+
+int process_filter(const struct seccomp_program *f, unsigned flags, struct err *e)
+{
+    if (!f)
         return 0;
-    struct sock_fprog prog = { .len = p->seccomp->n, .filter = (struct sock_filter *)(uintptr_t)p->seccomp->filter };
-    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) < 0 ? err_errno(e, errno, "system call filter") : 0;
+    struct sock_fprog prog = { .len = f->n, .filter = (struct sock_filter *)(uintptr_t)f->filter };
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog) < 0 ? err_errno(e, errno, "system call filter") : 0;
 }
 
 /* Environment of the new process: HOME and PATH are there in any case. */
@@ -202,8 +214,20 @@ static char **environment(const struct strs *a, const struct strs *b, const char
     return v;
 }
 
-/* execve along PATH of the new environment, so that a missing program is told from one that cannot run. */
-static void run_program(char *const argv[], char *const env[], struct err *e)
+/* 0: look found it. */
+static int try_program(const char *path, char *const argv[], char *const env[], bool look)
+{
+    struct stat st;
+    if (!look)
+        execve(path, argv, env);
+    else if (stat(path, &st) < 0)
+        return errno;
+    else
+        return S_ISREG(st.st_mode) && st.st_mode & 0111 ? 0 : EACCES;
+    return errno;
+}
+
+int process_run(char *const argv[], char *const env[], bool look, struct err *e)
 {
     const char *path = "";
     for (unsigned i = 0; env[i]; i++)
@@ -211,28 +235,28 @@ static void run_program(char *const argv[], char *const env[], struct err *e)
             path = env[i] + 5;
     int error = ENOENT;
     if (strchr(argv[0], '/')) {
-        execve(argv[0], argv, env);
-        error = errno;
+        error = try_program(argv[0], argv, env, look);
     } else {
-        while (*path) {
+        while (*path && error) {
             size_t n = strcspn(path, ":");
             char full[4096];
             snprintf(full, sizeof full, "%.*s/%s", (int)n, path, argv[0]);
-            execve(full, argv, env);
-            if (errno != ENOENT && errno != ENOTDIR)
-                error = errno;
+            int this = try_program(full, argv, env, look);
+            if (this != ENOENT && this != ENOTDIR)
+                error = this;
             path += n + (path[n] == ':');
         }
     }
+    if (!error)
+        return 0;
     if (error == ENOENT) /* words by which the docker client chooses its exit status, 127 and 126 */
-        err_set(e, E_NOT_FOUND, "exec \"%.200s\": executable file not found in the container", argv[0]);
-    else if (error == EACCES)
-        err_set(e, E_DENIED, "exec \"%.200s\" in the container: permission denied", argv[0]);
-    else
-        err_errno(e, error, "exec \"%s\" in the container", argv[0]);
+        return err_set(e, E_NOT_FOUND, "exec \"%.200s\": executable file not found in the container", argv[0]);
+    if (error == EACCES)
+        return err_set(e, E_DENIED, "exec \"%.200s\" in the container: permission denied", argv[0]);
+    return err_errno(e, error, "exec \"%s\" in the container", argv[0]);
 }
 
-static void default_signals(void)
+void process_default_signals(void)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -270,8 +294,7 @@ static void become_init(int errors)
     }
 }
 
-/* Enters DIR, which must lie in the container: a name like /proc/self/fd/7 may lead out (CVE-2024-21626). */
-static int enter_folder(const char *dir, bool make, struct err *e)
+int process_enter_folder(const char *dir, bool make, struct err *e)
 {
     char now[4096];
     if (make && file_mkdirs(dir, 0755, NULL) < 0)
@@ -293,18 +316,42 @@ static int close_host_files(int errors)
     return 3;
 }
 
+static bool is_null_device(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+/* The host's /dev/null becomes the container's own: a descriptor is enough to change a file's owner and mode. The user
+ * may open by /proc/self/fd what pipes and terminal it has; anything else is not the container's. */
+int process_own_stdio(bool tty, uid_t uid, struct err *e)
+{
+    struct stat st;
+    for (int fd = 0; fd < 3; fd++) {
+        if (is_null_device(fd)) {
+            AUTO_CLOSE int null = open("/dev/null", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+            if (null < 0 || !is_null_device(null) || dup2(null, fd) < 0)
+                return err_set(e, E_INVALID, "/dev/null of the container is not the null device");
+        } else if (fstat(fd, &st) == 0 && (tty || S_ISFIFO(st.st_mode)) && fchown(fd, uid, (gid_t)-1) < 0 && tty) {
+            return err_errno(e, errno, "owner of the terminal");
+        }
+    }
+    return 0;
+}
+
 /* With no_new_privs the filter needs no privilege and comes last; without, before capabilities go. */
 static int drop_privileges(const struct process_start *p, const struct identity *who, bool privileged, struct err *e)
 {
-    const struct container_spec *s = p->spec;
-    struct process_start q = *p;
-    if (privileged)
-        q.seccomp = NULL;
-    int r = s->no_new_privs ? 0 : filter(&q, false, e);
+    bool last = p->spec->no_new_privs;
+    const struct seccomp_program *f = privileged ? NULL : p->seccomp;
+    /* Another user than root has its capabilities only through file capabilities, as in Docker. */
+    uint64_t own = who->user.uid == 0 ? who->caps : 0;
+    struct capability_sets caps = { .bounding = who->caps, .permitted = own, .effective = own };
+    int r = last ? 0 : process_filter(f, 0, e);
     if (r == 0)
-        r = become(s, who, e);
-    if (r == 0 && s->no_new_privs)
-        r = filter(&q, true, e);
+        r = process_become(&who->user, &caps, e);
+    if (r == 0 && last && (r = process_no_new_privs(e)) == 0)
+        r = process_filter(f, 0, e);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of user may have set it */
     return r;
 }
@@ -318,26 +365,25 @@ static _Noreturn void finish(const struct process_start *p, const struct exec_sp
     const char *cwd = x && x->cwd ? x->cwd : s->cwd ? s->cwd : "/";
     errors = close_host_files(errors);
     if (find_user(s, x && x->user ? x->user : s->user, &who.user, &e) < 0 ||
-        capability_set(&s->cap_add, &s->cap_drop, privileged, &who.caps, &e) < 0 || enter_folder(cwd, !x, &e) < 0)
-        die(errors, &e);
+        capability_set(&s->cap_add, &s->cap_drop, privileged, &who.caps, &e) < 0 || process_enter_folder(cwd, !x, &e) < 0)
+        process_die(errors, &e);
     const struct strs *argv = x ? &x->argv : &s->argv;
     char **v = xcalloc((size_t)argv->n + 1, sizeof *v);
     for (uint32_t i = 0; i < argv->n; i++)
         v[i] = argv->v[i];
     char **env = environment(&s->env, x ? &x->env : NULL, who.user.home, p->tty);
-    if (fchown(0, who.user.uid, (gid_t)-1) < 0 && p->tty) {
-        err_errno(&e, errno, "owner of the terminal");
-        die(errors, &e);
-    }
-    default_signals();
+    if (process_own_stdio(p->tty, who.user.uid, &e) < 0)
+        process_die(errors, &e);
+    process_default_signals();
     if (drop_privileges(p, &who, privileged, &e) < 0)
-        die(errors, &e);
+        process_die(errors, &e);
     if (!x) /* again: a change of user undid it */
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (!x && s->init)
         become_init(errors);
-    run_program(v, env, &e);
-    die(errors, &e);
+    if (process_run(v, env, false, &e) < 0)
+        process_die(errors, &e);
+    _exit(127);
 }
 
 static _Noreturn void first_process(const struct process_start *p, int gate, int errors, int netns)
@@ -359,17 +405,13 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
     else if (s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
         err_errno(&e, errno, "host name");
     if (e.code)
-        die(errors, &e);
-    if (s->oom_score_adj) {
-        char text[16];
-        snprintf(text, sizeof text, "%d", (int)s->oom_score_adj);
-        if (file_poke("/proc/self/oom_score_adj", text, &e) < 0)
-            die(errors, &e);
-    }
+        process_die(errors, &e);
+    if (s->oom_score_adj && process_set_oom_score(s->oom_score_adj, &e) < 0)
+        process_die(errors, &e);
     umask(0022);
-    if (set_ulimits(s, &e) < 0 || root_setup(s, p->dir, p->tty ? &t : NULL, &e) < 0)
-        die(errors, &e);
-    tell_ready(p, &t, errors);
+    if (process_set_ulimits(s->ulimits.v, s->ulimits.n, &e) < 0 || root_setup(s, p->dir, p->tty ? &t : NULL, &e) < 0)
+        process_die(errors, &e);
+    process_tell_ready(errors, p->tty, &t);
     if (read(gate, &go, 1) != 1)
         _exit(127);
     wire_io(p, &t);
@@ -438,22 +480,22 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
     struct err e = { 0 };
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (cgroup_add(p->cgroup_parent, p->spec->id, getpid(), &e) < 0)
-        die(errors, &e);
+        process_die(errors, &e);
     if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
         err_errno(&e, errno, "join the container");
-        die(errors, &e);
+        process_die(errors, &e);
     }
     /* The root of the namespace is not the container's where this system itself runs below a chroot. */
     if (fchdir(p->root) < 0 || chroot(".") < 0) {
         err_errno(&e, errno, "enter the root of the container");
-        die(errors, &e);
+        process_die(errors, &e);
     }
     /* The new pid namespace is for children; CLONE_PARENT makes this one a child of the shim. */
     struct clone_args args = { .flags = CLONE_PARENT, .exit_signal = 0 };
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0) {
         err_errno(&e, errno, "fork");
-        die(errors, &e);
+        process_die(errors, &e);
     }
     if (pid > 0)
         _exit(write(report, &pid, sizeof pid) == sizeof pid ? 0 : 127);
@@ -461,8 +503,8 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
     setsid();
     umask(0022);
     if (p->tty && pty_open(&t, AT_FDCWD, &e) < 0)
-        die(errors, &e);
-    tell_ready(p, &t, errors);
+        process_die(errors, &e);
+    process_tell_ready(errors, p->tty, &t);
     wire_io(p, &t);
     finish(p, x, errors);
 }

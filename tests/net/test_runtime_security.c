@@ -168,6 +168,30 @@ static void test_devices(void **state)
     assert_says("loop EPERM");
 }
 
+/* A container's device nodes, what covers its masked paths, and its standard input are not the host's: its root could
+ * otherwise change their owner and mode for the whole machine. */
+static void test_own_nodes(void **state)
+{
+    struct stat before, after;
+    struct container_spec s;
+    (void)state;
+    assert_int_equal(stat("/dev/null", &before), 0);
+    assert_int_equal(run("chmod 600 /dev/null /dev/zero /proc/kcore /proc/self/fd/0; chown 7:7 /dev/null /proc/kcore; "
+                         "stat -c '%a %u' /dev/null"), 0);
+    assert_says("600 7");
+    spec_for(&s, "echo out >/dev/stdout; echo err >/dev/stderr; cat /dev/stdin; stat -c '%a %u' /dev/null");
+    str_set(&s.user, "1000:1000");
+    assert_int_equal(run_spec(&s), 0);
+    assert_says("out");
+    assert_says("666 0");
+    assert_int_equal(stat("/dev/null", &after), 0);
+    if (after.st_mode != before.st_mode || after.st_uid != before.st_uid) {
+        assert_int_equal(chmod("/dev/null", before.st_mode & 07777), 0);
+        assert_int_equal(chown("/dev/null", before.st_uid, before.st_gid), 0);
+        fail_msg("the container changed /dev/null of the host");
+    }
+}
+
 /* CVE-2016-9962, CVE-2024-21626: no descriptor but the three, in the first process and in an exec. */
 static void test_leaked_fds(void **state)
 {
@@ -379,7 +403,8 @@ static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_namespaces), cmocka_unit_test(test_capabilities), cmocka_unit_test(test_calls),
-        cmocka_unit_test(test_kernel_files), cmocka_unit_test(test_devices), cmocka_unit_test(test_leaked_fds),
+        cmocka_unit_test(test_kernel_files), cmocka_unit_test(test_devices), cmocka_unit_test(test_own_nodes),
+        cmocka_unit_test(test_leaked_fds),
         cmocka_unit_test(test_own_program), cmocka_unit_test(test_mount_targets), cmocka_unit_test(test_hostile_root),
         cmocka_unit_test(test_swapped_targets),
     };
