@@ -235,4 +235,9 @@ int runtime_stats(struct runtime *rt, const char *id, struct container_stats *re
 /* The processes in it, as this machine numbers them. Caller frees. */
 int64_t *runtime_pids(struct runtime *rt, const char *id, size_t *ret_n);
 
+/* `shoal oci`: containers from OCI bundles by the command line of runc and crun, without a daemon. Exit status: that of
+ * the program for run and exec, 1 when it failed. */
+int oci_main(int argc, char **argv);
+extern const char oci_usage[];
+
 #endif

@@ -97,6 +97,7 @@ void complete_line(struct cli *c, int argc, char **argv);
 int cmd_man(struct cli *c, struct err *e);
 /* Keys of the log below a node's root, newest first; how many, or -E_. main.c sets it. */
 extern int (*cli_log_keys)(const char *root, uint8_t keys[2][32], struct err *e);
+extern const char *cli_oci_usage;    /* likewise of `shoal oci` */
 extern const char *cli_daemon_usage; /* what `shoal daemon --help` prints; main.c sets it */
 /* Each "--flag VALUE  text" line of a usage text; value is empty when there is none. */
 typedef void usage_flag_fn(void *arg, const char *flag, const char *value, const char *text);

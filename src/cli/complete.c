@@ -111,6 +111,7 @@ static void offer_words(struct ask *a, const char *prefix)
     if (n)
         return;
     offer(a, "daemon", "Run the node itself");
+    offer(a, "oci", "Run containers from OCI bundles, as runc and crun do");
     offer(a, "help", "Show what commands there are, or how one is used");
 }
 
@@ -253,6 +254,8 @@ void complete_line(struct cli *c, int argc, char **argv)
         offer_flags(&a, cli_global_flags);
     else if (i < before && !strcmp(argv[i], "daemon"))
         usage_flags(cli_daemon_usage, offer_usage_flag, &a);
+    else if (i < before && !strcmp(argv[i], "oci"))
+        usage_flags(cli_oci_usage, offer_usage_flag, &a);
     else
         offer_words(&a, prefix.s);
     strs_clear(&a.seen);

@@ -78,7 +78,7 @@ static void help_all(FILE *f)
         for (const struct cli_command *k = cli_groups[g]; k->words; k++)
             if (!strchr(k->words, ' '))
                 fprintf(f, "  %-12s %s\n", k->words, k->summary);
-    fputs("  daemon       Run the node itself\n\nGroups of commands:\n", f);
+    fputs("  daemon       Run the node itself\n  oci          Run containers from OCI bundles, as runc and crun do\n\nGroups of commands:\n", f);
     for (unsigned g = 0; cli_groups[g]; g++)
         for (const struct cli_command *k = cli_groups[g]; k->words; k++) {
             size_t len = strcspn(k->words, " ");

@@ -3,6 +3,7 @@
 #include <ctype.h>
 
 const char *cli_daemon_usage = "";
+const char *cli_oci_usage = "";
 
 void usage_flags(const char *usage, usage_flag_fn *fn, void *arg)
 {
@@ -125,6 +126,12 @@ int cmd_man(struct cli *c, struct err *e)
         fputs(".SS shoal daemon\nRuns the node: containers, networks, and its part in a cluster. Containers go on when "
               "it ends.\n", f);
         usage_flags(cli_daemon_usage, roff_daemon_flag, f);
+    }
+    if (*cli_oci_usage) {
+        fputs(".SS shoal oci\nRuns containers from OCI bundles without a daemon, by the command line of runc and crun; a link to "
+              "shoal with the name shoal-oci is that program for callers such as containerd.\n.PP\n.nf\n", f);
+        roff(f, cli_oci_usage);
+        fputs(".fi\n", f);
     }
     fputs(tail, f);
     return 0;

@@ -31,6 +31,8 @@ static bool help_asked(FILE *out, int argc, char **argv, int *ret_status)
             const struct cli_command *k = cli_find(argv + start + 1, argc - start - 1, &used);
             if (!strcmp(argv[start + 1], "daemon"))
                 return fputs(cli_daemon_usage, out) >= 0;
+            if (!strcmp(argv[start + 1], "oci"))
+                return fputs(cli_oci_usage, out) >= 0;
             if (k)
                 cli_help(out, k);
             return k || cli_group_help(out, argv[start + 1]);

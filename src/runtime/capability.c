@@ -22,7 +22,7 @@ const char *capability_name(unsigned n)
     return n < ARRAY_N(names) ? names[n] : NULL;
 }
 
-static int mask_of(const char *name, uint64_t *ret, struct err *e)
+int capability_mask(const char *name, uint64_t *ret, struct err *e)
 {
     const char *bare = strncasecmp(name, "CAP_", 4) == 0 ? name + 4 : name;
     if (strcasecmp(bare, "ALL") == 0) {
@@ -45,19 +45,19 @@ int capability_set(const struct strs *add, const struct strs *drop, bool privile
         return 0;
     }
     for (unsigned i = 0; i < ARRAY_N(defaults); i++) {
-        int r = mask_of(defaults[i], &m, e);
+        int r = capability_mask(defaults[i], &m, e);
         if (r < 0)
             return r;
         set |= m;
     }
     for (uint32_t i = 0; i < drop->n; i++) {
-        int r = mask_of(drop->v[i], &m, e);
+        int r = capability_mask(drop->v[i], &m, e);
         if (r < 0)
             return r;
         set &= ~m;
     }
     for (uint32_t i = 0; i < add->n; i++) {
-        int r = mask_of(add->v[i], &m, e);
+        int r = capability_mask(add->v[i], &m, e);
         if (r < 0)
             return r;
         set |= m;

@@ -1,7 +1,7 @@
 /* Control groups of containers: PARENT/ID below the root of the unified hierarchy (v2), or of each v1
  * controller that is mounted. Only groups of ours are touched. Limits that no mounted controller can hold
  * are refused, not ignored. Docs: cgroup-v2.rst, cgroup-v1/. */
-#include "runtime_internal.h"
+#include "oci_internal.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,10 @@
 
 #define ROOT "/sys/fs/cgroup"
 enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000, MEMBERS_MAX_BYTES = 64 << 20 /* as many as a kernel can have */ };
-static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio" };
+/* From FIRST_OPTIONAL on: groups are there only when a limit of an OCI bundle wants them. */
+static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio",
+                                              "cpuset", "hugetlb", "net_cls", "net_prio", "rdma" };
+enum { FIRST_OPTIONAL = 7 };
 
 static bool is_v2(void)
 {
@@ -131,7 +134,7 @@ static int create_v2(const char *parent, const struct container_spec *s, struct 
     if (r == 0)
         r = limit_v2(parent, &unlimited, s, e);
     group_path(path, NULL, parent, s->id, NULL);
-    return r == 0 && !s->privileged ? devices_restrict_v2(path, e) : r;
+    return r == 0 && !s->privileged ? devices_restrict_v2(path, NULL, 0, e) : r;
 }
 
 static int need(const char *controller, const char *what, struct err *e)
@@ -176,7 +179,7 @@ static int limit_v1(const char *parent, const struct container_spec *was, const 
 static int create_v1(const char *parent, const struct container_spec *s, struct err *e)
 {
     int r = 0;
-    for (unsigned i = 0; i < ARRAY_N(v1_controllers) && r == 0; i++)
+    for (unsigned i = 0; i < FIRST_OPTIONAL && r == 0; i++)
         if (v1_has(v1_controllers[i]))
             r = make(v1_controllers[i], parent, s->id, e);
     if (r == 0)
@@ -184,7 +187,7 @@ static int create_v1(const char *parent, const struct container_spec *s, struct 
     if (r == 0 && !s->privileged && v1_has("devices")) {
         char path[512];
         group_path(path, "devices", parent, s->id, NULL);
-        r = devices_restrict_v1(path, e);
+        r = devices_restrict_v1(path, NULL, 0, e);
     }
     return r;
 }
@@ -202,9 +205,126 @@ int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e)
     if (is_v2())
         return set(NULL, parent, id, "cgroup.procs", pid, e);
     int r = 0;
+    char folder[512];
     for (unsigned i = 0; i < ARRAY_N(v1_controllers) && r == 0; i++)
-        if (v1_has(v1_controllers[i]))
+        if (cgroup_folder(i, parent, id, folder))
             r = set(v1_controllers[i], parent, id, "cgroup.procs", pid, e);
+    return r;
+}
+
+const char *cgroup_folder(unsigned i, const char *parent, const char *id, char out[512])
+{
+    struct stat st;
+    if (is_v2() ? i > 0 : i >= ARRAY_N(v1_controllers))
+        return NULL;
+    const char *controller = is_v2() ? NULL : v1_controllers[i];
+    group_path(out, controller, parent, id, NULL);
+    return (controller && !v1_has(controller)) || stat(out, &st) < 0 ? NULL : controller ? controller : "";
+}
+
+/* ---- OCI bundles ---- */
+/* A new cpuset takes no process before it has processors and memory: those of the group above. */
+static int fill_cpuset(const char *parent, const char *id, struct err *e)
+{
+    static const char *const files[] = { "cpuset.cpus", "cpuset.mems" };
+    char whole[512], path[600];
+    group_path(whole, "cpuset", parent, id, NULL);
+    for (unsigned f = 0; f < ARRAY_N(files); f++) {
+        AUTO_FREE char *above = NULL;
+        for (char *p = whole + sizeof ROOT "/cpuset" - 1;; ) { /* level by level, from the root down */
+            size_t n;
+            char *text = NULL;
+            p += strcspn(p, "/");
+            snprintf(path, sizeof path, "%.*s/%s", (int)(p - whole), whole, files[f]);
+            int r = file_read(path, 65536, &text, &n, e);
+            if (r < 0)
+                return r;
+            if (n > 1 || !above) {
+                free(above);
+                above = text;
+            } else {
+                free(text);
+                if ((r = file_poke(path, above, e)) < 0)
+                    return r;
+            }
+            if (!*p)
+                break;
+            p += strspn(p, "/");
+        }
+    }
+    return 0;
+}
+
+static int write_setting(const struct oci_bundle *b, const struct oci_setting *s, struct err *e)
+{
+    char path[512];
+    bool v2 = is_v2();
+    const char *file = v2 ? s->v2_file : s->v1_file, *value = v2 ? s->v2_value : s->v1_value;
+    if (!file)
+        return err_set(e, E_UNSUPPORTED, "linux.resources.%s: version %d of control groups, which this machine has, knows no such limit; "
+                       "leave it out", s->name, v2 ? 2 : 1);
+    group_path(path, v2 ? NULL : s->controller, oci_cgroup_parent(b), b->cgroup, file);
+    if (!file_exists(path))
+        return err_set(e, E_UNSUPPORTED, "linux.resources.%s: this machine cannot keep it (no %s); leave it out", s->name, path);
+    return file_poke(path, value, e) < 0 ? err_wrap(e, "linux.resources.%s", s->name) : 0;
+}
+
+static int make_groups(const struct oci_bundle *b, struct err *e)
+{
+    int r = 0;
+    const char *parent = oci_cgroup_parent(b);
+    if (is_v2()) {
+        r = make(NULL, parent, b->cgroup, e);
+        for (const char *p = parent; r == 0; p += strspn(p, "/")) { /* controllers go down level by level */
+            static const char *const want[] = { "+memory", "+cpu", "+pids", "+io", "+cpuset", "+hugetlb", "+rdma" };
+            char level[256], path[512];
+            snprintf(level, sizeof level, "%.*s", (int)(p - parent), parent);
+            group_path(path, NULL, level, NULL, "cgroup.subtree_control");
+            for (unsigned i = 0; i < ARRAY_N(want); i++)
+                poke_if_possible(path, want[i]);
+            if (!*p)
+                break;
+            p += strcspn(p, "/");
+        }
+        return r;
+    }
+    for (unsigned i = 0; i < ARRAY_N(v1_controllers) && r == 0; i++) {
+        bool wanted = i < FIRST_OPTIONAL;
+        for (uint32_t k = 0; k < b->settings.n && !wanted; k++)
+            wanted = str_equal(b->settings.v[k].controller, v1_controllers[i]);
+        if (wanted && v1_has(v1_controllers[i]))
+            r = make(v1_controllers[i], parent, b->cgroup, e);
+        if (wanted && r == 0 && str_equal(v1_controllers[i], "cpuset") && v1_has("cpuset"))
+            r = fill_cpuset(parent, b->cgroup, e);
+    }
+    return r;
+}
+
+int cgroup_create_bundle(const struct oci_bundle *b, struct err *e)
+{
+    char folder[512], procs[600];
+    const char *parent = oci_cgroup_parent(b);
+    for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++) {
+        AUTO_FREE char *text = NULL;
+        size_t n = 0;
+        if (!cgroup_folder(i, parent, b->cgroup, folder))
+            continue;
+        snprintf(procs, sizeof procs, "%s/cgroup.procs", folder);
+        if (file_read(procs, 65536, &text, &n, NULL) == 0 && n)
+            return err_set(e, E_BUSY, "linux.cgroupsPath: processes are in %s already; give each container a group of its own", folder);
+    }
+    int r = make_groups(b, e);
+    if (r == 0 && is_v2()) {
+        group_path(folder, NULL, parent, b->cgroup, NULL);
+        r = devices_restrict_v2(folder, b->device_rules.v, b->device_rules.n, e);
+    } else if (r == 0 && v1_has("devices")) {
+        group_path(folder, "devices", parent, b->cgroup, NULL);
+        r = devices_restrict_v1(folder, b->device_rules.v, b->device_rules.n, e);
+    }
+    for (uint32_t i = 0; i < b->settings.n && r == 0; i++)
+        r = write_setting(b, &b->settings.v[i], e);
+    if (r < 0)
+        cgroup_remove(parent, b->cgroup);
     return r;
 }
 
@@ -279,8 +399,9 @@ bool cgroup_remove(const char *parent, const char *id)
     bool gone = true;
     if (is_v2())
         return remove_one(NULL, parent, id);
+    char folder[512];
     for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++)
-        if (v1_has(v1_controllers[i])) {
+        if (cgroup_folder(i, parent, id, folder)) {
             if (str_equal(v1_controllers[i], "freezer")) { /* what is frozen does not even die */
                 char path[512];
                 group_path(path, "freezer", parent, id, "freezer.state");
@@ -299,7 +420,7 @@ bool cgroup_is_v2(void)
 /* ---- freezing ---- */
 enum { FREEZE_LOOKS = 200, FREEZE_LOOK_MS = 10 };
 
-static bool is_frozen(const char *parent, const char *id)
+bool cgroup_is_frozen(const char *parent, const char *id)
 {
     if (is_v2())
         return cgroup_number(NULL, parent, id, "cgroup.events", "frozen") == 1;
@@ -322,7 +443,7 @@ int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e
         int r = set_frozen(parent, id, frozen, e);
         if (r < 0)
             return err_wrap(e, frozen ? "pause the container" : "unpause the container");
-        if (!frozen || is_frozen(parent, id))
+        if (!frozen || cgroup_is_frozen(parent, id))
             return 0;
         poll(NULL, 0, FREEZE_LOOK_MS);
     }

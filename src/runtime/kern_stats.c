@@ -128,16 +128,27 @@ void net_stats(pid_t pid, struct container_stats *ret)
     }
 }
 
-uint64_t process_start_id(pid_t pid)
+/* Fields of /proc/PID/stat after the name, which may hold anything; NULL: gone. */
+static const char *process_fields(pid_t pid, char **ret_text)
 {
     char path[64];
-    AUTO_FREE char *text = NULL;
     size_t size;
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    if (file_read(path, 4096, &text, &size, NULL) < 0)
-        return 0;
-    const char *p = strrchr(text, ')'); /* the name may hold anything */
+    return file_read(path, 4096, ret_text, &size, NULL) < 0 ? NULL : strrchr(*ret_text, ')');
+}
+
+uint64_t process_start_id(pid_t pid)
+{
+    AUTO_FREE char *text = NULL;
+    const char *p = process_fields(pid, &text);
     for (int i = 0; p && i < 20; i++)
         p = strchr(p + 1, ' ');
     return p ? strtoull(p + 1, NULL, 10) : 0;
+}
+
+bool process_has_ended(pid_t pid, uint64_t start_id)
+{
+    AUTO_FREE char *text = NULL;
+    const char *p = process_fields(pid, &text);
+    return !p || strchr("ZXx", p[1] && p[2] ? p[2] : 'Z') || process_start_id(pid) != start_id;
 }

@@ -12,8 +12,21 @@ libruntime_a_SOURCES = \
 	src/runtime/kern_tar_in.c \
 	src/runtime/kern_tar_out.c \
 	src/runtime/kern_devices.c \
+	src/runtime/kern_oci_seccomp.c \
 	src/runtime/kern_seccomp.c \
 	src/runtime/logs_io.c \
+	src/runtime/oci_config.c \
+	src/runtime/oci_console_io.c \
+	src/runtime/oci_create_io.c \
+	src/runtime/oci_hooks_io.c \
+	src/runtime/oci_io.c \
+	src/runtime/oci_limits.c \
+	src/runtime/oci_list_io.c \
+	src/runtime/oci_main_io.c \
+	src/runtime/oci_mount.c \
+	src/runtime/oci_spec.c \
+	src/runtime/oci_state.c \
+	src/runtime/oci_state_io.c \
 	src/runtime/runtime_io.c \
 	src/runtime/seccomp_list.c \
 	src/runtime/shim_image.c \
@@ -22,6 +35,8 @@ libruntime_a_SOURCES = \
 	src/runtime/spec.c \
 	src/runtime/user.c \
 	src/runtime/box_internal.h \
+	src/runtime/oci_internal.h \
+	src/runtime/oci_verbs.h \
 	src/runtime/process_internal.h \
 	src/runtime/root_internal.h \
 	src/runtime/copy_internal.h \
@@ -37,7 +52,12 @@ shoal_shim_SOURCES = \
 	src/runtime/kern_overlay.c \
 	src/runtime/kern_root.c \
 	src/runtime/kern_stats.c \
+	src/runtime/kern_oci_root.c \
 	src/runtime/log_io.c \
+	src/runtime/oci_hooks_io.c \
+	src/runtime/oci_init_io.c \
+	src/runtime/oci_spec.c \
+	src/runtime/oci_state.c \
 	src/runtime/process_io.c \
 	src/runtime/shim_io.c \
 	src/runtime/shim_main_io.c \

@@ -14,6 +14,7 @@
 /* Bit mask of the default capabilities with add and drop applied ("ALL", with or without CAP_). */
 int capability_set(const struct strs *add, const struct strs *drop, bool privileged, uint64_t *ret, struct err *e)
     must_check;
+int capability_mask(const char *name, uint64_t *ret, struct err *e) must_check; /* "CAP_CHOWN", "chown", "ALL" */
 const char *capability_name(unsigned n); /* "CAP_CHOWN", NULL: none */
 
 /* ---- user.c (pure): "name|id[:group|id]" by the image's own passwd and group (either may be NULL) ---- */
@@ -38,6 +39,7 @@ bool cgroup_oom_killed(const char *parent, const char *id);
 /* Kills what is in it and removes it; false: something still lives. */
 bool cgroup_remove(const char *parent, const char *id);
 /* Freezes or thaws all members; -E_BUSY: they do not stop, and go on. */
+bool cgroup_is_frozen(const char *parent, const char *id);
 int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e) must_check;
 /* Other limits for a group that exists: what differs between the two is written, all or nothing. */
 int cgroup_update(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
@@ -52,13 +54,23 @@ int64_t cgroup_number(const char *controller, const char *parent, const char *id
 int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
 void net_stats(pid_t pid, struct container_stats *ret); /* of its network namespace */
 uint64_t process_start_id(pid_t pid); /* 0: gone */
+bool process_has_ended(pid_t pid, uint64_t start_id); /* gone, another one, or dead and not waited for */
 /* Ids of the groups below PARENT, for cleaning up. */
 void cgroup_list(const char *parent, struct strs *ret);
 bool cgroup_remove_parent(const char *parent); /* if empty; false: something is in it */
 
 /* ---- kern_devices.c: which device nodes work in a group, by its folder ---- */
-int devices_restrict_v1(const char *group, struct err *e) must_check;
-int devices_restrict_v2(const char *group, struct err *e) must_check;
+enum { DEVICE_MAKE = 1, DEVICE_READ = 2, DEVICE_WRITE = 4, DEVICE_RULES_MAX = 512 };
+#define device_rule_FIELDS(X, T)                                                                      \
+    X(T, BOOL, allow, _, 1, "allow", "")                                                              \
+    X(T, UINT, type, _, 2, "type", "a b c", .max = 'c')                                               \
+    X(T, INT, major, _, 3, "major", "-1: any", .min = -1, .max = INT32_MAX)                           \
+    X(T, INT, minor, _, 4, "minor", "-1: any", .min = -1, .max = INT32_MAX)                           \
+    X(T, UINT, access, _, 5, "access", "DEVICE_*", .max = 7)
+REC_DECLARE(device_rule)
+/* Nothing works but what the rules, in their order, and after them those of every container allow. */
+int devices_restrict_v1(const char *group, const struct device_rule *rules, unsigned n, struct err *e) must_check;
+int devices_restrict_v2(const char *group, const struct device_rule *rules, unsigned n, struct err *e) must_check;
 
 /* A terminal: its size (0: 24x80), and when open both ends. */
 struct pty { unsigned rows, cols; int master, slave; };
@@ -142,5 +154,10 @@ extern const unsigned char shim_image[], shim_image_end[];
 
 /* ---- spawner_io.c: SOCK_SEQPACKET: "DIR\0CGROUP\0" + {listening socket, memfd with the packed spec} ---- */
 int spawner_socket(void); /* of the daemon; -1: not started */
+/* A sealed memfd with these bytes; its number is not below 16. flags: 0 or MFD_EXEC. */
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10U
+#endif
+int memory_file(const char *name, unsigned flags, const void *p, size_t size, struct err *e) must_check;
 
 #endif

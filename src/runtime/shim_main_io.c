@@ -1,8 +1,8 @@
 /* Program `shoal-shim`, embedded in shoal (shim_image.S) and run from a sealed memfd: static, so that a container
  * costs little memory, and nothing that a container can reach by /proc/self/exe is a file of the host.
  * Arguments: DIR CGROUP PROBLEM (why the container cannot be made, or ""). Descriptors: 3 the listening socket,
- * 4 a memfd with the packed specification, 5 the compiled system call filter or nothing. */
-#include "runtime_internal.h"
+ * 4 a memfd with the packed specification, 5 the compiled system call filter or nothing. Or: oci BASE (oci_init_io.c). */
+#include "oci_internal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -56,6 +56,8 @@ int main(int argc, char **argv)
     struct container_spec spec = { 0 };
     struct seccomp_program filter = { 0 };
     struct err e = { 0 };
+    if (argc == 3 && str_equal(argv[1], "oci"))
+        oci_init_main((int)strtol(argv[2], NULL, 10));
     if (argc != 4)
         return 2;
     prctl(PR_SET_NAME, "shoal-shim", 0, 0, 0);

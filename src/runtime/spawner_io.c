@@ -17,9 +17,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x10U
-#endif
 enum { REQUEST_MAX_BYTES = 16 << 10, LOW_FDS = 16 /* above those that a shim is given */ };
 #define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
@@ -43,8 +40,7 @@ struct loop_fd *runtime_spawner_watch(struct loop *l, loop_fd_fn *gone, void *ar
     return loop_fd_add(l, daemon_end, LOOP_READ, gone, arg); /* it never sends: its end of the socket closed */
 }
 
-/* A sealed memfd with these bytes; its number is above LOW_FDS. */
-static int memory_file(const char *name, unsigned flags, const void *p, size_t size, struct err *e)
+int memory_file(const char *name, unsigned flags, const void *p, size_t size, struct err *e)
 {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0 && errno == EINVAL) /* before Linux 6.3 there is no MFD_EXEC, every one is executable */
