@@ -102,23 +102,23 @@ static const char process[] = "{\"terminal\":true,\"consoleSize\":{\"height\":24
     "\"ioPriority\":{\"class\":\"IOPRIO_CLASS_BE\",\"priority\":3},\"noNewPrivileges\":true}";
 
 static const char *const parts[] = {
-    "\"mounts\":[{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\"},{\"destination\":\"/d\",\"type\":\"bind\",\"source\":\"x\","
-        "\"options\":[\"rbind\",\"ro\",\"rslave\",\"rnosuid\"]},{\"destination\":\"t\",\"type\":\"tmpfs\",\"options\":[\"size=1k\",\"mode=700\"]}]",
-    "\"hooks\":{\"prestart\":[{\"path\":\"/bin/h\",\"args\":[\"h\"],\"env\":[\"X=1\"],\"timeout\":3}],\"poststop\":[{\"path\":\"/bin/h\"}]}",
-    "\"hostname\":\"box\",\"domainname\":\"d\",\"annotations\":{\"a\":\"b\"},\"unknown\":{\"x\":[1]}",
+    ("\"mounts\":[{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\"},{\"destination\":\"/d\",\"type\":\"bind\",\"source\":\"x\","
+        "\"options\":[\"rbind\",\"ro\",\"rslave\",\"rnosuid\"]},{\"destination\":\"t\",\"type\":\"tmpfs\",\"options\":[\"size=1k\",\"mode=700\"]}]"),
+    ("\"hooks\":{\"prestart\":[{\"path\":\"/bin/h\",\"args\":[\"h\"],\"env\":[\"X=1\"],\"timeout\":3}],\"poststop\":[{\"path\":\"/bin/h\"}]}"),
+    ("\"hostname\":\"box\",\"domainname\":\"d\",\"annotations\":{\"a\":\"b\"},\"unknown\":{\"x\":[1]}"),
 };
 static const char *const linux_parts[] = {
-    "\"resources\":{\"memory\":{\"limit\":1000000,\"swap\":2000000,\"reservation\":-1},\"cpu\":{\"shares\":1024,\"quota\":-1,\"period\":100000,"
+    ("\"resources\":{\"memory\":{\"limit\":1000000,\"swap\":2000000,\"reservation\":-1},\"cpu\":{\"shares\":1024,\"quota\":-1,\"period\":100000,"
         "\"cpus\":\"0\"},\"pids\":{\"limit\":0},\"blockIO\":{\"weight\":100,\"throttleReadBpsDevice\":[{\"major\":8,\"minor\":0,\"rate\":5}]},"
         "\"hugepageLimits\":[{\"pageSize\":\"2MB\",\"limit\":18446744073709551615}],\"rdma\":{\"m\":{\"hcaHandles\":2}},"
         "\"network\":{\"classID\":5,\"priorities\":[{\"name\":\"lo\",\"priority\":1}]},\"unified\":{\"memory.high\":\"5\"},"
-        "\"devices\":[{\"allow\":false,\"access\":\"rwm\"},{\"allow\":true,\"type\":\"c\",\"major\":1,\"access\":\"rw\"}]}",
-    "\"devices\":[{\"path\":\"/dev/fuse\",\"type\":\"c\",\"major\":10,\"minor\":229,\"fileMode\":438,\"uid\":0,\"gid\":0},{\"path\":\"/f\",\"type\":\"p\"}]",
-    "\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrnoRet\":38,\"architectures\":[\"SCMP_ARCH_X86_64\"],\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],"
+        "\"devices\":[{\"allow\":false,\"access\":\"rwm\"},{\"allow\":true,\"type\":\"c\",\"major\":1,\"access\":\"rw\"}]}"),
+    ("\"devices\":[{\"path\":\"/dev/fuse\",\"type\":\"c\",\"major\":10,\"minor\":229,\"fileMode\":438,\"uid\":0,\"gid\":0},{\"path\":\"/f\",\"type\":\"p\"}]"),
+    ("\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"defaultErrnoRet\":38,\"architectures\":[\"SCMP_ARCH_X86_64\"],\"flags\":[\"SECCOMP_FILTER_FLAG_LOG\"],"
         "\"syscalls\":[{\"names\":[\"read\",\"nosuchcall\"],\"action\":\"SCMP_ACT_ALLOW\"},{\"names\":[\"clone\"],\"action\":\"SCMP_ACT_ALLOW\","
-        "\"args\":[{\"index\":0,\"value\":2114060288,\"valueTwo\":0,\"op\":\"SCMP_CMP_MASKED_EQ\"}]}]}",
-    "\"cgroupsPath\":\"/a//b/./c\",\"rootfsPropagation\":\"slave\",\"maskedPaths\":[\"/proc/kcore\"],\"readonlyPaths\":[\"/proc/sys\"]",
-    "\"sysctl\":{\"net.ipv4.ip_forward\":\"1\",\"kernel.shmmax\":\"5\"},\"personality\":{\"domain\":\"LINUX32\"}",
+        "\"args\":[{\"index\":0,\"value\":2114060288,\"valueTwo\":0,\"op\":\"SCMP_CMP_MASKED_EQ\"}]}]}"),
+    ("\"cgroupsPath\":\"/a//b/./c\",\"rootfsPropagation\":\"slave\",\"maskedPaths\":[\"/proc/kcore\"],\"readonlyPaths\":[\"/proc/sys\"]"),
+    ("\"sysctl\":{\"net.ipv4.ip_forward\":\"1\",\"kernel.shmmax\":\"5\"},\"personality\":{\"domain\":\"LINUX32\"}"),
 };
 
 void fuzz_sample(struct rng *g, struct sb *b)
