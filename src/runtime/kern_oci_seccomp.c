@@ -184,6 +184,14 @@ int oci_seccomp_build(const struct val *profile, struct seccomp_program *ret, ui
     return r->r;
 }
 
+const char *oci_seccomp_version(void)
+{
+    static char text[48];
+    const struct scmp_version *v = seccomp_version();
+    snprintf(text, sizeof text, "%u.%u.%u", v ? v->major : 0, v ? v->minor : 0, v ? v->micro : 0);
+    return text;
+}
+
 void oci_seccomp_features(struct val_doc *d, struct val *to)
 {
     struct val *a = val_list(d), *o = val_list(d), *f = val_list(d);

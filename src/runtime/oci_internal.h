@@ -153,6 +153,7 @@ void oci_limits_read(struct oci_reader *r, const struct val *spec, struct oci_bu
 /* ---- kern_oci_seccomp.c ---- */
 /* Compiles a profile in the form of config.json (also that of Docker's profiles once conditions are gone). */
 int oci_seccomp_build(const struct val *profile, struct seccomp_program *ret, uint64_t *ret_flags, struct err *e) must_check;
+const char *oci_seccomp_version(void); /* of the library */
 void oci_seccomp_features(struct val_doc *d, struct val *to);
 
 /* ---- oci_state_io.c ---- */

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <poll.h>
+#include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/version.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -15,9 +17,62 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { END_WAIT_MS = 10000 };
+enum { END_WAIT_MS = 10000, KEPT_MAX = 256 };
+#define KEPT ".filters" /* no id begins so */
 
 /* ---- making ---- */
+/* Compiling a filter takes longer than all the rest, and callers give the same one to every container: it is kept, by the
+ * digest of what it is made from, until the next reboot. */
+static char *kept_filter(const struct oci_options *o, const struct val *profile)
+{
+    uint8_t hash[32];
+    char hex[65];
+    AUTO_SB struct sb b;
+    sb_init(&b, 0);
+    sb_printf(&b, "%s %s ", SHOAL_VERSION, oci_seccomp_version());
+    json_write(&b, profile, 0);
+    crypto_sha256(hash, b.s, b.len);
+    for (unsigned i = 0; i < sizeof hash; i++)
+        snprintf(hex + 2 * i, 3, "%02x", hash[i]);
+    return xasprintf("%s/" KEPT "/%s", o->root, hex);
+}
+
+static bool has_room(const char *dir)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return d && n < KEPT_MAX;
+}
+
+static int make_filter(const struct oci_options *o, const struct val *profile, struct seccomp_program *ret, uint64_t *ret_flags,
+                       struct err *e)
+{
+    AUTO_FREE char *path = kept_filter(o, profile), *dir = path_join(o->root, KEPT), *bytes = NULL;
+    size_t n;
+    uint64_t flags;
+    if (file_read(path, UINT16_MAX * sizeof(struct sock_filter) + sizeof flags, &bytes, &n, NULL) == 0 && n > sizeof flags &&
+        (n - sizeof flags) % sizeof(struct sock_filter) == 0) {
+        memcpy(ret_flags, bytes, sizeof flags);
+        n -= sizeof flags;
+        *ret = (struct seccomp_program){ xmemdup(bytes + sizeof flags, n), (uint16_t)(n / sizeof(struct sock_filter)) };
+        return 0;
+    }
+    int r = oci_seccomp_build(profile, ret, ret_flags, e);
+    if (r < 0)
+        return r;
+    AUTO_SB struct sb b;
+    sb_init(&b, 0);
+    sb_add(&b, ret_flags, sizeof *ret_flags);
+    sb_add(&b, ret->filter, ret->n * sizeof(struct sock_filter));
+    if (file_mkdirs(dir, 0700, NULL) == 0 && has_room(dir) && file_write_volatile(path, b.s, b.len, 0600, NULL) < 0)
+        unlink(path); /* it is only made again each time */
+    return 0;
+}
+
 /* The bundle as it is on the disk, with paths that no link changes any more. */
 static int read_bundle(const struct oci_options *o, struct oci_bundle *ret, struct seccomp_program *filter, struct err *e)
 {
@@ -35,7 +90,7 @@ static int read_bundle(const struct oci_options *o, struct oci_bundle *ret, stru
         return r;
     uint64_t flags = 0;
     if (profile)
-        r = oci_seccomp_build(profile, filter, &flags, e);
+        r = make_filter(o, profile, filter, &flags, e);
     ret->seccomp_flags = flags;
     val_doc_free(doc);
     AUTO_FREE char *root = r == 0 ? realpath(ret->root, NULL) : NULL;
