@@ -53,7 +53,7 @@ struct image_get {
     int64_t offset, size;
     bool alone;
     /* under lock */
-    bool is_posted, spoilt, blame, ended, thread_gone, loop_gone;
+    bool is_posted, spoilt, blame, ended, failed, thread_gone, loop_gone;
     int found_fd;           /* -1: it was not to be had */
     enum image_word word;
     struct list_node ready;
@@ -192,6 +192,7 @@ void image_get_end(struct image_get *g, const char *path)
     pthread_mutex_lock(&g->p->lock);
     g->found_fd = fd;
     g->ended = g->thread_gone = true;
+    g->failed = !path && !atomic_load(&g->f->stop); /* a pull that is given up says nothing about the registry */
     if (!g->loop_gone)
         post(g);
     get_unlock_free(g);
@@ -648,6 +649,7 @@ static void end(struct image_get *g)
     struct image_peers *p = g->p;
     pthread_mutex_lock(&p->lock);
     int fd = g->found_fd;
+    bool failed = g->failed;
     g->found_fd = -1;
     pthread_mutex_unlock(&p->lock);
     if (fd >= 0 && p->hooks.arg) {
@@ -664,7 +666,7 @@ static void end(struct image_get *g)
     } else {
         if (fd >= 0)
             close(fd);
-        if (g->registry)
+        if (g->registry && failed)
             tell_tracker(g, IMAGE_ASK_FAILED, NULL);
     }
     if (g->tracker)

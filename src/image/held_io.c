@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/log.h>
-#include <sys/stat.h>
 
 LOG_MODULE("image");
 
@@ -34,18 +33,13 @@ static void add_marks(const char *root, struct bytes *ret)
         qsort(ret->v, ret->n / IMAGE_MARK_SIZE, IMAGE_MARK_SIZE, by_bytes);
 }
 
-/* Its manifest is a blob of the store after this. */
+/* Its manifest is a blob of the store after this, and names layers that are here: one of them may have come in another
+ * packing since. */
 static int need_manifest(struct image_store *s, struct image *i, int64_t *ret_size, struct err *e)
 {
     struct image_manifest m = { 0 };
-    struct stat st;
-    AUTO_FREE char *path = i->manifest ? image_blob_path(s->root, i->manifest) : NULL;
-    if (path && stat(path, &st) == 0) {
-        *ret_size = st.st_size;
-        return 0;
-    }
     char *digest;
-    int r = image_parts(s->root, i->id, NULL, &i->config.diff_ids, &m, e);
+    int r = image_parts(s->root, i->id, i->manifest, &i->config.diff_ids, &m, e);
     if (r == 0)
         r = image_blob_put(s->root, m.raw, m.raw_size, &digest, e);
     if (r == 0) {

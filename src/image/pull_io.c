@@ -177,6 +177,8 @@ static void finish(void *arg)
     bool made = p->key || (p->push_done && image_find(s, f->id)); /* what is removed meanwhile stays so */
     if (f->code == 0 && made && !s->closed)
         f->code = image_store_commit(s, &f->loaded, NULL, &f->e);
+    if (f->code < 0 && !s->closed)
+        image_peers_changed(s); /* blobs of it that others were told of are swept */
     const struct err *e = f->code < 0 ? &f->e : NULL;
     if (p->inspect_done && !s->closed)
         p->inspect_done(p->inspect_arg, e ? NULL : &f->remote, e);

@@ -21,7 +21,7 @@ struct upload {
     int64_t offset, left;
     bool running, reading, moved;
     ssize_t n;        /* of the read */
-    char buf[PIECE_READ];
+    char *buf;        /* PIECE_READ, once it runs */
 };
 
 static void pump(struct upload *u);
@@ -38,6 +38,7 @@ static void upload_free(struct upload *u)
     if (u->fd >= 0)
         close(u->fd);
     free(u->digest);
+    free(u->buf);
     free(u);
 }
 
@@ -79,6 +80,7 @@ static void next(struct image_peers *p)
         list_remove(&u->node);
         list_push_back(&v->running, &u->node);
         u->running = u->moved = true;
+        u->buf = xcalloc(1, PIECE_READ);
         v->n_waiting--;
         v->n_running++;
         if (begin(u))
@@ -98,7 +100,7 @@ static void over(struct upload *u)
 static void read_work(void *arg)
 {
     struct upload *u = arg;
-    u->n = pread(u->fd, u->buf, (size_t)MIN(u->left, (int64_t)sizeof u->buf), u->offset);
+    u->n = pread(u->fd, u->buf, (size_t)MIN(u->left, (int64_t)PIECE_READ), u->offset);
 }
 
 static bool sent(struct upload *u)
@@ -130,7 +132,7 @@ static void pump(struct upload *u)
 {
     struct image_store *s = image_peers_store(u->p);
     while (u->left && !u->reading && stream_queued(u->s) < QUEUED_MAX) {
-        struct iovec v = { u->buf, (size_t)MIN(u->left, (int64_t)sizeof u->buf) };
+        struct iovec v = { u->buf, (size_t)MIN(u->left, (int64_t)PIECE_READ) };
         u->n = preadv2(u->fd, &v, 1, u->offset, RWF_NOWAIT);
         if (u->n < 0 && (errno == EAGAIN || errno == EOPNOTSUPP)) {
             u->reading = loop_work(s->loop, LANE_BULK, read_work, read_done, u) == 0;
