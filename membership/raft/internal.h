@@ -52,13 +52,13 @@ struct raft_peer {
     uint64_t match, next;
     struct raft_flight *flights; /* ring of cfg.inflight */
     uint32_t flight_head, n_flights;
-    uint64_t probe_request;
+    uint64_t probe_first; /* least request of a probe at `next`: a slow link answers the first when others are on their way */
     int64_t probe_ms; /* 0: none under way */
     int64_t ack_ms;
     bool acked;
     uint64_t read_acked, commit_sent;
     struct raft_buf *image; /* being sent */
-    uint64_t image_index, image_term, image_offset, image_request;
+    uint64_t image_index, image_term, image_offset, image_first; /* likewise, at image_offset */
     int64_t image_ms, leave_ms;
 };
 
@@ -107,6 +107,7 @@ struct raft {
     struct raft_peer **peers;
     uint32_t n_peers;
     uint64_t term_start, uncommitted_bytes;
+    int64_t progress_ms; /* when something was last stored that helps to commit, or nothing was open */
     struct raft_read *reads;
     uint32_t n_reads, cap_reads;
     uint64_t read_seq;

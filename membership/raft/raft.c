@@ -151,6 +151,7 @@ void raft_set_commit(struct raft *r, uint64_t index)
         }
     }
     r->commit = index;
+    r->progress_ms = r->now_ms;
 }
 
 const struct raft_entry *raft_peek(const struct raft *r, uint64_t index)

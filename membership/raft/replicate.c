@@ -121,7 +121,6 @@ static void send_probe(struct raft *r, struct raft_peer *p)
         return;
     bool alive = p->acked && r->now_ms - p->ack_ms < 2 * (int64_t)r->cfg.election_min_ms;
     send_entries(r, p, alive); /* nothing bulky towards a peer that may be gone */
-    p->probe_request = p->request;
     p->probe_ms = r->now_ms;
 }
 
@@ -176,6 +175,7 @@ static void to_probe(struct raft_peer *p, uint64_t next)
     p->state = RAFT_PEER_PROBE;
     p->next = MAX(next, p->match + 1);
     p->probe_ms = 0;
+    p->probe_first = p->request + 1;
     p->n_flights = 0;
 }
 
@@ -190,6 +190,7 @@ void raft_leader_start(struct raft *r)
     }
     raft_peers_sync(r);
     r->term_start = raft_log_last(&r->log) + 1;
+    r->progress_ms = r->now_ms;
     r->heartbeat_ms = r->now_ms + r->cfg.heartbeat_ms;
     raft_append_local(r, RAFT_ENTRY_NOOP, NULL);
     raft_broadcast(r);
@@ -202,6 +203,23 @@ static bool has_quorum_contact(const struct raft *r)
     for (uint32_t i = 0; i < r->n_peers; i++)
         n += r->peers[i]->voter &&
              r->now_ms - r->peers[i]->ack_ms <= 2 * (int64_t)raft_patience(r);
+    return n >= raft_quorum(r);
+}
+
+/* A quorum answers its heartbeats, yet none of them stores what it sends: their disks hang. Others may do better, and
+ * wait for its silence. Those who are being repaired or filled do not count as idle: it alone can do that. */
+static bool is_stuck(struct raft *r)
+{
+    int64_t limit = 4 * (int64_t)r->cfg.disk_stall_ms + 2 * (int64_t)r->cfg.patience_max_ms;
+    if (r->commit == raft_log_last(&r->log))
+        r->progress_ms = r->now_ms;
+    if (r->now_ms - r->progress_ms <= limit || raft_quorum(r) < 2 || RAFT_BUG == 34)
+        return false;
+    uint32_t n = raft_is_voter(r);
+    for (uint32_t i = 0; i < r->n_peers; i++) {
+        const struct raft_peer *p = r->peers[i];
+        n += p->voter && !p->damaged && p->state != RAFT_PEER_SNAPSHOT && r->now_ms - p->ack_ms <= 2 * (int64_t)raft_patience(r);
+    }
     return n >= raft_quorum(r);
 }
 
@@ -228,15 +246,17 @@ void raft_leader_tick(struct raft *r)
         return;
     int64_t late = r->now_ms - r->heartbeat_ms;
     raft_patience_note(r, r->cfg.heartbeat_ms + late);
-    if (late > (int64_t)r->cfg.heartbeat_ms) /* it was not they that were silent while this process stood still */
+    if (late > (int64_t)r->cfg.heartbeat_ms) { /* it was not they that were silent while this process stood still */
+        r->progress_ms = MIN(r->progress_ms + late, r->now_ms);
         for (uint32_t i = 0; i < r->n_peers; i++)
             r->peers[i]->ack_ms = MIN(r->peers[i]->ack_ms + late, r->now_ms);
+    }
     r->heartbeat_ms = r->now_ms + r->cfg.heartbeat_ms;
     if (!has_quorum_contact(r) && RAFT_BUG != 12) {
         raft_become_follower(r, r->term, 0);
         return;
     }
-    if (r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms) {
+    if (is_stuck(r) || (r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms)) {
         struct raft_peer *best = raft_best_voter(r, false); /* a leader with a hung disk is no leader */
         if (best) {
             raft_send_timeout_now(r, best->id);
@@ -324,6 +344,8 @@ void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t match)
 {
     if (match > raft_log_last(&r->log) || match <= p->match)
         return;
+    if (p->voter && p->match <= r->commit)
+        r->progress_ms = r->now_ms;
     p->match = match;
     p->next = MAX(p->next, match + 1);
     raft_maybe_commit(r);
@@ -338,7 +360,7 @@ static void on_reject(struct raft *r, struct raft_peer *p, const struct raft_mes
 {
     bool known = false;
     if (p->state == RAFT_PEER_PROBE) {
-        known = m->request == p->probe_request;
+        known = m->request >= p->probe_first;
     } else if (p->state == RAFT_PEER_REPLICATE) {
         for (uint32_t i = 0; i < p->n_flights; i++)
             known |= p->flights[(p->flight_head + i) % r->cfg.inflight].request == m->request;

@@ -102,6 +102,7 @@ void raft_peer_start_snapshot(struct raft *r, struct raft_peer *p)
     p->image_index = r->snapshot_index;
     p->image_term = r->snapshot_term;
     p->image_offset = 0;
+    p->image_first = p->request + 1;
     p->image_ms = 0;
 }
 
@@ -121,7 +122,6 @@ void raft_peer_send_chunk(struct raft *r, struct raft_peer *p)
     m->chunk_offset = p->image_offset;
     bool alive = p->acked && r->now_ms - p->ack_ms < 2 * (int64_t)r->cfg.election_min_ms;
     m->chunk_size = alive ? MIN(left, r->cfg.snapshot_chunk_bytes) : 0;
-    p->image_request = p->request;
     p->image_ms = r->now_ms;
 }
 
@@ -135,11 +135,14 @@ void raft_on_snapshot_reply(struct raft *r, uint64_t from, const struct raft_mes
             raft_buf_unref(TAKE(p->image));
             p->state = RAFT_PEER_PROBE;
             p->probe_ms = 0;
+            p->probe_first = p->request + 1;
             p->next = MAX(p->match, MIN(m->index, raft_log_last(&r->log))) + 1;
         }
         raft_peer_acked(r, p, m->index);
-    } else if (p->state == RAFT_PEER_SNAPSHOT && m->request == p->image_request &&
+    } else if (p->state == RAFT_PEER_SNAPSHOT && m->request >= p->image_first &&
                m->seq <= p->image->size) {
+        if (p->image_offset != m->seq)
+            p->image_first = p->request + 1;
         p->image_offset = m->seq;
         /* the last chunk is being written over there: ask again only after a while */
         p->image_ms = m->seq == p->image->size ? r->now_ms : 0;

@@ -1,4 +1,4 @@
-/* How long a leader may be silent: what the core learns from what it sees. */
+/* How long a leader may be silent: what the core learns from what it sees. And a leader whose links are slow. */
 #include "core.h"
 
 #include <setjmp.h>
@@ -141,6 +141,66 @@ static void who_grants_a_pre_vote_stands_back(void **state)
     stop(&n);
 }
 
+/* ---- a leader ---- */
+
+static void reply(struct node *n, int64_t at_ms, struct raft_message m)
+{
+    struct raft_input in = { .type = RAFT_MESSAGE, .now_ms = at_ms, .from = OTHER, .message = &m };
+    m.to = ME;
+    step(n, &in);
+    if (n->out.write.token) {
+        struct raft_input done = { .type = RAFT_DISK_DONE, .now_ms = at_ms, .token = n->out.write.token };
+        step(n, &done);
+    }
+}
+
+/* The message of this type to OTHER in the last output. */
+static struct raft_message *sent(struct node *n, uint8_t type)
+{
+    for (uint32_t i = 0; i < n->out.n_sends; i++)
+        if (n->out.sends[i].message.type == type && n->out.sends[i].message.to == OTHER)
+            return &n->out.sends[i].message;
+    return NULL;
+}
+
+/* The answer to the first probe comes when the second is long on its way. */
+static void an_answer_may_take_longer_than_the_next_question(void **state)
+{
+    (void)state;
+    struct node n;
+    start(&n);
+    tick(&n, 2000);
+    assert_int_equal(status(&n).role, RAFT_PRE_CANDIDATE);
+    uint64_t campaign = sent(&n, RAFT_MSG_PREVOTE)->request;
+    struct raft_message yes = { .type = RAFT_MSG_PREVOTE_REPLY, .term = 2, .request = campaign };
+    struct raft_input in = { .type = RAFT_MESSAGE, .now_ms = 2010, .from = OTHER, .message = &yes };
+    yes.to = ME;
+    step(&n, &in);
+    campaign = sent(&n, RAFT_MSG_VOTE)->request;
+    struct raft_input done = { .type = RAFT_DISK_DONE, .now_ms = 2010, .token = n.out.write.token };
+    step(&n, &done);
+    yes = (struct raft_message){ .type = RAFT_MSG_VOTE_REPLY, .to = ME, .term = 2, .request = campaign };
+    step(&n, &in);
+    assert_int_equal(status(&n).role, RAFT_LEADER);
+    struct raft_message first = *sent(&n, RAFT_MSG_APPEND);
+    assert_int_equal(first.index, 1);
+    done.token = n.out.write.token;
+    done.now_ms = 2010;
+    step(&n, &done);
+    struct raft_message *again = NULL;
+    for (int64_t at = 2060; at <= 2160; at += BEAT_MS) {
+        tick(&n, at);
+        again = sent(&n, RAFT_MSG_APPEND) ? sent(&n, RAFT_MSG_APPEND) : again;
+    }
+    assert_non_null(again);
+    assert_int_equal(status(&n).role, RAFT_LEADER);
+    reply(&n, 2170, (struct raft_message){ .type = RAFT_MSG_APPEND_REPLY, .flags = RAFT_FLAG_REJECT, .term = 2, .session = first.session,
+                                           .request = first.request });
+    assert_non_null(sent(&n, RAFT_MSG_APPEND));
+    assert_int_equal(sent(&n, RAFT_MSG_APPEND)->index, 0); /* it goes back, at once */
+    stop(&n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +208,7 @@ int main(void)
         cmocka_unit_test(a_change_of_leader_and_a_cut_are_no_gaps),
         cmocka_unit_test(a_late_tick_is_put_off_once),
         cmocka_unit_test(who_grants_a_pre_vote_stands_back),
+        cmocka_unit_test(an_answer_may_take_longer_than_the_next_question),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
