@@ -1,6 +1,7 @@
 /* Files of the log: segments wal-N (zero-filled ahead, so the hot path neither allocates nor
  * journals), snapshots snap-INDEX-TERM (tmp, fsync, rename, fsync of the folder, re-read), `hard` (term and
- * vote once more, two slots written in turn), one lock. rot.*: up to eight files that were found damaged, kept to be looked at.
+ * vote once more, two slots written in turn), one lock. rot.N.*: the last eight files that were
+ * found damaged, kept to be looked at.
  * A failed write or fdatasync aborts the process at once: after it the kernel may have marked lost
  * pages clean ("Can Applications Recover from fsync Failures?", ATC'20). Only ENOSPC before anything
  * was promised is reported and may be tried again. */
@@ -39,6 +40,8 @@ struct raft_disk {
     int hard_fd;
     uint8_t key[32], old_key[32];
     bool sealed, has_old_key, must_roll;
+    bool hard_lost;       /* both slots of the copy of term and vote are damaged */
+    unsigned rot;         /* number of the last file put aside */
     struct wal_hard hard; /* as last written */
     uint32_t segment_bytes;
     uint64_t reserve_bytes;
@@ -94,10 +97,10 @@ static int write_at(int fd, const void *bytes, size_t size, uint64_t offset)
 
 static int fill_zeros(int fd, uint64_t from, uint64_t to)
 {
-    AUTO_FREE uint8_t *zeros = xcalloc(1, 256 << 10);
+    static const uint8_t zeros[64 << 10];
     int rc = to > from ? posix_fallocate(fd, (off_t)from, (off_t)(to - from)) : 0;
     while (!rc && from < to) {
-        size_t n = (size_t)MIN(to - from, UINT64_C(256) << 10);
+        size_t n = (size_t)MIN(to - from, (uint64_t)sizeof(zeros));
         rc = write_at(fd, zeros, n, from);
         from += n;
     }
@@ -267,6 +270,7 @@ static int hard_write(struct raft_disk *d, const struct wal_hard *next)
 /* False: none, or both slots are damaged. */
 static bool hard_read(struct raft_disk *d)
 {
+    unsigned bad = 0;
     d->hard_fd = openat(d->dir_fd, "hard", O_RDWR | O_CLOEXEC);
     for (int i = 0; d->hard_fd >= 0 && i < 2; i++) {
         static const uint8_t unused[WAL_HARD_FILE_BYTES];
@@ -275,12 +279,24 @@ static bool hard_read(struct raft_disk *d)
         bool whole = pread(d->hard_fd, bytes, sizeof(bytes), i * HARD_SLOT_BYTES) == sizeof(bytes);
         if (whole && wal_hard_decode(&h, bytes, sizeof(bytes)))
             d->hard = h.seq > d->hard.seq ? h : d->hard;
-        else if (!whole || memcmp(bytes, unused, sizeof(bytes)) != 0) /* torn by a crash, or rot */
+        else if (!whole || memcmp(bytes, unused, sizeof(bytes)) != 0) { /* torn by a crash, or rot */
             log_warn("%s/hard: slot %d of two, the copy of term and vote, is damaged", d->dir, i);
+            bad++;
+        }
     }
-    if (!d->hard.seq)
-        auto_close_(&d->hard_fd); /* made anew */
+    d->hard_lost = bad == 2; /* one alone may be the first write of all, torn */
+    if (!d->hard.seq) { /* made anew */
+        auto_close_(&d->hard_fd);
+        d->hard_fd = -1;
+    }
     return d->hard.seq != 0;
+}
+
+/* In both slots: what must not be forgotten when one of them rots. */
+static int hard_write_both(struct raft_disk *d, const struct wal_hard *h)
+{
+    int rc = hard_write(d, h);
+    return rc ? rc : hard_write(d, h);
 }
 
 /* What these writes promise, on disk before they are. */
@@ -663,24 +679,30 @@ static int load_snapshot(struct raft_disk *d, const uint64_t snap[2], struct raf
     return rc;
 }
 
-/* Puts a damaged file aside, to be looked at; drop_rot() bounds how many. */
-static void put_aside(struct raft_disk *d, const char *name)
-{
-    char to[80];
-    snprintf(to, sizeof(to), ROT "%s", name);
-    if (renameat(d->dir_fd, name, d->dir_fd, to) != 0)
-        die(d, "putting a damaged file aside", errno);
-}
-
-static void drop_rot(struct raft_disk *d)
+/* The number of the last file put aside; of those before it only so many are kept. */
+static void look_at_rot(struct raft_disk *d, bool drop)
 {
     DIR *dir = opendir(d->dir);
-    unsigned n = 0;
-    for (struct dirent *f; dir && (f = readdir(dir));)
-        if (str_starts(f->d_name, ROT) && ++n > ROT_FILES_MAX)
+    for (struct dirent *f; dir && (f = readdir(dir));) {
+        unsigned number = 0;
+        if (!str_starts(f->d_name, ROT))
+            continue;
+        sscanf(f->d_name, ROT "%u.", &number);
+        if (drop && number + ROT_FILES_MAX <= d->rot)
             unlinkat(d->dir_fd, f->d_name, 0);
+        d->rot = MAX(d->rot, MIN(number, UINT32_MAX / 2));
+    }
     if (dir)
         closedir(dir);
+}
+
+/* Puts a damaged file aside, to be looked at; look_at_rot() bounds how many. */
+static void put_aside(struct raft_disk *d, const char *name)
+{
+    char to[96];
+    snprintf(to, sizeof(to), ROT "%u.%s", ++d->rot, name);
+    if (renameat(d->dir_fd, name, d->dir_fd, to) != 0)
+        die(d, "putting a damaged file aside", errno);
 }
 
 /* One attempt with one snapshot (snap NULL: none). Takes over the image on success. */
@@ -724,7 +746,7 @@ static int cut(struct raft_disk *d, const struct listing *l, struct raft_boot *b
                        "restore FILE`, or replace this node", why);
     struct wal_hard h = d->hard;
     h.damaged = true;
-    int rc = hard_write(d, &h);
+    int rc = hard_write_both(d, &h);
     if (rc)
         return err_errno(e, rc, "raft log: cannot write %s/hard", d->dir);
     for (uint32_t i = l->n_segments; i-- > 0 && l->segments[i] > d->number;) { /* from behind: a crash leaves no hole */
@@ -736,6 +758,33 @@ static int cut(struct raft_disk *d, const struct listing *l, struct raft_boot *b
     boot->id = h.node_id;
     log_error("%s; this manager neither votes nor confirms until it has fetched from the leader what lies behind index "
               "%" PRIu64, why, boot->snapshot_index + boot->n_entries);
+    return 0;
+}
+
+/* Both slots are gone, and with them whether the log was whole: it must not be taken for that. Term and vote are those of
+ * the log. A manager alone has nobody to ask; it goes by what the log says of itself. */
+static int doubt(struct raft_disk *d, struct raft_boot *boot, struct err *e)
+{
+    struct raft_image image = {0};
+    uint32_t voters = 0;
+    if (boot->image && raft_image_decode(&image, boot->image->data, boot->image->size, false) == 0)
+        voters = image.config->n_voters;
+    raft_image_done(&image);
+    for (uint32_t i = 0; i < boot->n_entries; i++) {
+        const struct raft_entry *n = &boot->entries[i];
+        struct raft_configuration *c = n->type == RAFT_ENTRY_CONFIGURATION && n->data
+                                           ? raft_configuration_decode(n->data->data, n->data->size, n->index) : NULL;
+        voters = c ? c->n_voters : voters;
+        raft_configuration_free(c);
+    }
+    if (voters < 2 || !boot->id)
+        return 0;
+    struct wal_hard h = {.node_id = boot->id, .term = boot->term, .vote = boot->vote, .voters = voters, .damaged = true};
+    int rc = hard_write_both(d, &h);
+    if (rc)
+        return err_errno(e, rc, "raft log: cannot write %s/hard", d->dir);
+    log_error("%s/hard, the copy of term and vote, is damaged; this manager neither votes nor confirms until it has compared "
+              "its log with the leader's", d->dir);
     return 0;
 }
 
@@ -762,6 +811,7 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
     const uint64_t *best = NULL;
     struct raft_buf *best_image = NULL;
     hard_read(d);
+    look_at_rot(d, false);
     int rc = list_files(d, true, &l, e);
     AUTO_FREE bool *rotten = xcalloc(l.n_snaps + 1, sizeof(*rotten));
     bool loaded = false;
@@ -805,9 +855,11 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
         snap_name(name, l.snaps[i][0], l.snaps[i][1]);
         put_aside(d, name);
     }
+    if (!rc && d->hard_lost)
+        rc = doubt(d, boot, e);
     if (!rc)
         merge_hard(d, boot);
-    drop_rot(d);
+    look_at_rot(d, true);
     raft_buf_unref(best_image);
     listing_done(&l);
     return rc;
@@ -821,9 +873,9 @@ static int rewrite_end(struct raft_disk *d, struct err *e)
     segment_name(name, d->number);
     AUTO_CLOSE int fd = d->number ? openat(d->dir_fd, name, O_RDWR | O_CLOEXEC) : -1;
     int rc = d->number && fd < 0 ? errno : 0;
-    AUTO_FREE uint8_t *bytes = xcalloc(1, 64 << 10);
+    uint8_t bytes[16 << 10];
     for (uint64_t at = 0; !rc && at < d->end;) {
-        ssize_t n = pread(fd, bytes, MIN(d->end - at, UINT64_C(64) << 10), (off_t)at);
+        ssize_t n = pread(fd, bytes, MIN(d->end - at, (uint64_t)sizeof(bytes)), (off_t)at);
         rc = n < 0 ? errno : n == 0 ? EIO : write_at(fd, bytes, (size_t)n, at);
         at += (uint64_t)MAX(n, 0);
     }

@@ -287,9 +287,10 @@ bool disk_rot(struct disk *d, struct rng *r, char name[64])
     size_t used = f->size;
     while (used && !f->now[used - 1])
         used--;
-    if (!used || !(str_starts(x->text, "wal-") || str_starts(x->text, "snap-")))
+    bool hard = strcmp(x->text, "hard") == 0;
+    if (!used || !(hard || str_starts(x->text, "wal-") || str_starts(x->text, "snap-")))
         return false;
-    size_t at = rng_below(r, used);
+    size_t at = hard ? MIN(rng_below(r, 2) * 4096 + rng_below(r, 64), used - 1) : rng_below(r, used); /* its two slots */
     f->now[at] ^= (uint8_t)rng_range(r, 1, 255);
     if (at < f->safe_size)
         f->safe[at] = f->now[at];
@@ -349,7 +350,6 @@ void sim_auto_close(int *fd)
 {
     if (*fd >= 0)
         sim_close(*fd);
-    *fd = -1;
 }
 
 ssize_t sim_pwrite(int fd, const void *p, size_t size, off_t at)

@@ -32,7 +32,7 @@ void disk_wipe(struct disk *d);
 void disk_set_full(struct disk *d, bool full);
 void disk_fail_sync(struct disk *d, bool fail); /* the next fdatasync or fsync says EIO, and its bytes are lost */
 bool disk_has_failed(struct disk *d); /* since the last crash */
-/* Changes a byte of what a file of the log or a snapshot holds. False: there was nothing to harm. name is for people. */
+/* Changes a byte of what a file of the log, a snapshot or the copy of term and vote holds. False: there was nothing to harm. name is for people. */
 bool disk_rot(struct disk *d, struct rng *r, char name[64]);
 
 /* What the code under test calls. */

@@ -89,7 +89,7 @@ void propose_change(struct node *n)
  * whole, meets one that holds what was committed. */
 static bool may_lose(const struct node *x)
 {
-    if (!g.config || x->lost || x->damaged)
+    if (!g.config || x->lost)
         return false;
     for (unsigned i = 0; i < g.o.n; i++) {
         const struct node *n = &g.nodes[i];
@@ -131,8 +131,10 @@ static void rot(struct node *n)
     say("node %u: rot in %s", SLOT(n), name);
     n->scarred = true;
     g.n_rotten++;
-    free(n->was);
-    n->was = xmemdup(&n->shadow, sizeof(n->shadow));
+    if (!n->damaged || !n->was) { /* else it is of before the first */
+        free(n->was);
+        n->was = xmemdup(&n->shadow, sizeof(n->shadow));
+    }
     boot(n);
 }
 
@@ -178,9 +180,9 @@ static void harm_disk(struct node *n)
     }
     if (strikes(S_FAULT, F_REKEY) && n->up && !n->paused)
         rekey(n);
-    if (strikes(S_FAULT, F_WIPE) && may_lose(n))
+    if (strikes(S_FAULT, F_WIPE) && !n->damaged && may_lose(n))
         lose(n, "wiped");
-    else if (strikes(S_FAULT, F_ROT) && n->up && may_lose(n))
+    else if (strikes(S_FAULT, F_ROT) && n->up && may_lose(n)) /* also in the midst of its repair */
         rot(n);
 }
 

@@ -348,7 +348,8 @@ static void test_installed(void **state)
     remove_all();
 }
 
-/* The copy of term and vote: one slot may go; with both gone a damaged log stays closed, a whole one does not care. */
+/* The copy of term and vote: one slot may go; with both gone a damaged log stays closed, a whole one is
+ * in doubt until it was compared with a leader's. */
 static void test_hard(void **state)
 {
     (void)state;
@@ -378,6 +379,41 @@ static void test_hard(void **state)
     }
     expect_cut(0, "no segment");
     remove_all();
+}
+
+/* What the two slots alone knew, that the log is not whole, must not be lost with them; a manager alone asks nobody. */
+static void test_hard_doubt(void **state)
+{
+    (void)state;
+    static const uint64_t ids[] = { ID, ID + 1, ID + 2 };
+    for (unsigned voters = 1; voters <= 3; voters += 2) {
+        struct raft_boot boot;
+        snprintf(dir, sizeof dir, "/tmp/shoal-wal-XXXXXX");
+        assert_non_null(mkdtemp(dir));
+        snprintf(copy, sizeof copy, "%s.copy", dir);
+        struct raft_entry entry = raft_bootstrap_entry(ids, voters, "c", 1);
+        struct raft_write w = { .token = 1, .has_hard = true, .term = 1, .voters = voters, .entries = &entry, .n_entries = 1 };
+        struct raft_disk *d = open_ok(dir, &boot);
+        raft_disk_set_id(d, ID);
+        write_one(d, &w);
+        for (w.term = 2; w.term < 4; w.term++) {
+            struct raft_write more = { .token = w.term, .has_hard = true, .term = w.term, .vote = ID, .voters = voters };
+            write_one(d, &more);
+        }
+        raft_disk_close(d);
+        raft_buf_unref(entry.data);
+        make_copy();
+        flip("hard", 20);
+        flip("hard", 4096 + 20);
+        for (unsigned k = 0; k < 2; k++) { /* and it is still known at the next start */
+            d = open_ok(copy, &boot);
+            assert_int_equal(boot.damaged, voters > 1);
+            assert_true(boot.n_entries == 1 && boot.term == 3 && boot.vote == ID);
+            raft_boot_done(&boot);
+            raft_disk_close(d);
+        }
+        remove_all();
+    }
 }
 
 static void test_single(void **state)
@@ -443,7 +479,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_record), cmocka_unit_test(test_torn_tail), cmocka_unit_test(test_snapshots),
-        cmocka_unit_test(test_installed),   cmocka_unit_test(test_hard),      cmocka_unit_test(test_single),
+        cmocka_unit_test(test_installed),   cmocka_unit_test(test_hard),      cmocka_unit_test(test_hard_doubt),      cmocka_unit_test(test_single),
         cmocka_unit_test(test_rekey),
     };
     crypto_init();
