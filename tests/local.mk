@@ -139,8 +139,9 @@ check_PROGRAMS += tests/bench/load
 tests_bench_load_LDADD = $(f1_libs)
 
 # ---- simulations ----
-simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern
-tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager
+simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern tests/sim/sim_whole
+tests_sim_sim_cluster_SOURCES = tests/sim/sim_cluster.c tests/sim/control_checks.c tests/sim/control_checks.h
+tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager -I$(srcdir)/tests/sim
 tests_sim_sim_cluster_LDADD = $(f4_libs)
 tests_sim_sim_govern_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
 tests_sim_sim_govern_LDADD = libmanager.a $(f3_libs)
@@ -158,9 +159,27 @@ tests_sim_sim_raft_SOURCES = tests/sim/disk.c tests/sim/disk.h tests/sim/raft_ch
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
 tests_sim_sim_raft_LDADD = libraft_sim.a $(f1_libs)
 
+# The whole cluster: the daemons' own code over simulated machines.
+check_LIBRARIES += libwhole.a
+libwhole_a_SOURCES = $(libraft_a_SOURCES)
+libwhole_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -include $(srcdir)/tests/sim/whole_threads.h
+check_LIBRARIES += libwhole_calls.a
+libwhole_calls_a_SOURCES = $(libgossip_a_SOURCES) src/agent/agent.c src/agent/agent_internal.h src/agent/report.c \
+	src/agent/session.c src/agent/task.c src/agent/worker.c src/net/link.c src/net/noise.c src/net/stream.c src/node/admission.c \
+	src/node/authority.c src/node/identity_io.c src/node/lock.c src/node/member.c src/node/peers.c src/node/relay.c
+libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip -I$(srcdir)/membership/raft -I$(srcdir)/src/agent \
+	-I$(srcdir)/src/node -I$(srcdir)/src/net -include $(srcdir)/tests/sim/whole_calls.h
+tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_checks.h tests/sim/disk.c tests/sim/disk.h \
+	tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
+	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
+	tests/sim/whole_users.c
+tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node -I$(srcdir)/tests/sim
+tests_sim_sim_whole_LDADD = libwhole_calls.a libmanager.a libwhole.a libwhole_calls.a libscheduler.a liborchestrator.a libstore.a \
+	libmodel.a $(f0_libs)
+
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
 planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
-tests_sim_sim_cluster_planted_SOURCES = tests/sim/sim_cluster.c $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) \
+tests_sim_sim_cluster_planted_SOURCES = $(tests_sim_sim_cluster_SOURCES) $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) \
 	$(libstore_a_SOURCES) src/agent/task.c src/manager/allocator.c
 tests_sim_sim_cluster_planted_CPPFLAGS = $(tests_sim_sim_cluster_CPPFLAGS) -DCLUSTER_PLANTED
 tests_sim_sim_cluster_planted_LDADD = $(f4_libs)

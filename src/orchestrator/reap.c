@@ -1,4 +1,4 @@
-/* The reaper: tasks of removed services go, tasks to be removed go once nothing runs, history is kept to
+/* The reaper: tasks of removed services go, tasks of removed nodes are orphans (those of global services go), tasks to be removed go once nothing runs, history is kept to
  * the cluster's limit a slot (more where a restart policy counts attempts). */
 #include "slot.h"
 
@@ -29,16 +29,33 @@ static int64_t history_limit(const struct store *s, const struct service *svc)
     return keep < 0 ? INT64_MAX : MAX(keep, (int64_t)policy.max_attempts + 1);
 }
 
+/* Its node was removed from the cluster: nobody will ever say how it ended. */
+static void orphan(struct orchestrator_pass *p, const struct task *t)
+{
+    struct task copy = { 0 };
+    if (store_tx_touches(p->tx, TABLE_TASK, t->id))
+        return;
+    task_copy(&copy, t);
+    copy.desired = MAX(copy.desired, TASK_SHUTDOWN);
+    copy.status.state = TASK_ORPHANED;
+    copy.status.timestamp = p->now_ns;
+    str_set(&copy.status.message, "its node was removed");
+    store_tx_update(p->tx, TABLE_TASK, &copy);
+    task_clear(&copy);
+}
+
 void reap_tasks(struct orchestrator_pass *p)
 {
     for (const struct task *t = NULL; (t = store_next(p->store, TABLE_TASK, t));) {
         const struct service *svc = store_find(p->store, TABLE_SERVICE, t->service_id);
         bool unwanted = !svc || t->desired == TASK_REMOVE;
         bool node_gone = t->node_id && !store_find(p->store, TABLE_NODE, t->node_id);
-        if (unwanted && (is_over(p->store, t) || node_gone))
+        if ((unwanted && (is_over(p->store, t) || node_gone)) || (node_gone && !t->slot))
             task_drop(p, t);
         else if (unwanted)
             task_want(p, t, TASK_REMOVE);
+        else if (node_gone && !task_state_is_final(t->status.state))
+            orphan(p, t);
     }
     for (const struct service *svc = NULL; (svc = store_next(p->store, TABLE_SERVICE, svc));) {
         struct slots all = slots_of(p->store, svc);

@@ -14,6 +14,11 @@ struct progress {
     const char *failed_task;
 };
 
+static bool takes_tasks(const struct node *n)
+{
+    return n && n->status.state == NODE_READY && n->spec.availability == AVAIL_ACTIVE;
+}
+
 static struct progress measure(struct orchestrator_pass *p, const struct service *svc,
                                const struct slots *all, const struct update_config *cfg)
 {
@@ -32,8 +37,10 @@ static struct progress measure(struct orchestrator_pass *p, const struct service
             }
         }
         g.n_failed += failed_here;
-        if (!fresh && slot_live(p->store, slot, svc, false))
-            g.n_dirty++;
+        bool dirty = !fresh && slot_live(p->store, slot, svc, false);
+        g.n_dirty += dirty;
+        if (!fresh && !dirty && svc->spec.mode.global && !takes_tasks(slot->node))
+            continue; /* it is not waited for: a node may be down for days; its task is a new one when it is back */
         if (!fresh && !slot_is_done(p, svc, slot))
             g.all_running = false;
         if (!fresh)

@@ -10,6 +10,7 @@
  * never has two containers running, lost nodes apart. At the end the faults stop and the cluster must become what
  * the specs say. */
 #include "agent_internal.h"
+#include "control_checks.h"
 
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
@@ -96,7 +97,7 @@ int64_t clock_mono_ns(void)
 
 static uint64_t n_passed;
 
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt, ...)
+void fail(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -112,7 +113,6 @@ static void on_abort(int sig)
 {
     fail("signal %d", sig);
 }
-#define CHECK(cond, ...) ((cond) ? (void)0 : fail(__VA_ARGS__))
 
 __attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
 {
@@ -160,44 +160,8 @@ static const struct store *led(void)
 
 static void on_change(void *arg, enum store_op op, enum store_table t, const void *old_obj, const void *new_obj)
 {
-    const struct task *a = old_obj, *b = new_obj;
-    if (t != TABLE_TASK || !a || !b)
-        return;
-    CHECK(b->status.state >= a->status.state && b->desired >= a->desired, "task %s went from %s (wanted %s) to %s (%s)", b->id,
-          task_state_names[a->status.state], task_state_names[a->desired], task_state_names[b->status.state],
-          task_state_names[b->desired]);
-    CHECK(!task_state_is_final(a->status.state) || a->status.state == b->status.state, "task %s ended twice: %s, %s", b->id,
-          task_state_names[a->status.state], task_state_names[b->status.state]);
-    CHECK(a->slot == b->slot && str_equal(a->service_id, b->service_id) && (!a->node_id || str_equal(a->node_id, b->node_id)),
-          "task %s changed its place", b->id);
-}
-
-static void take(struct map *seen, const char *network, const char *addr, const char *whose)
-{
-    AUTO_FREE char *key = xasprintf("%s %.*s", network, (int)strcspn(addr, "/"), addr);
-    CHECK(!map_find(seen, key), "address %s is given to %s and to %s", key, whose, (const char *)map_find(seen, key));
-    map_put(seen, key, (void *)(uintptr_t)whose);
-}
-
-static bool holds_addresses(const struct task *t)
-{
-    return !task_state_is_final(t->status.state) || t->status.state == TASK_ORPHANED;
-}
-
-static void check_addresses(const struct store *s)
-{
-    struct map seen;
-    map_init(&seen);
-    for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
-        for (uint32_t i = 0; i < svc->endpoint.vips.n; i++)
-            take(&seen, svc->endpoint.vips.v[i].network_id, svc->endpoint.vips.v[i].addr, svc->id);
-    for (const struct task *t = NULL; (t = store_next(s, TABLE_TASK, t));)
-        for (uint32_t i = 0; i < t->attachments.n && holds_addresses(t); i++)
-            for (uint32_t k = 0; k < t->attachments.v[i].addresses.n; k++)
-                take(&seen, t->attachments.v[i].network.id, t->attachments.v[i].addresses.v[k], t->id);
-    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
-        take(&seen, "tunnel", n->tunnel_addr ? n->tunnel_addr : n->id, n->id);
-    map_done(&seen);
+    if (t == TABLE_TASK && old_obj && new_obj)
+        check_task_change(old_obj, new_obj);
 }
 
 static void show_tasks(const struct service *svc)
@@ -589,18 +553,6 @@ static void execute(const struct event *e)
 
 /* ---- users ---- */
 
-static struct update_config *random_config(enum update_order order, bool rollback)
-{
-    struct update_config *c = xnew(struct update_config);
-    c->parallelism = rng_below(&g.rng, 3);
-    c->delay = some_ms(0, 1000);
-    c->monitor = some_ms(1, 1000);
-    c->failure_action = (int)rng_below(&g.rng, rollback ? 2 : 3);
-    c->max_failure_ratio = (double)rng_below(&g.rng, 2) / 2;
-    c->order = (int)order;
-    return c;
-}
-
 static void create_service(const char *name)
 {
     struct service s = { .spec_version = 1 };
@@ -608,24 +560,7 @@ static void create_service(const char *name)
     char id[26];
     new_id(id);
     str_set(&s.id, id);
-    str_set(&s.spec.name, name);
-    s.spec.task.container = xnew(struct container_spec_model);
-    str_set(&s.spec.task.container->image, "busybox:1");
-    s.spec.task.restart = xnew(struct restart_policy);
-    s.spec.task.restart->delay = some_ms(0, 1000);
-    if (chance(750)) {
-        s.spec.mode.replicated = xnew(struct replicated);
-        s.spec.mode.replicated->replicas = rng_below(&g.rng, 7);
-    } else {
-        s.spec.mode.global = xnew(struct empty);
-    }
-    enum update_order order = chance(650) ? ORDER_STOP_FIRST : ORDER_START_FIRST;
-    s.spec.update = random_config(order, false);
-    s.spec.rollback = random_config(order, true);
-    if (chance(700)) {
-        struct network_ref *r = REC_ADD(&s.spec.task.networks);
-        str_set(&r->target, "net0");
-    }
+    random_service(&s.spec, &g.rng, name);
     CHECK(service_spec_normalize(&s.spec, &e) == 0, "%s", e.text);
     struct store_tx *tx = store_tx_new(g.now);
     store_tx_create(tx, TABLE_SERVICE, &s);

@@ -228,10 +228,10 @@ static void set_image(struct service *s, const char *image)
     s->update_status->state = UPDATE_UPDATING;
 }
 
-static uint32_t with_image(struct plane *p, const char *image, int state)
+static uint32_t with_image(struct plane *p, const char *service, const char *image, int state)
 {
     uint32_t n, found = 0;
-    const struct task **t = store_tasks_of_service(p->store, "web", &n);
+    const struct task **t = store_tasks_of_service(p->store, service, &n);
     for (uint32_t i = 0; i < n; i++)
         found += str_equal(t[i]->spec.container->image, image) && t[i]->status.state == state &&
                  t[i]->desired <= TASK_RUNNING;
@@ -254,7 +254,7 @@ static void an_update_rolls_one_at_a_time(void **state)
     plane_save(&p, &s);
     for (uint32_t done = 1; done <= 4; done++) {
         plane_settle(&p);
-        assert_int_equal(with_image(&p, "busybox:2", TASK_RUNNING), done);
+        assert_int_equal(with_image(&p, "web", "busybox:2", TASK_RUNNING), done);
         assert_int_equal(plane_running(&p, "web", NULL), 4);
         plane_run(&p, 10 * S_NS);
     }
@@ -288,7 +288,7 @@ static void start_first_never_dips(void **state)
         if (!changes)
             break;
     }
-    assert_int_equal(with_image(&p, "busybox:2", TASK_RUNNING), 3);
+    assert_int_equal(with_image(&p, "web", "busybox:2", TASK_RUNNING), 3);
     store_free(p.store);
 }
 
@@ -329,13 +329,13 @@ static void a_failing_update_pauses_or_rolls_back(void **state)
         const struct service *svc = store_find(p.store, TABLE_SERVICE, "web");
         if (action == FAILURE_PAUSE) {
             assert_int_equal(svc->update_status->state, UPDATE_PAUSED);
-            assert_int_equal(with_image(&p, "busybox:1", TASK_RUNNING), 2); /* the others were left alone */
+            assert_int_equal(with_image(&p, "web", "busybox:1", TASK_RUNNING), 2); /* the others were left alone */
         } else {
             plane_run(&p, 60 * S_NS);
             svc = store_find(p.store, TABLE_SERVICE, "web");
             assert_int_equal(svc->update_status->state, UPDATE_ROLLBACK_COMPLETED);
             assert_string_equal(svc->spec.task.container->image, "busybox:1");
-            assert_int_equal(with_image(&p, "busybox:1", TASK_RUNNING), 3);
+            assert_int_equal(with_image(&p, "web", "busybox:1", TASK_RUNNING), 3);
         }
         store_free(p.store);
     }
@@ -353,6 +353,58 @@ static void removing_a_service_removes_its_tasks(void **state)
     plane_commit(&p, tx);
     plane_settle(&p);
     assert_int_equal(store_count(p.store, TABLE_TASK), 0);
+    store_free(p.store);
+}
+
+static void remove_node(struct plane *p, const char *id)
+{
+    struct store_tx *tx = store_tx_new(p->now_ns);
+    store_tx_delete(tx, TABLE_NODE, store_find(p->store, TABLE_NODE, id));
+    plane_commit(p, tx);
+    plane_run(p, 60 * S_NS);
+}
+
+static void tasks_of_a_removed_node_do_not_stay(void **state)
+{
+    (void)state;
+    struct plane p;
+    uint32_t n, orphans = 0;
+    three_nodes(&p);
+    plane_add_service(&p, "web", 3);
+    plane_add_service(&p, "agent", 0);
+    plane_settle(&p);
+    remove_node(&p, "n3");
+    assert_int_equal(plane_running(&p, "web", "n3"), 0);
+    assert_int_equal(plane_running(&p, "web", NULL), 3);
+    const struct task **t = store_tasks_of_service(p.store, "web", &n);
+    for (uint32_t i = 0; i < n; i++)
+        orphans += t[i]->status.state == TASK_ORPHANED && str_equal(t[i]->node_id, "n3") && t[i]->desired == TASK_SHUTDOWN;
+    assert_int_equal(orphans, 1);
+    store_tasks_of_service(p.store, "agent", &n);
+    assert_int_equal(n, 2);
+    store_free(p.store);
+}
+
+/* A global service's update ends without them; they follow when they are back. */
+static void an_update_waits_for_no_lost_node(void **state)
+{
+    (void)state;
+    struct plane p;
+    struct service s;
+    three_nodes(&p);
+    plane_add_service(&p, "agent", 0);
+    plane_settle(&p);
+    plane_set_node(&p, "n2", NODE_DOWN, AVAIL_ACTIVE);
+    plane_edit(&p, "agent", &s);
+    set_image(&s, "busybox:2");
+    s.update_status->started_at = p.now_ns;
+    plane_save(&p, &s);
+    plane_run(&p, 60 * S_NS);
+    const struct service *svc = store_find(p.store, TABLE_SERVICE, "agent");
+    assert_int_equal(svc->update_status->state, UPDATE_COMPLETED);
+    plane_set_node(&p, "n2", NODE_READY, AVAIL_ACTIVE);
+    plane_run(&p, 60 * S_NS);
+    assert_int_equal(with_image(&p, "agent", "busybox:2", TASK_RUNNING), 3);
     store_free(p.store);
 }
 
@@ -397,6 +449,8 @@ int main(void)
         cmocka_unit_test(start_first_never_dips),
         cmocka_unit_test(a_failing_update_pauses_or_rolls_back),
         cmocka_unit_test(removing_a_service_removes_its_tasks),
+        cmocka_unit_test(tasks_of_a_removed_node_do_not_stay),
+        cmocka_unit_test(an_update_waits_for_no_lost_node),
         cmocka_unit_test(reservations_and_host_ports_are_respected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,176 @@
+/* Deterministic simulation of a whole cluster: the production daemons of several machines in one process and one thread,
+ * in virtual time. Everything between the sockets and the containers is the product's own code, unmodified: admission,
+ * links and their handshakes, relay, gossip, Raft with its shell, log and snapshots, store, orchestrator, scheduler,
+ * allocator, dispatcher, certificates, agents. Shims are below it only:
+ *
+ *   whole_loop.c   the queue of events; clocks, timers, deferred calls, worker (loop.h)
+ *   whole_net.c    streams (stream.h) and datagrams over links that lose, delay, repeat and part
+ *   whole_files.c  files (file.h) on disks that forget, see disk.h
+ *   whole_host.c   machines: start and end of their daemons, containers that only pretend (agent.h)
+ *   whole_users.c  what people ask for, and what they were promised
+ *   whole_checks.c what must hold after every event, and at the end
+ *   sim_whole.c    faults, phases of a seed, options */
+#ifndef WHOLE_H
+#define WHOLE_H
+
+#include "control_checks.h"
+#include "disk.h"
+#include "node_internal.h"
+
+#include <shoal/base/rng.h>
+
+enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, LANES = 2, PORT = 2377, GOSSIP_PORT = 7946 };
+#define MS MS_NS
+
+struct host;
+struct event {
+    int64_t at;
+    uint64_t seq;
+    struct host *host; /* in whose daemon it happens; NULL: in none */
+    uint64_t life;     /* of that daemon; another one knows nothing of it */
+    void (*fn)(struct event *e);
+    uint64_t a, b;
+    char *bytes;
+    size_t size;
+};
+
+struct call {
+    loop_fn *fn;
+    void *arg;
+};
+
+struct job {
+    struct job *next;
+    loop_fn *work, *done;
+    void *arg;
+};
+
+struct loop {
+    struct host *host;
+    struct call *deferred, each[8];
+    size_t n_deferred, cap_deferred;
+    unsigned n_each, n_jobs[LANES];
+    struct job *lanes[LANES];
+    bool kicked;
+};
+
+enum death { ALIVE, KILLED, POWER_LOST }; /* how a daemon is taken down while its memory is given back */
+
+struct host {
+    unsigned n;
+    char name[16], addr[16], root[16], node_id[26]; /* node_id: as it was last */
+    struct daemon d;
+    struct loop *loop; /* NULL: no daemon runs */
+    uint64_t life;
+    enum death dying;
+    bool off, paused;   /* off: no power */
+    bool wants_in;      /* it is to join until it is in */
+    bool joining, leaving;
+    struct disk *disk, *raft_disk;
+    int64_t wall, drift, resume, hang, down, stale_until; /* wall: offset of its clock; drift: permille of true speed; hang: its disk answers not before;
+                                                                * down: until it starts again; stale_until: was called lost */
+    struct stream_listener *listener;
+    struct loop_fd *udp;
+    struct { char *bytes; size_t size; unsigned from; } inbox[64];
+    unsigned n_inbox;
+    struct executor *executor;
+    uint64_t checked; /* index up to which its store was looked at */
+    struct store *watched;
+};
+
+struct box { /* a container */
+    char task[26], service[26];
+    uint64_t slot;
+    struct host *host;
+    int64_t since, doubled; /* doubled: since when another one of its slot runs too */
+    bool prepared, running, lost, stopping, gone;
+    int64_t exit_code;
+};
+
+enum stream_of { S_RANDOM, S_NET, S_DISK, S_BOX, S_USER, S_FAULT, STREAMS };
+
+struct sim {
+    uint64_t seed, hash, seq, events;
+    int64_t now;
+    struct rng rng[STREAMS];
+    struct event *heap;
+    unsigned n_heap, cap_heap;
+    struct host hosts[HOSTS_MAX], *self;
+    unsigned n_hosts, loss; /* loss: permille of datagrams */
+    bool blocked[HOSTS_MAX][HOSTS_MAX];
+    int64_t slow; /* more delay of every packet */
+    struct conn **conns;
+    unsigned n_conns, cap_conns;
+    struct loop_timer **timers;
+    unsigned n_timers, cap_timers;
+    struct box boxes[BOXES_MAX];
+    unsigned n_boxes;
+    bool calm, verbose, ending;
+    char worker_token[128], manager_token[128];
+    struct users *users;
+    struct checks *checks;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles;
+};
+extern struct sim g;
+
+#define U(x) ((unsigned long long)(x))
+__attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
+void mix(uint64_t v);
+
+static inline uint64_t pick(enum stream_of s, uint64_t lo, uint64_t hi)
+{
+    return rng_range(&g.rng[s], lo, hi);
+}
+static inline int64_t some_ms(enum stream_of s, uint64_t lo, uint64_t hi)
+{
+    return (int64_t)pick(s, lo, hi) * MS;
+}
+static inline bool chance(enum stream_of s, unsigned permille)
+{
+    return rng_chance(&g.rng[s], permille);
+}
+
+/* ---- whole_loop.c ---- */
+struct event *push(struct host *h, int64_t delay, void (*fn)(struct event *), uint64_t a, uint64_t b);
+void run_until(int64_t at);
+void enter(struct host *h); /* what follows happens in this daemon */
+void leave(struct host *h); /* the end of its turn */
+void loop_crash(struct loop *l); /* nothing of it happens any more: jobs end without effect, deferred calls are made */
+void queue_free(void);
+
+/* ---- whole_net.c ---- */
+void net_wake(struct host *h); /* the machine can be reached again */
+void net_crash(struct host *h); /* its connections end, those too that nothing remembers */
+void net_free(void);
+
+/* ---- whole_host.c ---- */
+void host_boot(struct host *h);
+void host_crash(struct host *h, bool power);
+void host_stop(struct host *h, int64_t down); /* as SIGTERM does it: hands over, then ends; back after that time */
+void host_restart(struct host *h, int64_t delay);
+bool host_is_removed(const struct host *h); /* its node is in the table no more: it can only join as a new one */
+void hosts_found(unsigned n, unsigned managers);
+void hosts_free(void);
+bool host_is_member(const struct host *h);
+void host_leave_cluster(struct host *h);
+struct host *host_by_node(const char *node_id); /* NULL: none of them, any more */
+struct host *some_leader(void);                 /* NULL: none now */
+
+/* ---- whole_users.c ---- */
+void users_start(void);
+void users_free(void);
+void users_check(const struct store *s); /* what they were promised is there */
+
+/* ---- whole_checks.c ---- */
+void checks_start(void);
+void checks_event(void);
+void checks_box_started(struct box *b);
+void checks_end(void);
+const struct store *newest_store(void); /* of a manager that is up; NULL: none is */
+void checks_free(void);
+static inline bool is_cut(const struct host *from, const struct host *to)
+{
+    return to->off || from->off || g.blocked[from->n][to->n];
+}
+
+#endif

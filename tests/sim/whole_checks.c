@@ -1,0 +1,238 @@
+/* What must hold: stores of equal index are equal, terms have one leader, tasks and addresses behave, a slot runs once. */
+#include "whole.h"
+
+enum { TERMS_MAX = 8192, INDEX_MAX = 65536, REST_S = 20 };
+#define FENCE_NS (20 * SEC_NS) /* a node that was called lost and is back ends what was replaced within this time */
+#define TOUCH_NS (5 * SEC_NS)  /* and learns of it within this */
+
+struct checks {
+    uint64_t state[INDEX_MAX], newest;
+    struct host *holder; /* of the newest state */
+    const struct raft *leader_of[TERMS_MAX];
+    unsigned leader[TERMS_MAX];
+};
+
+static const struct store *store_of(const struct host *h)
+{
+    return h->loop && h->d.manager ? manager_store(h->d.manager) : NULL;
+}
+
+const struct store *newest_store(void)
+{
+    const struct store *s = NULL, *x;
+    for (unsigned i = 0; i < g.n_hosts; i++)
+        if ((x = store_of(&g.hosts[i])) && (!s || store_index(x) > store_index(s)))
+            s = x;
+    return s;
+}
+
+static struct host *named(const char *node_id)
+{
+    for (unsigned i = 0; i < g.n_hosts; i++)
+        if (str_equal(g.hosts[i].node_id, node_id))
+            return &g.hosts[i];
+    return NULL;
+}
+
+static void node_changed(const struct node *a, const struct node *b)
+{
+    struct host *h = named(b->id);
+    if (!h || (a && a->status.state == b->status.state))
+        return;
+    say("%s (%s) is %s", h->name, b->id, b->status.state == NODE_DOWN ? "down" : b->status.state == NODE_READY ? "ready" : "unknown");
+    if (b->status.state == NODE_READY) {
+        h->stale_until = g.now + TOUCH_NS;
+        return;
+    }
+    h->stale_until = INT64_MAX;
+    for (unsigned i = 0; i < g.n_boxes; i++)
+        g.boxes[i].lost |= g.boxes[i].host == h;
+}
+
+static void on_change(void *arg, enum store_op op, enum store_table t, const void *old_obj, const void *new_obj)
+{
+    struct host *h = arg;
+    (void)op;
+    if (t == TABLE_TASK && old_obj && new_obj)
+        check_task_change(old_obj, new_obj);
+    if (t == TABLE_NODE && new_obj && store_index(manager_store(h->d.manager)) >= g.checks->newest)
+        node_changed(old_obj, new_obj);
+}
+
+static void check_store(struct host *h, const struct store *s)
+{
+    AUTO_SB struct sb b;
+    sb_init(&b, 0);
+    uint64_t index = store_index(s);
+    if (h->watched != s || index < h->checked)
+        store_watch((struct store *)(uintptr_t)(h->watched = (struct store *)(uintptr_t)s), on_change, h);
+    if (index == h->checked)
+        return;
+    h->checked = index;
+    CHECK(index < INDEX_MAX, "the log is longer than the simulation can watch");
+    store_save(s, &b);
+    uint64_t state = crypto_shorthash(b.s, b.len) | 1;
+    mix(state);
+    if (!g.checks->state[index]) {
+        g.checks->state[index] = state;
+        check_addresses(s);
+    }
+    CHECK(g.checks->state[index] == state, "%s has another state at index %llu", h->name, U(index));
+    g.checks->newest = MAX(g.checks->newest, index);
+}
+
+static void check_leader(struct host *h)
+{
+    struct raft_status s;
+    manager_raft_status(h->d.manager, &s);
+    if (s.role != RAFT_LEADER)
+        return;
+    CHECK(s.term < TERMS_MAX, "there are too many terms");
+    unsigned *leader = &g.checks->leader[s.term];
+    if (!*leader) {
+        say("%s leads in term %llu", h->name, U(s.term));
+        g.n_leaders++;
+    }
+    CHECK(!*leader || *leader == h->n + 1, "two leaders in term %llu", U(s.term));
+    *leader = h->n + 1;
+}
+
+void checks_event(void)
+{
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        struct host *h = &g.hosts[i];
+        const struct store *s = store_of(h);
+        if (host_is_member(h))
+            snprintf(h->node_id, sizeof h->node_id, "%s", daemon_node_id(&h->d));
+        if (!s || !g.checks)
+            continue;
+        check_store(h, s);
+        check_leader(h);
+    }
+}
+
+/* ---- one container a slot ---- */
+static bool runs_once(const struct box *b)
+{
+    const struct store *s = newest_store();
+    const struct service *svc = s ? store_find(s, TABLE_SERVICE, b->service) : NULL;
+    return svc && service_update_config(svc->spec.update).order != ORDER_START_FIRST;
+}
+
+static bool same_place(const struct box *a, const struct box *b)
+{
+    return a != b && a->running && b->running && str_equal(a->service, b->service) && a->slot == b->slot &&
+           (a->slot || a->host == b->host);
+}
+
+void checks_box_started(struct box *b)
+{
+    b->lost |= g.now < b->host->stale_until;
+    for (unsigned i = 0; i < g.n_boxes && !b->lost; i++) {
+        const struct box *x = &g.boxes[i];
+        CHECK(x->lost || !same_place(b, x) || !runs_once(b), "tasks %s on %s and %s on %s run in slot %llu of service %s", x->task,
+              x->host->name, b->task, b->host->name, U(b->slot), b->service);
+    }
+}
+
+/* Somebody could have told it. */
+static bool in_touch(const struct host *h)
+{
+    const struct host *leader = some_leader();
+    return leader && h->loop && !h->paused && host_is_member(h) && !is_cut(h, leader) && !is_cut(leader, h);
+}
+
+static void look_at_boxes(struct event *e)
+{
+    for (unsigned i = 0; i < g.n_boxes; i++) {
+        struct box *b = &g.boxes[i];
+        bool twice = false;
+        if (!b->lost || !b->running || !in_touch(b->host)) {
+            b->doubled = 0;
+            continue;
+        }
+        for (unsigned k = 0; k < g.n_boxes && !twice; k++)
+            twice = same_place(b, &g.boxes[k]) && runs_once(b);
+        b->doubled = !twice ? 0 : b->doubled ? b->doubled : g.now;
+        CHECK(!b->doubled || g.now - b->doubled < FENCE_NS, "task %s on %s was replaced and still runs", b->task, b->host->name);
+    }
+    push(NULL, SEC_NS, e->fn, 0, 0);
+}
+
+void checks_start(void)
+{
+    g.checks = xnew(struct checks);
+    push(NULL, SEC_NS, look_at_boxes, 0, 0);
+}
+
+void checks_free(void)
+{
+    free(g.checks);
+}
+
+/* ---- the end ---- */
+static void show(const struct store *s, const struct service *svc)
+{
+    uint32_t n;
+    const struct task **t = store_tasks_of_service(s, svc->id, &n);
+    say("%s, version %llu, update state %d, %s", svc->spec.name, U(svc->spec_version), svc->update_status ? (int)svc->update_status->state : 0,
+        svc->spec.mode.global ? "global" : "replicated");
+    for (uint32_t i = 0; i < n; i++)
+        say("task %s version %llu slot %llu on %s: %s, wanted %s, %s %s", t[i]->id, U(t[i]->spec_version), U(t[i]->slot), t[i]->node_id ? t[i]->node_id : "no node",
+            task_state_names[t[i]->status.state], task_state_names[t[i]->desired], t[i]->status.message,
+            t[i]->status.err ? t[i]->status.err : "");
+}
+
+static struct box *running_box(const char *task)
+{
+    for (unsigned i = 0; i < g.n_boxes; i++)
+        if (g.boxes[i].running && str_equal(g.boxes[i].task, task))
+            return &g.boxes[i];
+    return NULL;
+}
+
+static void check_service(const struct store *s, const struct service *svc, unsigned n_nodes)
+{
+    uint32_t n, running = 0;
+    const struct task **t = store_tasks_of_service(s, svc->id, &n);
+    int state = svc->update_status ? svc->update_status->state : UPDATE_NONE;
+    uint64_t want = svc->spec.mode.global ? n_nodes : svc->spec.mode.replicated->replicas;
+    show(s, svc);
+    CHECK(state != UPDATE_UPDATING && state != UPDATE_ROLLBACK_STARTED, "the update of %s does not end", svc->spec.name);
+    for (uint32_t i = 0; i < n; i++) {
+        if (t[i]->status.state != TASK_RUNNING)
+            continue;
+        const struct box *b = running_box(t[i]->id);
+        running++;
+        CHECK(t[i]->desired == TASK_RUNNING, "task %s of %s runs and should not", t[i]->id, svc->spec.name);
+        CHECK(b && str_equal(b->host->node_id, t[i]->node_id), "task %s of %s runs in the store only", t[i]->id, svc->spec.name);
+    }
+    CHECK(running == want, "%s has %u running tasks, not %llu", svc->spec.name, running, U(want));
+}
+
+void checks_end(void)
+{
+    const struct store *s = newest_store();
+    unsigned boxes = 0, running = 0, ready = 0;
+    CHECK(s && some_leader(), "there is no leader at the end");
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        const struct host *h = &g.hosts[i];
+        CHECK(host_is_member(h), "%s is not in at the end", h->name);
+        const struct node *n = store_find(s, TABLE_NODE, h->node_id);
+        CHECK(n && n->status.state == NODE_READY, "%s (%s) is not ready at the end", h->name, h->node_id);
+        CHECK(!store_of(h) || store_index(store_of(h)) == store_index(s), "%s lags at the end: %llu of %llu", h->name,
+              U(store_index(store_of(h))), U(store_index(s)));
+        ready += n->spec.availability == AVAIL_ACTIVE;
+    }
+    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
+        say("node %s: state %d, availability %d, role %d, %s", n->id, n->status.state, n->spec.availability, n->spec.role,
+            n->status.message ? n->status.message : "");
+    users_check(s);
+    for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
+        check_service(s, svc, ready);
+    for (const struct task *t = NULL; (t = store_next(s, TABLE_TASK, t));)
+        running += t->status.state == TASK_RUNNING;
+    for (unsigned i = 0; i < g.n_boxes; i++)
+        boxes += g.boxes[i].running;
+    CHECK(boxes == running, "%u containers run, for %u tasks", boxes, running);
+}

@@ -1,0 +1,471 @@
+/* Machines: the start and the end of their daemons, and containers that only pretend, which go on without a daemon and
+ * end with the power. */
+#include "whole.h"
+
+/* ---- machine ---- */
+void describe_machine(struct node_description *ret)
+{
+    str_set(&ret->hostname, g.self->name);
+    str_set(&ret->platform.arch, "x86_64");
+    str_set(&ret->platform.os, "linux");
+    ret->resources.nano_cpus = 4 * SEC_NS;
+    ret->resources.memory_bytes = INT64_C(8) << 30;
+    str_set(&ret->engine.version, "sim");
+}
+
+int advertise_address(const char *text, char ret[64], struct err *e)
+{
+    (void)text, (void)e;
+    snprintf(ret, 64, "%s", g.self->addr);
+    return 0;
+}
+
+void address_watch(struct daemon *d)
+{
+    (void)d;
+}
+
+void address_unwatch(struct daemon *d)
+{
+    (void)d;
+}
+
+int daemon_overlay_open(struct daemon *d, struct err *e)
+{
+    (void)d, (void)e;
+    return 0;
+}
+
+void overlay_clear(struct overlay *o)
+{
+    (void)o;
+}
+
+void api_leader_changed(struct api *a)
+{
+    (void)a;
+}
+
+void api_node_event(struct api *a, const struct node *old, const struct node *now)
+{
+    (void)a, (void)old, (void)now;
+}
+
+void api_serve_peer(struct api *a, struct stream *s, bool from_manager)
+{
+    (void)a, (void)from_manager;
+    stream_free(s);
+}
+
+/* ---- containers ---- */
+struct executor {
+    struct host *host;
+    struct agent *agent;
+};
+
+static struct box *box_of(const struct host *h, const char *task)
+{
+    for (unsigned i = 0; i < g.n_boxes; i++)
+        if (g.boxes[i].host == h && !g.boxes[i].gone && str_equal(g.boxes[i].task, task))
+            return &g.boxes[i];
+    return NULL;
+}
+
+/* The kernel's part: it happens whether a daemon is there or not. */
+static void box_event(struct event *e);
+
+static void answer(struct box *b, enum executor_event_kind kind, int64_t delay)
+{
+    push(NULL, delay, box_event, (uint64_t)(b - g.boxes), kind);
+}
+
+static void tell(struct box *b, enum executor_event_kind kind, const char *error)
+{
+    struct host *h = b->host;
+    if (!h->executor || !h->executor->agent)
+        return;
+    struct executor_event ev = { .kind = kind, .container_id = b->task, .pid = 7, .error = error, .exit_code = b->exit_code };
+    char task[26];
+    memcpy(task, b->task, sizeof task);
+    enter(h);
+    agent_executor_event(h->executor->agent, task, &ev);
+    leave(h);
+}
+
+static void box_event(struct event *e)
+{
+    struct box *b = &g.boxes[e->a];
+    enum executor_event_kind kind = (enum executor_event_kind)e->b;
+    struct host *h = b->host;
+    if (b->gone || h->off || (b->stopping && kind != EXEC_EXITED))
+        return;
+    if (h->paused) {
+        push(NULL, h->resume - g.now + 1, box_event, e->a, e->b);
+        return;
+    }
+    mix(kind);
+    switch (kind) {
+    case EXEC_PREPARED: b->prepared = true; break;
+    case EXEC_STARTED:
+        if (!h->loop) /* it was the daemon that would have started it */
+            return;
+        b->running = true;
+        b->since = g.now;
+        checks_box_started(b);
+        if (!g.calm && chance(S_BOX, 150))
+            answer(b, EXEC_EXITED, some_ms(S_BOX, 1, 15000));
+        break;
+    case EXEC_EXITED:
+        if (!b->running && !b->stopping)
+            return;
+        b->running = false;
+        b->exit_code = b->stopping ? 143 : chance(S_BOX, 700) ? 1 : 0;
+        break;
+    default: break;
+    }
+    tell(b, kind, kind == EXEC_FAILED ? "no such image" : NULL);
+}
+
+static void on_prepare(void *arg, const struct task *t, const struct assignment *a)
+{
+    struct host *h = ((struct executor *)arg)->host;
+    (void)a;
+    CHECK(!box_of(h, t->id), "%s: task %s is prepared twice", h->name, t->id);
+    CHECK(g.n_boxes < BOXES_MAX, "too many containers");
+    struct box *b = &g.boxes[g.n_boxes++];
+    *b = (struct box){ .slot = t->slot, .host = h };
+    snprintf(b->task, sizeof b->task, "%s", t->id);
+    snprintf(b->service, sizeof b->service, "%s", t->service_id);
+    answer(b, !g.calm && chance(S_BOX, 30) ? EXEC_FAILED : EXEC_PREPARED, some_ms(S_BOX, 10, 800));
+}
+
+static void on_start(void *arg, const char *task)
+{
+    struct box *b = box_of(((struct executor *)arg)->host, task);
+    CHECK(b && !b->running, "task %s is started unprepared or twice", task);
+    answer(b, EXEC_STARTED, some_ms(S_BOX, 5, 200));
+}
+
+static void never_ran(struct event *e)
+{
+    struct executor_event ev = { .kind = EXEC_EXITED };
+    if (e->host->executor->agent)
+        agent_executor_event(e->host->executor->agent, e->bytes, &ev);
+}
+
+static void on_stop(void *arg, const char *task, int64_t grace)
+{
+    struct host *h = ((struct executor *)arg)->host;
+    struct box *b = box_of(h, task);
+    (void)grace;
+    if (b) {
+        b->stopping = true;
+        answer(b, EXEC_EXITED, some_ms(S_BOX, 1, 500));
+        return;
+    }
+    struct event *e = push(h, 0, never_ran, 0, 0);
+    e->bytes = xstrdup(task);
+}
+
+static void on_remove(void *arg, const char *task)
+{
+    struct box *b = box_of(((struct executor *)arg)->host, task);
+    if (!b)
+        return;
+    if (b->running) /* kill comes with it, as the runtime's delete does */
+        say("%s: container of %s is killed and removed", b->host->name, task);
+    b->running = false;
+    b->gone = true;
+}
+
+static void on_network(void *arg, const struct assignment *a, const struct map *suspects)
+{
+    (void)arg, (void)a, (void)suspects;
+}
+
+const struct executor_ops executor_ops = { on_prepare, on_start, on_stop, on_remove, on_network };
+
+struct executor *executor_new(struct loop *l, const struct executor_config *cfg)
+{
+    struct executor *x = xnew(struct executor);
+    (void)cfg;
+    x->host = l->host;
+    return l->host->executor = x;
+}
+
+void executor_free(struct executor *x)
+{
+    if (x)
+        x->host->executor = NULL;
+    free(x);
+}
+
+void executor_adopt(struct executor *x, struct agent *a)
+{
+    x->agent = a;
+    for (unsigned i = 0; i < g.n_boxes; i++) {
+        struct box *b = &g.boxes[i];
+        if (b->host != x->host || b->gone)
+            continue;
+        if (!b->since) { /* half made: it is made anew */
+            b->gone = true;
+            continue;
+        }
+        struct executor_event ev = { .kind = EXEC_EXITED, .container_id = b->task, .pid = 7, .exit_code = b->exit_code };
+        b->stopping = false;
+        agent_adopt(a, b->task, b->running, &ev);
+    }
+}
+
+/* ---- daemons ---- */
+bool host_is_member(const struct host *h)
+{
+    return h->loop && h->d.member.certificate && h->d.agent;
+}
+
+struct host *host_by_node(const char *node_id)
+{
+    for (unsigned i = 0; i < g.n_hosts; i++)
+        if (host_is_member(&g.hosts[i]) && str_equal(daemon_node_id(&g.hosts[i].d), node_id))
+            return &g.hosts[i];
+    return NULL;
+}
+
+struct host *some_leader(void)
+{
+    struct host *found = NULL;
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        struct host *h = &g.hosts[i];
+        if (h->loop && !h->paused && h->d.manager && manager_leads(h->d.manager) && (!found || chance(S_USER, 500)))
+            found = h;
+    }
+    return found;
+}
+
+static void end_of_join(void *arg, const struct err *e)
+{
+    struct host *h = arg;
+    h->joining = false;
+    say("%s %s%s", h->name, e ? "could not join: " : "joined", e ? e->text : "");
+    if (e)
+        CHECK(e->code == E_TIMEOUT || e->code == E_UNAVAILABLE || e->code == E_BUSY || e->code == E_DENIED || e->code == E_NOT_LEADER,
+              "%s is not taken in: %s", h->name, e->text);
+    h->wants_in = e != NULL && !h->dying;
+}
+
+static void try_join(struct event *ev)
+{
+    struct host *h = ev->host;
+    struct node_join in = { .token = chance(S_USER, 600) ? g.manager_token : g.worker_token };
+    if (host_is_member(h)) /* a join whose end was not seen */
+        h->wants_in = false;
+    if (!h->wants_in)
+        return;
+    push(h, some_ms(S_USER, 1000, 3000), try_join, 0, 0);
+    if (h->joining || h->d.member.certificate)
+        return;
+    struct host *by = &g.hosts[pick(S_USER, 0, g.n_hosts - 1)];
+    if (by == h)
+        return;
+    h->joining = true;
+    AUTO_FREE char *addr = xasprintf("%s:%d", by->addr, PORT);
+    strs_add(&in.remote_addrs, addr);
+    node_start_join(&h->d, &in, end_of_join, h);
+    strs_clear(&in.remote_addrs);
+}
+
+void host_boot(struct host *h)
+{
+    struct err e = { 0 };
+    struct daemon *d = &h->d;
+    CHECK(!h->loop, "%s is up", h->name);
+    h->life++;
+    h->loop = xnew(struct loop);
+    h->loop->host = h;
+    h->paused = h->joining = h->leaving = false;
+    enter(h);
+    *d = (struct daemon){ .loop = h->loop, .cfg = { .root = h->root, .control_port = PORT, .gossip_port = GOSSIP_PORT, .tunnel_port = 4789 } };
+    sb_init(&d->packed_certificate, LINK_PAYLOAD_MAX_BYTES);
+    CHECK(identity_load(h->root, &d->identity, &e) == 0, "%s: %s", h->name, e.text);
+    int r = membership_load(h->root, &d->identity, &d->member, &e);
+    if (r == -E_NOT_FOUND) {
+        membership_remove(h->root);
+    } else {
+        CHECK(r == 0, "%s: %s", h->name, e.text);
+        r = member_start(d, true, &e);
+        CHECK(r == 0, "%s: %s", h->name, e.text);
+    }
+    push(h, 0, try_join, 0, 0);
+    leave(h);
+}
+
+static void close_parts(struct daemon *d)
+{
+    member_stop(d);
+    loop_timer_free(d->leave_timer);
+    loop_timer_free(d->lock_timer);
+    free(d->leave);
+}
+
+static void forget_memory(struct daemon *d)
+{
+    rec_clear(&identity_rec, &d->identity);
+    rec_clear(&membership_rec, &d->member);
+    sb_done(&d->packed_certificate);
+}
+
+void host_crash(struct host *h, bool power)
+{
+    if (!h->loop)
+        return;
+    say("%s %s", h->name, power ? "loses power" : "is killed");
+    power ? g.n_powers++ : g.n_kills++;
+    enter(h);
+    h->dying = power ? POWER_LOST : KILLED;
+    disk_fuse(h->raft_disk, (unsigned)pick(S_DISK, 0, 4)); /* in the midst of what the worker does */
+    disk_fuse(h->disk, 0);
+    close_parts(&h->d);
+    net_crash(h);
+    loop_crash(h->loop);
+    forget_memory(&h->d);
+    free(h->loop);
+    h->loop = NULL;
+    h->life++;
+    h->dying = ALIVE;
+    h->watched = NULL;
+    h->checked = 0;
+    g.self = NULL;
+    g.n_torn += disk_crash(h->raft_disk, power) + disk_crash(h->disk, power);
+    if (!power)
+        return;
+    h->off = true;
+    for (unsigned i = 0; i < g.n_boxes; i++)
+        if (g.boxes[i].host == h && !g.boxes[i].gone) {
+            g.boxes[i].running = false;
+            g.boxes[i].exit_code = 255;
+        }
+}
+
+bool host_is_removed(const struct host *h)
+{
+    const struct store *s = newest_store();
+    return s && store_cluster(s) && h->node_id[0] && !h->wants_in && !store_find(s, TABLE_NODE, h->node_id);
+}
+
+static void restart(struct event *e)
+{
+    struct host *h = &g.hosts[e->a];
+    if (h->loop || h->life != e->b)
+        return;
+    bool anew = host_is_removed(h);
+    say("%s starts%s", h->name, anew ? ", with an empty disk" : "");
+    h->off = false;
+    if (anew) {
+        disk_wipe(h->disk);
+        disk_wipe(h->raft_disk);
+        h->wants_in = true;
+    }
+    host_boot(h);
+}
+
+void host_restart(struct host *h, int64_t delay)
+{
+    push(NULL, delay, restart, h->n, h->life);
+}
+
+static void really_stop(struct event *e)
+{
+    struct host *h = e->host;
+    host_crash(h, false); /* what a graceful end does more than a kill is over */
+    host_restart(h, (int64_t)e->a);
+}
+
+static void handed_over(void *arg)
+{
+    struct host *h = arg;
+    push(h, 0, really_stop, (uint64_t)h->down, 0);
+}
+
+void host_stop(struct host *h, int64_t down)
+{
+    say("%s is stopped", h->name);
+    h->down = down;
+    enter(h);
+    manager_hand_over(h->d.manager, handed_over, h);
+    leave(h);
+}
+
+static void end_of_leave(void *arg, const struct err *e)
+{
+    struct host *h = arg;
+    h->leaving = false;
+    say("%s %s%s", h->name, e ? "does not leave: " : "left", e ? e->text : "");
+    if (e || h->dying)
+        return;
+    h->wants_in = true;
+    push(h, some_ms(S_USER, 0, 2000), try_join, 0, 0);
+}
+
+void host_leave_cluster(struct host *h)
+{
+    say("%s is to leave", h->name);
+    h->leaving = true;
+    enter(h);
+    node_start_leave(&h->d, false, end_of_leave, h);
+    leave(h);
+}
+
+/* ---- the cluster begins ---- */
+static void founded(void *arg, const struct err *e)
+{
+    CHECK(!e, "init: %s", e->text);
+    *(bool *)arg = true;
+}
+
+void hosts_found(unsigned n, unsigned managers)
+{
+    struct node_init in = { .managers = (char *)(uintptr_t)(managers ? "auto" : "manual") };
+    bool done = false;
+    g.n_hosts = n;
+    for (unsigned i = 0; i < n; i++) {
+        struct host *h = &g.hosts[i];
+        h->n = i;
+        h->drift = (int64_t)pick(S_FAULT, 995, 1005);
+        snprintf(h->name, sizeof h->name, "host%u", i);
+        snprintf(h->addr, sizeof h->addr, "10.9.0.%u", i + 1);
+        snprintf(h->root, sizeof h->root, "root%u", i);
+        h->disk = disk_new(rng_u64(&g.rng[S_DISK]));
+        h->raft_disk = disk_new(rng_u64(&g.rng[S_DISK]));
+        host_boot(h);
+    }
+    struct host *first = &g.hosts[0];
+    enter(first);
+    node_start_init(&first->d, &in, founded, &done);
+    leave(first);
+    for (int i = 0; !done && i < 100; i++)
+        run_until(g.now + 100 * MS);
+    CHECK(done, "init does not end");
+    const struct cluster *c = store_cluster(manager_store(first->d.manager));
+    snprintf(g.worker_token, sizeof g.worker_token, "%s", c->tokens->worker);
+    snprintf(g.manager_token, sizeof g.manager_token, "%s", c->tokens->manager);
+    for (unsigned i = 1; i < n; i++) {
+        g.hosts[i].wants_in = true;
+        push(&g.hosts[i], some_ms(S_USER, 0, 300), try_join, 0, 0);
+    }
+    unsigned in_it = 0;
+    for (int i = 0; in_it < n && i < 600; i++) {
+        run_until(g.now + 100 * MS);
+        for (in_it = 0; in_it < n && host_is_member(&g.hosts[in_it]);)
+            in_it++;
+    }
+    CHECK(in_it == n, "only %u hosts are in after a minute", in_it);
+}
+
+void hosts_free(void)
+{
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        host_crash(&g.hosts[i], true);
+        disk_free(g.hosts[i].disk);
+        disk_free(g.hosts[i].raft_disk);
+    }
+}
