@@ -178,7 +178,7 @@ tests_sim_sim_whole_LDADD = libwhole_calls.a libmanager.a libwhole.a libwhole_ca
 	libmodel.a $(f0_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
-planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_raft_planted
+planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_raft_planted tests/sim/sim_whole_planted
 tests_sim_sim_cluster_planted_SOURCES = $(tests_sim_sim_cluster_SOURCES) $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) \
 	$(libstore_a_SOURCES) src/agent/task.c src/manager/allocator.c
 tests_sim_sim_cluster_planted_CPPFLAGS = $(tests_sim_sim_cluster_CPPFLAGS) -DCLUSTER_PLANTED
@@ -186,6 +186,13 @@ tests_sim_sim_cluster_planted_LDADD = $(f4_libs)
 tests_sim_sim_gossip_planted_SOURCES = $(tests_sim_sim_gossip_SOURCES) $(libgossip_a_SOURCES)
 tests_sim_sim_gossip_planted_CPPFLAGS = $(tests_sim_sim_gossip_CPPFLAGS) -DGOSSIP_PLANTED
 tests_sim_sim_gossip_planted_LDADD = $(f1_libs)
+check_LIBRARIES += libwhole_planted.a
+libwhole_planted_a_SOURCES = $(libwhole_calls_a_SOURCES) $(libmanager_a_SOURCES) $(liborchestrator_a_SOURCES) \
+	$(libscheduler_a_SOURCES) $(libstore_a_SOURCES)
+libwhole_planted_a_CPPFLAGS = $(libwhole_calls_a_CPPFLAGS) -DCLUSTER_PLANTED
+tests_sim_sim_whole_planted_SOURCES = $(tests_sim_sim_whole_SOURCES)
+tests_sim_sim_whole_planted_CPPFLAGS = $(tests_sim_sim_whole_CPPFLAGS) -DCLUSTER_PLANTED
+tests_sim_sim_whole_planted_LDADD = libwhole_planted.a libwhole.a libwhole_planted.a libmodel.a $(f0_libs)
 libraft_sim_planted_a_SOURCES = $(raft_sim)
 libraft_sim_planted_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -DRAFT_PLANTED
 tests_sim_sim_raft_planted_SOURCES = $(tests_sim_sim_raft_SOURCES)

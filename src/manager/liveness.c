@@ -11,6 +11,7 @@
  * restart_ms. Only patience hangs on a refusal: who forges one (it must quote a ping, which only the two nodes and what
  * lies between them have seen) makes a dead node's tasks wait for that long. */
 #include "manager_internal.h"
+#include <shoal/base/planted.h>
 #include <shoal/base/file.h>
 
 LOG_MODULE("liveness");
@@ -216,6 +217,6 @@ void liveness_seen(struct liveness *v, const char *node_id)
     if (!map_find(&v->heard, node_id))
         map_put(&v->heard, node_id, v);
     const struct node *n = store_find(v->m->store, TABLE_NODE, node_id);
-    if (n && n->status.state != NODE_READY && !liveness_is_suspect(v, node_id))
+    if (n && CLUSTER_BUG != 26 && n->status.state != NODE_READY && !liveness_is_suspect(v, node_id))
         propose_state(v, n, NODE_READY, NULL);
 }

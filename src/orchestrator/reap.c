@@ -1,6 +1,7 @@
 /* The reaper: tasks of removed services go, tasks of removed nodes are orphans (those of global services go), tasks to be removed go once nothing runs, history is kept to
  * the cluster's limit a slot (more where a restart policy counts attempts). */
 #include "slot.h"
+#include <shoal/base/planted.h>
 
 static bool is_over(const struct store *s, const struct task *t)
 {
@@ -54,7 +55,7 @@ void reap_tasks(struct orchestrator_pass *p)
             task_drop(p, t);
         else if (unwanted)
             task_want(p, t, TASK_REMOVE);
-        else if (node_gone && !task_state_is_final(t->status.state))
+        else if (node_gone && !task_state_is_final(t->status.state) && CLUSTER_BUG != 20)
             orphan(p, t);
     }
     for (const struct service *svc = NULL; (svc = store_next(p->store, TABLE_SERVICE, svc));) {

@@ -13,6 +13,9 @@
 #include <stdarg.h>
 
 struct sim g;
+#ifdef CLUSTER_PLANTED
+int cluster_bug;
+#endif
 static uint64_t n_passed;
 
 #define CHAOS_NS (60 * SEC_NS)
@@ -286,6 +289,10 @@ int main(int argc, char **argv)
             verbose = true;
         } else if (str_equal(argv[i], "--once") || str_equal(argv[i], "--no-shrink")) { /* it never shrinks */
             once |= argv[i][2] == 'o';
+#ifdef CLUSTER_PLANTED
+        } else if (more && str_equal(argv[i], "--bug")) {
+            cluster_bug = (int)strtol(argv[++i], NULL, 10);
+#endif
         } else {
             fprintf(stderr, "usage: sim_whole [--seeds N] [--seed S] [--once] [--verbose]\n");
             return 2;
