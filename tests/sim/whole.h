@@ -71,8 +71,8 @@ struct host {
                                                                 * down: until it starts again; stale_until: was called lost */
     struct stream_listener *listener;
     struct loop_fd *udp;
-    struct { char *bytes; size_t size; unsigned from; } inbox[64];
-    unsigned n_inbox;
+    struct datagram { char *bytes; size_t size; unsigned peer; } inbox[64], refused[64]; /* what came; what came back by ICMP */
+    unsigned n_inbox, n_refused;
     struct executor *executor;
     uint64_t checked; /* index up to which its store was looked at */
     struct store *watched;

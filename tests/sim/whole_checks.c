@@ -39,11 +39,13 @@ static void node_changed(const struct node *a, const struct node *b)
     struct host *h = named(b->id);
     if (!h || (a && a->status.state == b->status.state))
         return;
-    say("%s (%s) is %s", h->name, b->id, b->status.state == NODE_DOWN ? "down" : b->status.state == NODE_READY ? "ready" : "unknown");
+    say("%s (%s) is %s", h->name, b->id, b->status.state == NODE_DOWN ? "down" : b->status.state == NODE_READY ? "ready" : "disconnected");
     if (b->status.state == NODE_READY) {
         h->stale_until = g.now + TOUCH_NS;
         return;
     }
+    if (b->status.state != NODE_DOWN)
+        return; /* its tasks stay */
     h->stale_until = INT64_MAX;
     for (unsigned i = 0; i < g.n_boxes; i++)
         g.boxes[i].lost |= g.boxes[i].host == h;

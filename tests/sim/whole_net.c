@@ -6,6 +6,7 @@
 #include "whole_calls.h"
 
 #include <errno.h>
+#include <linux/errqueue.h>
 
 enum { AGAIN_MS = 200, SYN_AGAIN_MS = 1000, HIGH_BYTES = 64 << 10, PIECE_BYTES = 64 << 10, FD_BASE = 1 << 21, LINGER_MS = 10000 };
 
@@ -359,6 +360,8 @@ int whole_close(int fd)
     CHECK(fd == FD_BASE + (int)h->n, "descriptor %d is closed", fd);
     while (h->n_inbox)
         free(h->inbox[--h->n_inbox].bytes);
+    while (h->n_refused)
+        free(h->refused[--h->n_refused].bytes);
     return 0;
 }
 
@@ -380,16 +383,34 @@ static struct host *host_of(const struct sockaddr *to)
     return NULL;
 }
 
+/* Where nobody listens the kernel says so, with the packet. */
+static void come_back(struct event *e)
+{
+    struct host *h = &g.hosts[e->a];
+    if (!h->udp || is_cut(&g.hosts[e->b], h) || h->n_refused == ARRAY_N(h->refused))
+        return;
+    h->refused[h->n_refused++] = (struct datagram){ TAKE(e->bytes), e->size, (unsigned)e->b };
+    if (h->paused)
+        return;
+    enter(h);
+    h->udp->fn(h->udp->arg, LOOP_READ);
+    leave(h);
+}
+
 static void arrive(struct event *e)
 {
     struct host *h = &g.hosts[e->a], *from = &g.hosts[e->b];
-    if (!h->udp || is_cut(from, h) || h->n_inbox == ARRAY_N(h->inbox))
+    if (is_cut(from, h) || h->n_inbox == ARRAY_N(h->inbox))
         return;
     mix(e->size);
     g.n_messages++;
-    h->inbox[h->n_inbox].bytes = TAKE(e->bytes);
-    h->inbox[h->n_inbox].size = e->size;
-    h->inbox[h->n_inbox++].from = from->n;
+    if (!h->udp) {
+        struct event *back = push(NULL, latency(), come_back, from->n, h->n);
+        back->bytes = TAKE(e->bytes);
+        back->size = e->size;
+        return;
+    }
+    h->inbox[h->n_inbox++] = (struct datagram){ TAKE(e->bytes), e->size, from->n };
     if (h->paused || h->n_inbox > 1)
         return; /* the kernel keeps it; or somebody is on his way */
     enter(h);
@@ -400,7 +421,7 @@ static void arrive(struct event *e)
 static void read_inbox(struct event *e)
 {
     struct host *h = e->host;
-    if (h->udp && h->n_inbox)
+    if (h->udp && (h->n_inbox || h->n_refused))
         h->udp->fn(h->udp->arg, LOOP_READ);
 }
 
@@ -423,21 +444,43 @@ ssize_t whole_sendto(int fd, const void *p, size_t size, int flags, const struct
     return (ssize_t)size;
 }
 
-ssize_t whole_recvfrom(int fd, void *p, size_t size, int flags, struct sockaddr *from, socklen_t *from_size)
+/* The oldest of a queue; its size, or -1 when there is none. */
+static ssize_t take(struct datagram *v, unsigned *n, void *out, size_t size, struct sockaddr_in6 *peer)
 {
-    struct host *h = g.self;
-    struct sockaddr_in6 a;
-    (void)fd, (void)flags;
-    if (!h->n_inbox) {
+    if (!*n) {
         errno = EAGAIN;
         return -1;
     }
-    size_t n = MIN(size, h->inbox[0].size);
-    memcpy(p, h->inbox[0].bytes, n);
-    address_of(&g.hosts[h->inbox[0].from], &a);
-    memcpy(from, &a, sizeof a);
-    *from_size = sizeof a;
-    free(h->inbox[0].bytes);
-    memmove(h->inbox, h->inbox + 1, --h->n_inbox * sizeof h->inbox[0]);
-    return (ssize_t)n;
+    struct datagram d = v[0];
+    memmove(v, v + 1, --*n * sizeof *v);
+    size = MIN(size, d.size);
+    memcpy(out, d.bytes, size);
+    free(d.bytes);
+    address_of(&g.hosts[d.peer], peer);
+    return (ssize_t)size;
+}
+
+ssize_t whole_recvfrom(int fd, void *p, size_t size, int flags, struct sockaddr *from, socklen_t *from_size)
+{
+    (void)fd, (void)flags;
+    *from_size = sizeof(struct sockaddr_in6);
+    return take(g.self->inbox, &g.self->n_inbox, p, size, (struct sockaddr_in6 *)(void *)from);
+}
+
+ssize_t whole_recvmsg(int fd, struct msghdr *m, int flags)
+{
+    struct sockaddr_in6 by;
+    struct sock_extended_err ee = { .ee_errno = ECONNREFUSED, .ee_origin = SO_EE_ORIGIN_ICMP };
+    (void)fd;
+    CHECK(flags & MSG_ERRQUEUE, "recvmsg without MSG_ERRQUEUE");
+    ssize_t n = take(g.self->refused, &g.self->n_refused, m->msg_iov[0].iov_base, m->msg_iov[0].iov_len, &by);
+    if (n < 0)
+        return n;
+    struct cmsghdr *c = CMSG_FIRSTHDR(m);
+    *c = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof ee + sizeof by), .cmsg_level = IPPROTO_IPV6, .cmsg_type = IPV6_RECVERR };
+    memcpy(CMSG_DATA(c), &ee, sizeof ee);
+    memcpy(CMSG_DATA(c) + sizeof ee, &by, sizeof by);
+    m->msg_controllen = CMSG_SPACE(sizeof ee + sizeof by);
+    memcpy(m->msg_name, &by, sizeof by);
+    return n;
 }
