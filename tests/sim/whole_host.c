@@ -57,6 +57,43 @@ void api_serve_peer(struct api *a, struct stream *s, bool from_manager)
     stream_free(s);
 }
 
+/* There are no images, so no blobs of theirs. */
+void images_open(struct daemon *d)
+{
+    (void)d;
+}
+
+void images_close(struct daemon *d)
+{
+    (void)d;
+}
+
+void images_channel(struct daemon *d, const char *node_id, struct stream *s)
+{
+    (void)d, (void)node_id;
+    stream_free(s);
+}
+
+void images_held(struct daemon *d, const char *node_id, const void *p, size_t size)
+{
+    (void)d, (void)node_id, (void)p, (void)size;
+}
+
+void images_link_up(struct daemon *d, const char *node_id)
+{
+    (void)d, (void)node_id;
+}
+
+void images_node_gone(struct daemon *d, const char *node_id)
+{
+    (void)d, (void)node_id;
+}
+
+void images_nodes_changed(struct daemon *d)
+{
+    (void)d;
+}
+
 /* ---- containers ---- */
 struct executor {
     struct host *host;
