@@ -1,7 +1,6 @@
 /* Reports: every status that the leader has not acknowledged as committed is sent, and sent again each
  * second, also to the next leader, until it is. */
 #include "agent_internal.h"
-#include <shoal/base/planted.h>
 
 enum { GATHER_MS = 5, REPEAT_MS = 1000 };
 
@@ -30,7 +29,7 @@ void report_send(void *arg)
         a->hooks.send(a->hooks.arg, a->leader_id, MSG_REPORT, b.s, b.len);
         sb_done(&b);
     }
-    if (r.updates.n && CLUSTER_BUG != 22)
+    if (r.updates.n)
         loop_timer_set(a->report_timer, REPEAT_MS);
     task_report_clear(&r);
 }

@@ -1,7 +1,6 @@
 /* The session: HELLO to the manager believed to lead, until an assignment (or "as held") comes from it. Any
  * other manager answers with the leader's id. While there is no answer the known managers are asked in turn. */
 #include "agent_internal.h"
-#include <shoal/base/planted.h>
 
 enum { ASK_MS = 250, KEEP_MS = 5000, HINT_MS = 5 /* two managers naming each other must not spin */ };
 
@@ -66,7 +65,7 @@ static void got_assignment(struct agent *a, const char *from, const void *p, siz
 {
     struct assignment next = { 0 };
     struct err e;
-    if (size < 32 || (!str_equal(from, a->leader_id) && CLUSTER_BUG != 27))
+    if (size < 32 || !str_equal(from, a->leader_id))
         return; /* an old leader's last words */
     if (rec_unpack(&assignment_rec, &next, (const char *)p + 32, size - 32, &e) < 0)
         return;

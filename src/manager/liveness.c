@@ -217,6 +217,6 @@ void liveness_seen(struct liveness *v, const char *node_id)
     if (!map_find(&v->heard, node_id))
         map_put(&v->heard, node_id, v);
     const struct node *n = store_find(v->m->store, TABLE_NODE, node_id);
-    if (n && CLUSTER_BUG != 26 && n->status.state != NODE_READY && !liveness_is_suspect(v, node_id))
+    if (n && CLUSTER_BUG != 24 && n->status.state != NODE_READY && !liveness_is_suspect(v, node_id))
         propose_state(v, n, NODE_READY, NULL);
 }

@@ -39,7 +39,7 @@ static struct progress measure(struct orchestrator_pass *p, const struct service
         g.n_failed += failed_here;
         bool dirty = !fresh && slot_live(p->store, slot, svc, false);
         g.n_dirty += dirty;
-        if (!fresh && !dirty && svc->spec.mode.global && !takes_tasks(slot->node) && CLUSTER_BUG != 28)
+        if (!fresh && !dirty && svc->spec.mode.global && !takes_tasks(slot->node))
             continue; /* it is not waited for: a node may be down for days; its task is a new one when it is back */
         if (!fresh && !slot_is_done(p, svc, slot))
             g.all_running = false;
