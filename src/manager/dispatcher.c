@@ -9,7 +9,7 @@
 
 LOG_MODULE("dispatcher");
 
-enum { GATHER_MS = 10 };
+enum { GATHER_MS = 10, REFUSED_MS = 500 /* the log took none: its disks are full, or there is no quorum */ };
 
 struct session {
     char *node_id;
@@ -196,6 +196,8 @@ static void reports_done(void *arg, int result, const struct err *e)
     }
     if (again && d->m->leads)
         want_commit(d);
+    if (again && d->m->leads && result < 0 && result != -E_STALE)
+        loop_timer_set(d->report_timer, REFUSED_MS);
 }
 
 void dispatcher_report(struct dispatcher *d, const char *node_id, const struct task_report *r)
