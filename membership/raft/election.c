@@ -168,7 +168,8 @@ void raft_role_tick(struct raft *r)
         r->election_ms = r->now_ms + r->cfg.heartbeat_ms;
         return;
     }
-    if (r->installing || r->damaged || !raft_may_campaign(r)) {
+    bool writes_its_vote = r->role == RAFT_CANDIDATE && r->self_vote_waits; /* on a slow disk another term is no help */
+    if (r->installing || r->damaged || writes_its_vote || !raft_may_campaign(r)) {
         raft_election_reset(r);
         if (!raft_has_leader_contact(r))
             r->leader = 0;

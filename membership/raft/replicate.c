@@ -207,7 +207,7 @@ static bool has_quorum_contact(const struct raft *r)
 }
 
 /* A quorum answers its heartbeats, yet none of them stores what it sends: their disks hang. Others may do better, and
- * wait for its silence. Those who are being repaired or filled do not count as idle: it alone can do that. */
+ * wait for its silence. While it repairs or fills one of them it stays: it alone can do that. */
 static bool is_stuck(struct raft *r)
 {
     int64_t limit = 4 * (int64_t)r->cfg.disk_stall_ms + 2 * (int64_t)r->cfg.patience_max_ms;
@@ -218,9 +218,23 @@ static bool is_stuck(struct raft *r)
     uint32_t n = raft_is_voter(r);
     for (uint32_t i = 0; i < r->n_peers; i++) {
         const struct raft_peer *p = r->peers[i];
-        n += p->voter && !p->damaged && p->state != RAFT_PEER_SNAPSHOT && r->now_ms - p->ack_ms <= 2 * (int64_t)raft_patience(r);
+        if (!p->voter || r->now_ms - p->ack_ms > 2 * (int64_t)raft_patience(r))
+            continue;
+        if (p->damaged || p->state == RAFT_PEER_SNAPSHOT) {
+            r->progress_ms = r->now_ms;
+            return false;
+        }
+        n += !p->short_of_space; /* a full disk is full under every leader */
     }
     return n >= raft_quorum(r);
+}
+
+/* A leader with a hung disk is no leader, where a quorum stores without it: on a slow disk that all share the next leader
+ * would do no better. */
+static bool has_hung_disk(const struct raft *r)
+{
+    return r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms &&
+           r->commit >= r->pending[0].last;
 }
 
 static void drop_left_peers(struct raft *r)
@@ -250,14 +264,16 @@ void raft_leader_tick(struct raft *r)
         r->progress_ms = MIN(r->progress_ms + late, r->now_ms);
         for (uint32_t i = 0; i < r->n_peers; i++)
             r->peers[i]->ack_ms = MIN(r->peers[i]->ack_ms + late, r->now_ms);
+        for (uint32_t i = 0; i < r->n_pending; i++)
+            r->pending[i].at_ms = MIN(r->pending[i].at_ms + late, r->now_ms);
     }
     r->heartbeat_ms = r->now_ms + r->cfg.heartbeat_ms;
     if (!has_quorum_contact(r) && RAFT_BUG != 12) {
         raft_become_follower(r, r->term, 0);
         return;
     }
-    if (is_stuck(r) || (r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms)) {
-        struct raft_peer *best = raft_best_voter(r, false); /* a leader with a hung disk is no leader */
+    if (is_stuck(r) || has_hung_disk(r)) {
+        struct raft_peer *best = raft_best_voter(r, false);
         if (best) {
             raft_send_timeout_now(r, best->id);
             raft_become_follower(r, r->term, 0);

@@ -284,7 +284,7 @@ static bool hard_read(struct raft_disk *d)
             bad++;
         }
     }
-    d->hard_lost = bad == 2; /* one alone may be the first write of all, torn */
+    d->hard_lost = bad == 2 || (d->hard_fd < 0 && errno != ENOENT); /* one alone may be the first write of all, torn */
     if (!d->hard.seq) { /* made anew */
         auto_close_(&d->hard_fd);
         d->hard_fd = -1;
@@ -837,7 +837,7 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
         }
         raft_buf_unref(image);
     }
-    bool gone = loaded && !l.n_segments && (l.n_snaps || d->hard.seq);
+    bool gone = loaded && !l.n_segments && (l.n_snaps || d->hard.seq || d->hard_lost);
     if (!rc && gone && !first.code)
         err_set(&first, E_CORRUPT, "raft log: %s holds no segment of the log any more", d->dir);
     if (!rc && (!loaded || gone)) {
@@ -855,6 +855,7 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
         snap_name(name, l.snaps[i][0], l.snaps[i][1]);
         put_aside(d, name);
     }
+    d->hard_lost |= !d->hard.seq && d->writer.batch > 1; /* the second write makes it */
     if (!rc && d->hard_lost)
         rc = doubt(d, boot, e);
     if (!rc)
