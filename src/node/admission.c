@@ -125,6 +125,8 @@ static void on_initialized(void *arg, int result, const struct err *e)
 {
     struct init *i = arg;
     struct err err = { 0 };
+    if (result == 0)
+        i->d->member.log_of = i->d->member.certificate->raft_id;
     if (result < 0) {
         err = *e;
         forget(i->d);

@@ -266,6 +266,36 @@ static bool is_of_another_office(const struct manager *m, uint64_t raft_id)
     return s.id && s.id != raft_id;
 }
 
+static uint64_t id_of_log(const struct daemon *d)
+{
+    struct raft_status s;
+    manager_raft_status(d->manager, &s);
+    return s.id;
+}
+
+/* A manager that has lost its log has forgotten what it voted for and acknowledged: it never comes back as itself
+ * (consensus.md 1.2), only as a new node. */
+static int check_log(const struct daemon *d, struct err *e)
+{
+    const struct certificate *c = d->member.certificate;
+    if (id_of_log(d) || d->member.log_of != c->raft_id)
+        return 0;
+    return err_set(e, E_CORRUPT, "%s/raft held this manager's log, and holds none any more; what this manager has promised is "
+                   "forgotten, so it can only come back as a new node: on another manager `shoal node rm --force %s`, then "
+                   "here `shoal daemon --clean` and join anew", d->cfg.root, c->node_id);
+}
+
+static void note_log(struct daemon *d)
+{
+    struct err e;
+    uint64_t id = id_of_log(d);
+    if (!id || d->member.log_of == id) /* 0: a cluster is only just being made */
+        return;
+    d->member.log_of = id;
+    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0)
+        log_warn("%s", e.text);
+}
+
 static int start_manager(struct daemon *d, bool fresh, struct err *e)
 {
     const struct certificate *c = d->member.certificate;
@@ -291,8 +321,12 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
         if (r == 0)
             r = manager_open(&d->manager, d->loop, &cfg, &hooks, e);
     }
+    if (r == 0)
+        r = check_log(d, e);
     if (r == 0 && fresh)
         r = manager_join_raft(d->manager, e);
+    if (r == 0)
+        note_log(d);
     return r;
 }
 
@@ -402,11 +436,11 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
 {
     int r = peers_open(d, e);
     if (r == 0)
-        r = start_gossip(d, e);
-    if (r == 0)
         r = start_manager(d, fresh, e);
     if (r == 0)
         r = start_agent(d, e);
+    if (r == 0)
+        r = start_gossip(d, e); /* last: until then its port refuses, by which the others know that this daemon starts */
     if (r < 0) {
         member_stop(d);
         return r;

@@ -31,7 +31,8 @@ REC_DECLARE(identity)
     X(T, BYTES, tunnel_psk, _, 5, "TunnelPSK", "", .max = 32, .flags = F_SECRET)      \
     X(T, UINT, control_port, _, 6, "ControlPort", "", .max = 65535)                   \
     X(T, UINT, nodes_index, _, 7, "NodesIndex", "log index that Nodes is of")          \
-    X(T, UINT, starts, _, 8, "Starts", "of the daemon as this member")
+    X(T, UINT, starts, _, 8, "Starts", "of the daemon as this member")              \
+    X(T, UINT, log_of, _, 9, "LogOf", "Raft id whose log this disk has held")
 REC_DECLARE(membership)
 
 int identity_load(const char *root, struct identity *ret, struct err *e) must_check; /* made when missing */
