@@ -7,8 +7,7 @@
 
 static bool failed(const struct task *t)
 {
-    return t->status.state == TASK_FAILED || t->status.state == TASK_REJECTED ||
-           t->status.state == TASK_ORPHANED;
+    return t->status.state == TASK_FAILED || t->status.state == TASK_REJECTED;
 }
 
 static uint32_t attempts(const struct orchestrator_pass *p, const struct service *svc,
@@ -17,7 +16,7 @@ static uint32_t attempts(const struct orchestrator_pass *p, const struct service
     uint32_t n = 0;
     for (uint32_t i = 0; i < slot->n_tasks; i++) {
         const struct task *t = slot->tasks[i];
-        if (t->spec_version == svc->spec_version && task_state_is_final(t->status.state) &&
+        if (t->spec_version == svc->spec_version && task_state_is_final(t->status.state) && t->status.state != TASK_ORPHANED &&
             (!window_ns || t->status.timestamp > p->now_ns - window_ns))
             n++;
     }
@@ -37,7 +36,7 @@ bool slot_is_done(struct orchestrator_pass *p, const struct service *svc, const 
 {
     const struct task *t = slot_newest(slot);
     return t && task_state_is_final(t->status.state) && task_is_current(svc, t) &&
-           t->status.state != TASK_SHUTDOWN && !policy_allows(p, svc, slot, t);
+           t->status.state != TASK_SHUTDOWN && t->status.state != TASK_ORPHANED && !policy_allows(p, svc, slot, t);
 }
 
 /* A READY task may run when its delay is over and nobody else of its slot still holds the place. */

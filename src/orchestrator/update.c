@@ -19,6 +19,13 @@ static bool takes_tasks(const struct node *n)
     return n && n->status.state == NODE_READY && n->spec.availability == AVAIL_ACTIVE;
 }
 
+/* It serves, and nobody is there to replace it: its node will be back or be down. */
+static bool is_disconnected(const struct store *s, const struct task *t)
+{
+    const struct node *n = t->node_id ? store_find(s, TABLE_NODE, t->node_id) : NULL;
+    return n && n->status.state == NODE_DISCONNECTED;
+}
+
 static struct progress measure(struct orchestrator_pass *p, const struct service *svc,
                                const struct slots *all, const struct update_config *cfg)
 {
@@ -142,7 +149,7 @@ void update_service(struct orchestrator_pass *p, const struct service *svc, cons
     for (uint32_t i = 0; i < all->n && g.n_dirty && g.n_busy < room; i++) {
         const struct slot *slot = &all->v[i];
         const struct task *old = slot_live(p->store, slot, svc, false);
-        if (!old || slot_live(p->store, slot, svc, true))
+        if (!old || slot_live(p->store, slot, svc, true) || is_disconnected(p->store, old))
             continue;
         replace_slot(p, svc, slot, old, cfg.order);
         g.n_busy++;
