@@ -12,10 +12,14 @@
  * Private images. The nodes of a cluster are one trust domain: blobs are given by digest to any member, as Spegel does,
  * because a digest is learnt only from a manifest, and a manifest is asked of the registry first, with the credentials
  * of whoever pulls: a user that may not pull it gets none, here as there. What peers say of a name counts only
- *   - for a task: the leader answers, to the node that a task with this image is assigned to, and to no other;
+ *   - for a task: a manager answers, to the node that a task with this image is assigned to, and to no other;
  *   - when the registry did not refuse: one that says "denied" or "not found" (many hide so what one may not see) is
  *     overruled only for images that never came from a registry (loaded, imported), which it cannot know.
- * A pull by hand (image pull, run) therefore never gets more than the registry gives; it only gets it faster. */
+ * A pull by hand (image pull, run) therefore never gets more than the registry gives; it only gets it faster.
+ *
+ * A name is a node's bare word, and any worker may give it. So a pinned reference takes its own digest and no other; where
+ * an image came from is believed only of the digest that it was fetched by; and by a tag, what managers have goes before
+ * what workers have. An image by a tag that no registry and no manager has is whatever some node says it is: pin those. */
 #ifndef SHOAL_IMAGE_PEERS_H
 #define SHOAL_IMAGE_PEERS_H
 
@@ -55,7 +59,7 @@ REC_DECLARE(image_ask)
 #define image_answer_FIELDS(X, T)                                                                          \
     X(T, ENUM, kind, _, 1, "Kind", "", .names = image_answer_names)                                        \
     X(T, STRS, nodes, _, 2, "Nodes", "sources", .max = IMAGE_SOURCES_MAX)                                  \
-    X(T, STR, manifest, _, 3, "Manifest", "name: digest", .max = 71)                                       \
+    X(T, STR, manifest, _, 3, "Manifest", "name: digest, perhaps of an index", .max = 71)                                       \
     X(T, UINT, size, _, 4, "Size", "name: of the manifest; bytes: how many follow", .max = INT64_MAX)      \
     X(T, STR, origin, _, 5, "Origin", "name: repository@digest it came from a registry by; none: it is local", .max = 1024) \
     X(T, UINT, code, _, 6, "Code", "error: enum err_code", .max = 1000)                                    \
@@ -64,7 +68,7 @@ REC_DECLARE(image_answer)
 
 #define held_image_FIELDS(X, T)                                                                            \
     X(T, STR, name, _, 1, "Name", "familiar, with tag or digest", .max = 1024)                             \
-    X(T, STR, manifest, _, 2, "Manifest", "", .max = 71)                                                   \
+    X(T, STR, manifest, _, 2, "Manifest", "or index, by the digest of which it came", .max = 71)           \
     X(T, UINT, size, _, 3, "Size", "of the manifest", .max = 4 << 20)                                      \
     X(T, STR, origin, _, 4, "Origin", "as in an answer", .max = 1024)                                      \
     X(T, TIME, created, _, 5, "Created", "the newest image of a name is the one")
@@ -78,6 +82,9 @@ REC_DECLARE(image_held)
 void image_frame(const struct rec *t, const void *r, struct sb *out); /* appends length and record */
 /* Bytes used; 0: more are needed. E_CORRUPT, E_TOO_BIG. */
 long image_unframe(const struct rec *t, void *ret, const char *p, size_t size, struct err *e) must_check;
+/* Holds the answer to a name to what can be checked: E_CORRUPT when the reference is pinned to another digest; an origin is
+ * forgotten unless it is of the manifest itself. */
+int image_answer_check(struct image_answer *a, const struct image_ref *ref, struct err *e) must_check;
 /* An ask that makes sense by itself: digests are digests, what its kind needs is there. */
 int image_ask_check(const struct image_ask *a, struct err *e) must_check;
 
@@ -98,8 +105,10 @@ struct image_verdict { void *arg; bool registry; unsigned n; const char *nodes[I
 /* The next one that is due, each once; call after every change and at image_tracker_due(). Borrowed until the next call. */
 bool image_tracker_next(struct image_tracker *t, int64_t now_ms, struct image_verdict *ret);
 int64_t image_tracker_due(const struct image_tracker *t); /* INT64_MAX: nothing is */
-/* The newest image that any node has by this name; NULL: none. Borrowed. */
-const struct held_image *image_tracker_name(const struct image_tracker *t, const char *name);
+/* The newest image by this name that a manager has, else that any node has; a creation after now does not count. A pinned
+ * name: that digest only. NULL: none. Borrowed. */
+const struct held_image *image_tracker_name(const struct image_tracker *t, const char *name, const char *const *managers,
+                                            unsigned n_managers, int64_t now_ns);
 /* Which of n trackers (ids) a digest belongs to, by rendezvous hashing: nth 0 the first choice, 1 the next. -1: none. */
 int image_tracker_choose(const char *const *ids, unsigned n, const char *digest, unsigned nth);
 
@@ -107,7 +116,7 @@ int image_tracker_choose(const char *const *ids, unsigned n, const char *digest,
 typedef void image_reached_fn(void *arg, struct stream *s /* taken; NULL: it is not to be reached */);
 struct image_peers_hooks {
     void *arg;
-    /* A channel to the nth choice among the trackers of a digest; of names (digest NULL): the leader, nth 0. NULL: none. */
+    /* A channel to the nth choice among the trackers of a digest; of names (digest NULL): a manager, nth 0. NULL: none. */
     struct stream *(*tracker)(void *arg, const char *digest, unsigned nth);
     unsigned (*n_trackers)(void *arg);
     /* A channel to a node. fn comes once, at the end of this turn or later. */

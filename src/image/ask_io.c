@@ -533,6 +533,8 @@ static void take_name(struct image_get *g, struct image_answer *a)
     say(g, good ? IMAGE_WHOLE : IMAGE_NONE);
 }
 
+static void on_tracker_end(void *arg);
+
 static size_t on_answer(void *arg, const char *p, size_t size)
 {
     struct image_get *g = arg;
@@ -554,6 +556,8 @@ static size_t on_answer(void *arg, const char *p, size_t size)
         take_name(g, &a);
     else if (a.kind == IMAGE_ANSWER_SOURCES && !g->registry)
         take_sources(g, &a.nodes);
+    else if (a.kind != IMAGE_ANSWER_SOURCES && a.kind != IMAGE_ANSWER_REGISTRY)
+        on_tracker_end(g); /* it has no wish of ours, and would say nothing when a source is lost */
     else if (!n_live(g))
         alone(g);
     image_answer_clear(&a);
@@ -736,16 +740,15 @@ static void on_wake(void *arg, unsigned events)
         if (g) {
             list_remove(&g->posted);
             g->is_posted = false;
+        } else { /* in the same hold: what is forgotten was posted before */
+            forgotten = p->forgotten;
+            p->forgotten = (struct strs){ 0 };
         }
         pthread_mutex_unlock(&p->lock);
         if (!g)
             break;
         step(g);
     }
-    pthread_mutex_lock(&p->lock);
-    forgotten = p->forgotten;
-    p->forgotten = (struct strs){ 0 };
-    pthread_mutex_unlock(&p->lock);
     for (uint32_t i = 0; i < forgotten.n; i++)
         forget(p, forgotten.v[i]);
     strs_clear(&forgotten);

@@ -151,14 +151,15 @@ static int from_peers(struct image_get *g, const struct image_desc *desc, struct
     }
 }
 
-/* Into a new writer: from peers while they have it, then from the registry. */
-static int fill(struct image_registry *r, struct image_get *g, const struct image_desc *desc,
-                struct image_blob_writer *w, image_bytes_fn *tell, void *arg, bool *ret_registry, struct err *e)
+/* From peers while they have it, then from the registry. *ret_mixed: that gave the end of what others began. */
+static int fill(struct image_registry *r, struct image_get *g, const struct image_desc *desc, struct image_blob_writer *w,
+                image_bytes_fn *tell, void *arg, bool *ret_registry, bool *ret_mixed, struct err *e)
 {
     *ret_registry = !g;
     int code = g ? from_peers(g, desc, w, tell, arg, ret_registry, e) : 0;
     if (code < 0 || !*ret_registry)
         return code;
+    *ret_mixed = image_blob_size(w) > 0;
     return r ? image_registry_blob(r, desc, w, tell, arg, e)
              : err_set(e, E_UNAVAILABLE, "%s is not to be had: this node left the cluster", desc->digest);
 }
@@ -170,20 +171,19 @@ int image_fetch_blob(struct image_fetch *f, struct image_registry *r, const stru
     int code;
     for (bool again = true;;) {
         struct image_blob_writer *w;
-        bool registry;
+        bool registry, mixed = false;
         code = image_blob_resume(&w, f->root, desc->digest, desc->size, e);
         if (code < 0)
             break;
         int64_t had = image_blob_size(w);
         if (!g && had < desc->size)
             g = image_get_blob(f, desc->digest, had, desc->size, !r, f->offer.from);
-        registry = had == desc->size; /* an earlier pull had all of it, from wherever */
-        code = registry ? 0 : fill(r, g, desc, w, tell, arg, &registry, e);
+        registry = mixed = had == desc->size; /* an earlier pull had all of it, from wherever */
+        code = registry ? 0 : fill(r, g, desc, w, tell, arg, &registry, &mixed, e);
         if (code < 0) {
             image_blob_abort(w);
             break;
         }
-        bool mixed = registry && had > 0; /* its end is the registry's, its beginning may be anybody's */
         code = image_blob_spool(w, ret_path, NULL, e);
         if (code != -E_CORRUPT)
             break;
@@ -340,6 +340,8 @@ static int resolve(struct image_fetch *f, struct image_registry *r, struct image
                        image_arch(), f->familiar);
     else
         code = image_registry_manifest(r, mine->digest, ret, &inner, e);
+    if (code == 0) /* for other nodes: it alone has the digest that a reference may be pinned to */
+        code = image_blob_put(f->root, index.raw, index.raw_size, NULL, e);
     if (code == 0 && ret->is_index)
         code = err_set(e, E_UNSUPPORTED, "%s: an index inside an index is not taken", f->familiar);
     image_desc_clear(&inner);
@@ -439,6 +441,12 @@ static int pull_once(struct image_fetch *f, struct err *e)
     return code;
 }
 
+/* What the cluster may stand in for. All else, wrong bytes above all, is to be seen. */
+static bool is_absent(int code)
+{
+    return code == -E_UNAVAILABLE || code == -E_TIMEOUT || code == -E_DENIED || code == -E_NOT_FOUND;
+}
+
 /* For a task: when some node has the image, a registry that does not answer is not waited for long, and then the cluster
  * gives what the registry does not. */
 void image_fetch_pull(struct image_fetch *f)
@@ -449,7 +457,7 @@ void image_fetch_pull(struct image_fetch *f)
         f->quick = image_get_name(f, f->named, &a, &e) == 0;
     image_answer_clear(&a);
     with_mirrors(f, pull_once);
-    if (!f->quick || f->code >= 0 || f->code == -E_CLOSED)
+    if (!f->quick || !is_absent(f->code))
         return;
     struct err said = f->e;
     int refusal = f->code;
@@ -475,6 +483,7 @@ static int remote_platform(struct image_fetch *f, struct image_registry *r,
     if (m->is_index)
         return 0;
     int code = fetch_config(f, r, &m->config, &json, &size, e);
+    image_get_forget(f, m->config.digest); /* a look keeps nothing, so others get nothing of it */
     if (code == 0)
         code = image_config_parse(&c, json, size, e);
     if (code < 0)

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/log.h>
+#include <sys/stat.h>
 
 LOG_MODULE("image");
 
@@ -69,14 +70,34 @@ static const char *origin_of(const struct image *i, const char *name)
     return i->repo_digests.n ? i->repo_digests.v[0] : NULL;
 }
 
-static void add_names(struct image_held *h, const struct image *i, const struct strs *names, int64_t size)
+/* The digest it came from a registry by: an index, if it is here, can be asked for as its manifest can. */
+static const char *top_of(const char *root, const char *origin, int64_t *ret_size)
+{
+    const char *at = origin ? strchr(origin, '@') : NULL;
+    struct stat st;
+    if (!at || !image_digest_ok(at + 1))
+        return NULL;
+    AUTO_FREE char *path = image_blob_path(root, at + 1);
+    if (stat(path, &st) < 0 || st.st_size <= 0 || st.st_size > IMAGE_MANIFEST_MAX)
+        return NULL;
+    *ret_size = st.st_size;
+    return at + 1;
+}
+
+static void add_names(struct image_held *h, const char *root, const struct image *i, const struct strs *names, int64_t size)
 {
     for (uint32_t k = 0; k < names->n && h->images.n < IMAGE_NAMES_MAX; k++) {
+        bool pinned = strchr(names->v[k], '@');
+        const char *origin = pinned ? names->v[k] : origin_of(i, names->v[k]);
+        int64_t top_size = size;
+        const char *top = top_of(root, origin, &top_size);
+        if (pinned && !top)
+            continue; /* by that digest nobody can have it from here */
         struct held_image *x = REC_ADD(&h->images);
         str_set(&x->name, names->v[k]);
-        str_set(&x->manifest, i->manifest);
-        str_set(&x->origin, origin_of(i, names->v[k]));
-        x->size = (uint64_t)size;
+        str_set(&x->manifest, top ? top : i->manifest);
+        str_set(&x->origin, origin);
+        x->size = (uint64_t)top_size;
         x->created = i->created_ns;
     }
 }
@@ -91,8 +112,8 @@ void image_peers_held(struct image_store *s, struct image_held *ret)
             log_debug("image %.19s is not told of: %s", i->id, e.text);
             continue;
         }
-        add_names(ret, i, &i->repo_tags, size);
-        add_names(ret, i, &i->repo_digests, size);
+        add_names(ret, s->root, i, &i->repo_tags, size);
+        add_names(ret, s->root, i, &i->repo_digests, size);
     }
     add_marks(s->root, &ret->marks);
 }

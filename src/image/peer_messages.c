@@ -36,6 +36,23 @@ long image_unframe(const struct rec *t, void *ret, const char *p, size_t size, s
     return r < 0 ? r : (long)(LENGTH + n);
 }
 
+int image_answer_check(struct image_answer *a, const struct image_ref *ref, struct err *e)
+{
+    struct image_ref from;
+    if (!image_digest_ok(a->manifest) || !a->size || a->size > IMAGE_MANIFEST_MAX)
+        return err_set(e, E_CORRUPT, "the cluster names no manifest, or one of %llu bytes", (unsigned long long)a->size);
+    if (ref->digest && !str_equal(a->manifest, ref->digest))
+        return err_set(e, E_CORRUPT, "the cluster names %s, which is not what the reference pins", a->manifest);
+    bool good = a->origin && image_ref_parse(&from, a->origin, NULL) == 0;
+    if (good) {
+        good = str_equal(from.digest, a->manifest);
+        image_ref_clear(&from);
+    }
+    if (!good)
+        free(TAKE(a->origin));
+    return 0;
+}
+
 int image_ask_check(const struct image_ask *a, struct err *e)
 {
     bool good = false;

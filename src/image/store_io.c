@@ -228,6 +228,11 @@ static void sweep(struct image_store *s)
         map_put(&blobs, image_digest_hex(it->image.id), it);
         if (it->image.manifest)
             map_put(&blobs, image_digest_hex(it->image.manifest), it);
+        for (uint32_t i = 0; i < it->image.repo_digests.n; i++) { /* an index it came by */
+            const char *at = strchr(it->image.repo_digests.v[i], '@');
+            if (at && image_digest_ok(at + 1))
+                map_put(&blobs, image_digest_hex(at + 1), it);
+        }
         for (uint32_t i = 0; i < diff_ids->n; i++) {
             struct image_kept kept;
             map_put(&layers, image_digest_hex(diff_ids->v[i]), it);

@@ -1,5 +1,5 @@
 /* Pulls that the cluster serves and no registry: an image that another node spreads, and one of a task that the registry
- * does not give. A name is asked for at the leader; all else goes by digest, and nothing counts before it has it. */
+ * does not give. A name is asked for at a manager; all else goes by digest, and nothing counts before it has it. */
 #include "image_internal.h"
 
 #include <shoal/base/file.h>
@@ -40,24 +40,48 @@ static int manifest_by_digest(struct image_fetch *f, const char *digest, int64_t
         image_get_forget(f, digest);
     if (code < 0)
         image_manifest_clear(ret);
+    return code;
+}
+
+/* The manifest for this machine below a digest that may be an index's. */
+static int manifest_below(struct image_fetch *f, const char *digest, int64_t size, struct image_manifest *ret,
+                          char **ret_digest, struct err *e)
+{
+    struct image_manifest index;
+    int code = manifest_by_digest(f, digest, size, ret, e);
+    if (code == 0)
+        *ret_digest = xstrdup(digest);
+    if (code < 0 || !ret->is_index)
+        return code;
+    index = *ret;
+    *ret = (struct image_manifest){ 0 };
+    const struct image_desc *mine = image_manifest_choose(&index);
+    if (!mine)
+        code = err_set(e, E_NOT_FOUND, "%s has no image for linux/%s", digest, image_arch());
+    else
+        code = manifest_by_digest(f, mine->digest, mine->size, ret, e);
     if (code == 0 && ret->is_index) {
         image_manifest_clear(ret);
-        code = err_set(e, E_CORRUPT, "%s is an index, not the manifest of an image", digest);
+        code = err_set(e, E_UNSUPPORTED, "%s: an index inside an index is not taken", digest);
     }
+    if (code == 0)
+        str_set(ret_digest, mine->digest);
+    image_manifest_clear(&index);
     return code;
 }
 
 static int take(struct image_fetch *f, const struct image_offer *o, struct err *e)
 {
     struct image_manifest m = { 0 };
+    AUTO_FREE char *manifest = NULL;
     bool all_there;
-    int code = manifest_by_digest(f, o->manifest, o->size, &m, e);
+    int code = manifest_below(f, o->manifest, o->size, &m, &manifest, e);
     if (code < 0)
         return code;
     code = image_fetch_parts(f, NULL, &m, &all_there, e);
     if (code == 0) {
         struct image_loaded *l = image_loaded_add(&f->loaded, m.config.digest);
-        l->manifest = xstrdup(o->manifest);
+        l->manifest = TAKE(manifest);
         for (uint32_t i = 0; i < o->tags.n; i++)
             strs_add(&l->tags, o->tags.v[i]);
         for (uint32_t i = 0; i < o->digests.n; i++)
@@ -82,6 +106,8 @@ int image_fetch_from_cluster(struct image_fetch *f, bool refused, struct err *e)
     int code = image_get_name(f, f->named, &a, e);
     if (code == 0 && refused && a.origin)
         code = err_set(e, E_NOT_FOUND, "no node has one that is not the registry's");
+    if (code == 0)
+        code = image_answer_check(&a, &f->ref, e);
     if (code == 0) {
         log_info("%s is taken from the cluster", f->familiar);
         o.manifest = TAKE(a.manifest);

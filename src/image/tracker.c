@@ -226,6 +226,8 @@ void image_tracker_found(struct image_tracker *t, struct image_wish *w)
 
 void image_tracker_failed(struct image_tracker *t, struct image_wish *w)
 {
+    if (w->state != WISH_READS)
+        return; /* it was never told to read */
     w->want->open_until_ms = INT64_MAX; /* from the next call on, which has a clock */
     w->want->dirty = true;
     t->due_ms = 0;
@@ -353,28 +355,41 @@ int64_t image_tracker_due(const struct image_tracker *t)
 
 /* ---- names ---- */
 
-/* Two nodes may have different images by one name: the newest is the one, and of two as new the same one for all. */
-static bool goes_before(const struct held_image *a, const struct held_image *b)
+struct named { const struct held_image *image; bool by_manager; int64_t created; };
+
+/* Two nodes may have different images by one name: a manager's goes first, as workers can say anything; then the newest is
+ * the one, and of two as new the same one for all. */
+static bool goes_before(const struct named *a, const struct named *b)
 {
-    return a->created != b->created ? a->created > b->created : strcmp(a->manifest, b->manifest) > 0;
+    if (a->by_manager != b->by_manager)
+        return a->by_manager;
+    return a->created != b->created ? a->created > b->created : strcmp(a->image->manifest, b->image->manifest) > 0;
 }
 
-const struct held_image *image_tracker_name(const struct image_tracker *t, const char *name)
+const struct held_image *image_tracker_name(const struct image_tracker *t, const char *name, const char *const *managers,
+                                            unsigned n_managers, int64_t now_ns)
 {
-    const struct held_image *best = NULL;
+    struct named best = { NULL };
     struct image_ref r;
     if (image_ref_parse(&r, name, NULL) < 0)
         return NULL;
     AUTO_FREE char *repo = image_ref_name(&r);
     AUTO_FREE char *key = r.digest ? xasprintf("%s@%s", repo, r.digest) : xasprintf("%s:%s", repo, r.tag);
-    image_ref_clear(&r);
     for (struct map_item *it = NULL; (it = map_next(&t->holders, it));) {
-        const struct image_held *held = &((const struct holder *)it->value)->held;
-        for (uint32_t i = 0; i < held->images.n; i++)
-            if (str_equal(held->images.v[i].name, key) && (!best || goes_before(&held->images.v[i], best)))
-                best = &held->images.v[i];
+        const struct holder *h = it->value;
+        bool by_manager = false;
+        for (unsigned i = 0; i < n_managers && !by_manager; i++)
+            by_manager = str_equal(managers[i], h->id);
+        for (uint32_t i = 0; i < h->held.images.n; i++) {
+            const struct held_image *x = &h->held.images.v[i];
+            struct named one = { x, by_manager, x->created <= now_ns ? x->created : 0 };
+            bool is_it = str_equal(x->name, key) && (!r.digest || str_equal(x->manifest, r.digest));
+            if (is_it && (!best.image || goes_before(&one, &best)))
+                best = one;
+        }
     }
-    return best;
+    image_ref_clear(&r);
+    return best.image;
 }
 
 int image_tracker_choose(const char *const *ids, unsigned n, const char *digest, unsigned nth)

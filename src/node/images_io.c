@@ -1,7 +1,7 @@
 /* Blobs between nodes, as the node carries them: channels in, the tracker on managers, channels out to trackers and holders,
  * and what this node holds told to every manager. A tracker is a manager, because every node has a link to each of them
  * anyway; which one a digest belongs to follows from the node table (rendezvous hashing), so that all nodes ask the same
- * one without having agreed on it. Names are the leader's: it knows the tasks. */
+ * one without having agreed on it. Names any manager answers: it knows the tasks, and is told what every node holds. */
 #include "node_internal.h"
 #include <shoal/base/file.h>
 #include <shoal/base/list.h>
@@ -70,6 +70,15 @@ static void on_due(void *arg)
     verdicts(arg);
 }
 
+static unsigned managers_of(const struct daemon *d, const char *ids[TRACKERS_MAX])
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < d->member.nodes.n && n < TRACKERS_MAX; i++)
+        if (d->member.nodes.v[i].spec.role == ROLE_MANAGER)
+            ids[n++] = d->member.nodes.v[i].id;
+    return n;
+}
+
 /* The leader gave the node this task, so it may know which image that is. */
 static bool has_task_with(const struct daemon *d, const char *node_id, const char *image)
 {
@@ -85,7 +94,10 @@ static void answer_name(struct session *x, const char *name)
 {
     struct images *im = x->im;
     struct image_answer a = { .kind = IMAGE_ANSWER_ERROR, .code = E_NOT_FOUND };
-    const struct held_image *h = has_task_with(im->d, x->from, name) ? image_tracker_name(im->tracker, name) : NULL;
+    const char *ids[TRACKERS_MAX];
+    unsigned n = managers_of(im->d, ids);
+    const struct held_image *h = has_task_with(im->d, x->from, name)
+                                     ? image_tracker_name(im->tracker, name, ids, n, clock_real_ns()) : NULL;
     if (h) {
         a.kind = IMAGE_ANSWER_NAME;
         a.code = 0;
@@ -224,15 +236,6 @@ static struct stream *to_self(struct daemon *d)
 static struct stream *channel_to(struct daemon *d, const char *id)
 {
     return str_equal(id, daemon_node_id(d)) ? to_self(d) : peers_channel(d->peers, id, CHANNEL_IMAGES);
-}
-
-static unsigned managers_of(const struct daemon *d, const char *ids[TRACKERS_MAX])
-{
-    unsigned n = 0;
-    for (uint32_t i = 0; i < d->member.nodes.n && n < TRACKERS_MAX; i++)
-        if (d->member.nodes.v[i].spec.role == ROLE_MANAGER)
-            ids[n++] = d->member.nodes.v[i].id;
-    return n;
 }
 
 static unsigned n_trackers(void *arg)

@@ -28,7 +28,7 @@ static void message(const struct rec *t, const char *p, size_t size)
         struct image_tracker *tracker = image_tracker_new();
         if (t == &image_held_rec) {
             image_tracker_held(tracker, "a", &x.held);
-            const struct held_image *h = x.held.images.n ? image_tracker_name(tracker, x.held.images.v[0].name) : NULL;
+            const struct held_image *h = x.held.images.n ? image_tracker_name(tracker, x.held.images.v[0].name, nodes, 1, 1000) : NULL;
             ASSERT(!h || image_digest_ok(h->manifest));
         } else {
             image_frame(t, &x, &b);

@@ -136,6 +136,8 @@ static void a_registry_that_fails_one_is_asked_by_all_at_once(void **state)
     for (unsigned i = 0; i < 4; i++)
         ask(t, &a[i], A);
     assert_int_equal(run(t, 0), 1);
+    image_tracker_failed(t, a[1].w); /* it was not its turn, so it cannot know */
+    assert_int_equal(run(t, 50), 0);
     image_tracker_failed(t, a[0].w);
     drop(t, &a[0]);
     assert_int_equal(run(t, 100), 3);
@@ -222,8 +224,9 @@ static void names(void **state)
 {
     struct image_tracker *t = image_tracker_new();
     static const struct { const char *node, *name, *manifest, *origin; int64_t created; } have[] = {
-        { "x", "web:1", A, NULL, 10 }, { "y", "web:1", B, NULL, 20 }, { "z", "reg.test/app@" A, B, "reg.test/app@" A, 5 },
-        { "z", "odd:1", "no digest", NULL, 50 } };
+        { "x", "web:1", A, NULL, 10 }, { "y", "web:1", B, NULL, 20 }, { "z", "reg.test/app@" A, A, "reg.test/app@" A, 5 },
+        { "z", "odd:1", "no digest", NULL, 50 },
+        { "z", "reg.test/evil@" A, B, "reg.test/evil@" A, 5 } };
     (void)state;
     for (unsigned i = 0; i < ARRAY_N(have); i++) {
         struct image_held h = { 0 };
@@ -238,15 +241,46 @@ static void names(void **state)
             image_tracker_held(t, have[i].node, &h);
         image_held_clear(&h);
     }
-    assert_string_equal(image_tracker_name(t, "docker.io/library/web:1")->manifest, B); /* the newest; any way to write it */
-    assert_null(image_tracker_name(t, "web"));
-    assert_null(image_tracker_name(t, "odd:1"));
-    assert_null(image_tracker_name(t, "BAD NAME"));
-    const struct held_image *pinned = image_tracker_name(t, "reg.test/app:7@" A);
+    const char *managers[] = { "m", "x" };
+    assert_string_equal(image_tracker_name(t, "docker.io/library/web:1", NULL, 0, 99)->manifest, B); /* the newest; any way to write it */
+    assert_null(image_tracker_name(t, "web", NULL, 0, 99));
+    assert_null(image_tracker_name(t, "odd:1", NULL, 0, 99));
+    assert_null(image_tracker_name(t, "BAD NAME", NULL, 0, 99));
+    assert_string_equal(image_tracker_name(t, "web:1", managers, 2, 99)->manifest, A); /* a manager's goes before */
+    assert_string_equal(image_tracker_name(t, "web:1", managers, 1, 99)->manifest, B);
+    assert_string_equal(image_tracker_name(t, "web:1", NULL, 0, 15)->manifest, A); /* made in the future: the last */
+    const struct held_image *pinned = image_tracker_name(t, "reg.test/app:7@" A, NULL, 0, 99);
     assert_true(pinned && str_equal(pinned->origin, "reg.test/app@" A));
+    assert_null(image_tracker_name(t, "reg.test/evil@" A, NULL, 0, 99)); /* told with another manifest */
     image_tracker_gone(t, "y");
-    assert_string_equal(image_tracker_name(t, "web:1")->manifest, A);
+    assert_string_equal(image_tracker_name(t, "web:1", NULL, 0, 99)->manifest, A);
     image_tracker_free(t);
+}
+
+/* What a hostile node's name can make of an image. */
+static void an_answer_is_held_to_its_digest(void **state)
+{
+    static const struct { const char *ref, *manifest, *origin; uint64_t size; bool good, kept; } try[] = {
+        { "reg.test/app@" A, A, "reg.test/app@" A, 9, true, true }, { "reg.test/app:1@" A, A, NULL, 9, true, false },
+        { "reg.test/app@" A, B, "reg.test/app@" A, 9, false, false }, { "reg.test/app@" A, B, NULL, 9, false, false },
+        { "reg.test/app:1", B, "reg.test/app@" B, 9, true, true }, { "reg.test/app:1", B, "reg.test/app@" A, 9, true, false },
+        { "reg.test/app:1", B, "reg.test/app:1", 9, true, false }, { "reg.test/app:1", B, "../Etc @" B, 9, true, false },
+        { "reg.test/app:1", "sha256:0", NULL, 9, false, false }, { "reg.test/app:1", NULL, NULL, 9, false, false },
+        { "reg.test/app:1", B, NULL, 0, false, false }, { "reg.test/app:1", B, NULL, IMAGE_MANIFEST_MAX + 1, false, false } };
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_N(try); i++) {
+        struct image_answer a = { .kind = IMAGE_ANSWER_NAME, .size = try[i].size };
+        struct image_ref r;
+        struct err e = { 0 };
+        assert_int_equal(image_ref_parse(&r, try[i].ref, &e), 0);
+        str_set(&a.manifest, try[i].manifest);
+        str_set(&a.origin, try[i].origin);
+        assert_int_equal(image_answer_check(&a, &r, &e), try[i].good ? 0 : -E_CORRUPT);
+        if (try[i].good)
+            assert_int_equal(a.origin != NULL, try[i].kept);
+        image_answer_clear(&a);
+        image_ref_clear(&r);
+    }
 }
 
 static void everybody_chooses_the_same_tracker(void **state)
@@ -370,6 +404,7 @@ int main(void)
         cmocka_unit_test(holders_that_go_or_lose_a_blob),
         cmocka_unit_test(one_node_cannot_fill_the_tracker),
         cmocka_unit_test(names),
+        cmocka_unit_test(an_answer_is_held_to_its_digest),
         cmocka_unit_test(everybody_chooses_the_same_tracker),
         cmocka_unit_test(pieces_come_in_order_whoever_gives_them),
         cmocka_unit_test(what_a_source_did_not_give_is_asked_of_others),

@@ -8,6 +8,7 @@
 #include "image_fixture.h"
 #include <arpa/inet.h>
 #include <shoal/http.h>
+#include <shoal/image_peers.h>
 #include <sys/socket.h>
 
 static const struct fx_entry base_layer[] = {
@@ -476,10 +477,27 @@ static void test_index(void **state)
     assert_string_equal(f->id, f->config_digest[0]);
     assert_int_equal(f->n_manifests, 2);
     assert_non_null(strstr(image_find(f->store, f->id)->repo_digests.v[0], f->index_digest));
+    struct image_held h; /* other nodes can have it by the digest that references are pinned to */
+    image_peers_held(f->store, &h);
+    assert_int_equal(h.images.n, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_string_equal(h.images.v[i].manifest, f->index_digest);
+        assert_int_equal(h.images.v[i].size, strlen(f->index));
+        assert_non_null(strstr(h.images.v[i].origin, f->index_digest));
+    }
+    image_held_clear(&h);
     AUTO_FREE char *ref = xasprintf("@%s", f->manifest_digest[1]);
     must_pull(f, ref, NULL); /* by digest: no tag */
     assert_string_equal(f->id, f->config_digest[1]);
     assert_int_equal(image_find(f->store, f->id)->repo_tags.n, 0);
+    struct strs gone[2] = { { 0 } };
+    AUTO_FREE char *index = xasprintf("%s/blobs/sha256/%s", f->root, f->index_digest + 7);
+    assert_int_equal(image_remove(f->store, f->config_digest[1], true, NULL, NULL, &gone[0], &gone[1], &f->e), 0);
+    assert_true(file_exists(index)); /* not swept while its image is there */
+    assert_int_equal(image_remove(f->store, f->config_digest[0], true, NULL, NULL, &gone[0], &gone[1], &f->e), 0);
+    assert_false(file_exists(index));
+    strs_clear(&gone[0]);
+    strs_clear(&gone[1]);
 }
 
 static void test_wrong(void **state)
