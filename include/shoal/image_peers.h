@@ -37,9 +37,9 @@ enum {
     IMAGE_PIECE_SIZE = 512 << 10,  /* bytes of a blob asked for at once */
     IMAGE_WINDOW = 8,              /* pieces of a blob under way or waiting for their turn: 4 MiB */
     IMAGE_WISHES_MAX = 256,        /* blobs that one node may ask a tracker for at a time; REFUSE beyond */
-    IMAGE_LEASE_MS = 600000,       /* so long one node alone reads a blob from the registry */
+    IMAGE_LEASE_MS = 60000,        /* so long one node alone reads a blob from the registry */
     IMAGE_OPEN_MS = 10000,         /* so long everybody may, after the registry did not give it to one */
-    IMAGE_STALL_MS = 10000,        /* a holder that gives nothing for so long is left */
+    IMAGE_STALL_MS = 30000,        /* a holder that completes no piece for so long is left */
 };
 
 /* ---- messages ---- */

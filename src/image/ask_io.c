@@ -13,7 +13,7 @@
 
 LOG_MODULE("image");
 
-enum { REQUESTS_A_SOURCE = 2, SUSPECTS_MAX = 8 };
+enum { REQUESTS_A_SOURCE = 2, SUSPECTS_MAX = 16 };
 
 struct ready { struct list_node node; char *bytes; size_t size; };
 struct verified { int fd; unsigned users; }; /* a blob whose layer is being unpacked */
@@ -67,6 +67,7 @@ struct image_get {
     struct image_pieces pieces;
     char *whole[IMAGE_WINDOW]; /* by slot: pieces that are complete */
     struct list_node requests;
+    struct strs gave;       /* who completed a piece of the present bytes */
     struct strs bad, tried; /* not to be used again; single ones that were, after nobody else was left */
     struct loop_timer *stall;
 };
@@ -407,8 +408,11 @@ static size_t on_piece(void *arg, const char *p, size_t size)
     size_t n = MIN(size - used, (size_t)(x->size - x->got));
     memcpy(r->buf + x->got, p + used, n);
     image_pieces_got(&g->pieces, r->slot, (uint32_t)n);
-    g->sources[r->source].moved = true;
     if (x->got == x->size) {
+        struct source *from = &g->sources[r->source];
+        from->moved = true;
+        if (g->gave.n < SUSPECTS_MAX && !strs_has(&g->gave, from->id))
+            strs_add(&g->gave, from->id);
         g->whole[r->slot] = TAKE(r->buf);
         request_free(r);
         hand_on(g);
@@ -479,7 +483,7 @@ static void issue(struct image_get *g)
         }
 }
 
-/* A source that has requests and gave nothing since the last look is left. */
+/* A source that has requests and completed none since the last look is left: one that trickles is no better than none. */
 static void on_stall(void *arg)
 {
     struct image_get *g = arg;
@@ -603,7 +607,8 @@ static void ask_tracker(struct image_get *g)
 
 /* ---- a get, from its begin to its end ---- */
 
-static void spoilt(struct image_get *g)
+/* Nothing of the wrong bytes is left; true: who gave them is to blame. */
+static bool drop_ready(struct image_get *g)
 {
     struct ready *r;
     pthread_mutex_lock(&g->p->lock);
@@ -616,20 +621,26 @@ static void spoilt(struct image_get *g)
     }
     g->n_ready = 0;
     pthread_mutex_unlock(&g->p->lock);
-    bool single = n_live(g) == 1;
-    for (int i = 0; i < IMAGE_SOURCES_MAX; i++) {
-        struct source *x = &g->sources[i];
-        if (!x->live || !blame)
-            continue;
-        drop_source(g, i);
+    return blame;
+}
+
+static void spoilt(struct image_get *g)
+{
+    bool blame = drop_ready(g), single = g->gave.n == 1;
+    for (uint32_t k = 0; k < g->gave.n && blame; k++) {
+        const char *id = g->gave.v[k];
+        for (int i = 0; i < IMAGE_SOURCES_MAX; i++)
+            if (g->sources[i].live && str_equal(g->sources[i].id, id))
+                drop_source(g, i);
         if (single)
-            log_warn("node %s gave wrong bytes for %s", x->id, g->digest);
-        if (g->bad.n < SUSPECTS_MAX && !strs_has(&g->bad, x->id))
-            strs_add(&g->bad, x->id);
-        if (single && !strs_has(&g->tried, x->id))
-            strs_add(&g->tried, x->id);
-        tell_tracker(g, IMAGE_ASK_BAD, x->id);
+            log_warn("node %s gave wrong bytes for %s", id, g->digest);
+        if (g->bad.n < SUSPECTS_MAX && !strs_has(&g->bad, id))
+            strs_add(&g->bad, id);
+        if (single && !strs_has(&g->tried, id))
+            strs_add(&g->tried, id);
+        tell_tracker(g, IMAGE_ASK_BAD, id);
     }
+    strs_clear(&g->gave);
     drop_requests(g, -1);
     for (unsigned i = 0; i < IMAGE_WINDOW; i++)
         free(TAKE(g->whole[i]));
@@ -680,6 +691,7 @@ static void end(struct image_get *g)
         free(g->whole[i]);
     for (int i = 0; i < IMAGE_SOURCES_MAX; i++)
         free(g->sources[i].id);
+    strs_clear(&g->gave);
     strs_clear(&g->bad);
     strs_clear(&g->tried);
     loop_timer_free(g->stall);
@@ -711,9 +723,10 @@ static void step(struct image_get *g)
         end(g);
     else if (was_spoilt && p->hooks.arg)
         spoilt(g);
-    else if (was_spoilt)
+    else if (was_spoilt) { /* the cluster was left meanwhile */
+        (void)drop_ready(g);
         say(g, g->alone ? IMAGE_NONE : IMAGE_REGISTRY);
-    else
+    } else
         issue(g);
 }
 

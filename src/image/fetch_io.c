@@ -169,12 +169,18 @@ int image_fetch_blob(struct image_fetch *f, struct image_registry *r, const stru
 {
     struct image_get *g = NULL;
     int code;
-    for (bool again = true;;) {
+    for (bool again = true, first = true;; first = false) {
         struct image_blob_writer *w;
         bool registry, mixed = false;
         code = image_blob_resume(&w, f->root, desc->digest, desc->size, e);
         if (code < 0)
             break;
+        if (!first) /* another pull may have left some since; what comes now begins at the start */
+            code = image_blob_restart(w, e);
+        if (code < 0) {
+            image_blob_abort(w);
+            break;
+        }
         int64_t had = image_blob_size(w);
         if (!g && had < desc->size)
             g = image_get_blob(f, desc->digest, had, desc->size, !r, f->offer.from);

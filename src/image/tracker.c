@@ -3,7 +3,7 @@
  * A wish waits until one of two things is true: a holder has room for one more (LOAD_MAX askers each: so a blob spreads
  * as a tree, each node that has got it serves the next ones), or nobody holds it and nobody reads it from the registry,
  * and then this one may. The right to read ends with the wish, or after IMAGE_LEASE_MS for a reader that is alive but too
- * slow. A registry that did not give the blob to one may give it to others (credentials, routes): for IMAGE_OPEN_MS then
+ * slow; whoever had it goes behind those that had it less often, so that no node can keep it by asking again. A registry that did not give the blob to one may give it to others (credentials, routes): for IMAGE_OPEN_MS then
  * everybody reads for himself rather than one after the other.
  *
  * A node's holdings are 8 bytes a digest: 500 blobs are 4 kB. That two blobs share them costs a question in vain. */
@@ -26,6 +26,7 @@ struct holder {
 };
 struct want { /* one blob that somebody misses */
     struct list_node wishes;
+    struct map turns; /* node id -> how often it had the right to read */
     char *digest;
     uint64_t mark;
     int64_t open_until_ms;
@@ -176,6 +177,7 @@ struct image_wish *image_tracker_ask(struct image_tracker *t, const char *node, 
         x->digest = xstrdup(digest);
         x->mark = mark_of(digest);
         list_init(&x->wishes);
+        map_init(&x->turns);
         map_put(&t->wants, digest, x);
     }
     struct image_wish *w = xnew(struct image_wish);
@@ -248,6 +250,7 @@ void image_tracker_drop(struct image_tracker *t, struct image_wish *w)
     free(w);
     if (list_is_empty(&x->wishes)) {
         map_remove(&t->wants, x->digest);
+        map_done(&x->turns);
         free(x->digest);
         free(x);
     }
@@ -292,10 +295,25 @@ static void choose_sources(struct image_tracker *t, struct image_wish *w, unsign
     }
 }
 
+static uintptr_t turns_of(const struct want *x, const struct image_wish *w)
+{
+    return (uintptr_t)map_find(&x->turns, w->asker);
+}
+
+static void tell(struct image_tracker *t, struct image_wish *w, struct image_verdict *ret)
+{
+    *ret = (struct image_verdict){ .arg = w->arg, .registry = w->state == WISH_READS, .n = w->sources.n };
+    strs_clear(&t->told);
+    for (uint32_t i = 0; i < w->sources.n; i++) {
+        strs_add(&t->told, w->sources.v[i]);
+        ret->nodes[i] = t->told.v[i];
+    }
+}
+
 /* One verdict about a blob, if there is any. */
 static bool decide(struct image_tracker *t, struct want *x, int64_t now_ms, struct image_verdict *ret)
 {
-    struct image_wish *w;
+    struct image_wish *w, *reader = NULL;
     unsigned waiting = 0;
     if (x->open_until_ms == INT64_MAX)
         x->open_until_ms = now_ms + IMAGE_OPEN_MS;
@@ -307,23 +325,24 @@ static bool decide(struct image_tracker *t, struct want *x, int64_t now_ms, stru
         if (w->state != WISH_WAITS)
             continue;
         choose_sources(t, w, waiting > 1 ? 1 : IMAGE_SOURCES_MAX, &any);
-        bool registry = !any && (!busy || now_ms < x->open_until_ms);
-        if (!w->sources.n && !registry) {
-            if (any && !w->bad.n)
-                return false; /* all holders are busy: so they are for those behind it */
-            continue;
+        if (w->sources.n) {
+            w->state = WISH_FETCHES;
+            w->lease_end_ms = 0;
+            tell(t, w, ret);
+            return true;
         }
-        w->state = registry ? WISH_READS : WISH_FETCHES;
-        w->lease_end_ms = registry ? now_ms + IMAGE_LEASE_MS : 0;
-        *ret = (struct image_verdict){ .arg = w->arg, .registry = registry, .n = w->sources.n };
-        strs_clear(&t->told);
-        for (uint32_t i = 0; i < w->sources.n; i++) {
-            strs_add(&t->told, w->sources.v[i]);
-            ret->nodes[i] = t->told.v[i];
-        }
-        return true;
+        if (any && !w->bad.n)
+            break; /* all holders are busy: so they are for those behind it */
+        if (!any && (!busy || now_ms < x->open_until_ms) && (!reader || turns_of(x, w) < turns_of(x, reader)))
+            reader = w;
     }
-    return false;
+    if (!reader)
+        return false;
+    reader->state = WISH_READS;
+    reader->lease_end_ms = now_ms + IMAGE_LEASE_MS;
+    map_put(&x->turns, reader->asker, (void *)(turns_of(x, reader) + 1));
+    tell(t, reader, ret);
+    return true;
 }
 
 bool image_tracker_next(struct image_tracker *t, int64_t now_ms, struct image_verdict *ret)

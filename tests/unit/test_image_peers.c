@@ -128,6 +128,40 @@ static void a_reader_that_dies_or_is_slow_holds_nobody_up(void **state)
     image_tracker_free(t);
 }
 
+static void a_node_cannot_keep_the_right_to_read(void **state)
+{
+    enum { MANY = 5 };
+    struct image_tracker *t = image_tracker_new();
+    struct asker a[MANY], b = { .id = "b" }, c = { .id = "c" };
+    int64_t now = 0;
+    (void)state;
+    for (unsigned i = 0; i < MANY; i++) {
+        a[i] = (struct asker){ .id = "a" };
+        ask(t, &a[i], A);
+    }
+    ask(t, &b, A);
+    assert_int_equal(run(t, now), 1);
+    assert_true(a[0].registry);
+    assert_int_equal(run(t, now += IMAGE_LEASE_MS), 1);
+    assert_true(b.registry); /* not one of a's others, though they were there before */
+    drop(t, &b);
+    assert_int_equal(run(t, ++now), 1);
+    assert_true(a[1].registry); /* nobody else waits */
+    drop(t, &a[0]);
+    ask(t, &a[0], A);
+    ask(t, &b, A); /* it had it once, a twice */
+    ask(t, &c, A);
+    assert_int_equal(run(t, now += IMAGE_LEASE_MS), 1);
+    assert_true(c.registry);
+    assert_int_equal(run(t, now += IMAGE_LEASE_MS), 1);
+    assert_int_equal(b.verdicts, 2);
+    for (unsigned i = 0; i < MANY; i++)
+        drop(t, &a[i]);
+    drop(t, &b);
+    drop(t, &c);
+    image_tracker_free(t);
+}
+
 static void a_registry_that_fails_one_is_asked_by_all_at_once(void **state)
 {
     struct image_tracker *t = image_tracker_new();
@@ -399,6 +433,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_reads_the_registry_and_a_tree_forms),
         cmocka_unit_test(a_reader_that_dies_or_is_slow_holds_nobody_up),
+        cmocka_unit_test(a_node_cannot_keep_the_right_to_read),
         cmocka_unit_test(a_registry_that_fails_one_is_asked_by_all_at_once),
         cmocka_unit_test(bad_holders_are_not_named_again),
         cmocka_unit_test(holders_that_go_or_lose_a_blob),

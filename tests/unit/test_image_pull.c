@@ -15,7 +15,8 @@ static const struct fx_entry base_layer[] = {
     { .type = 'd', .path = "etc/" }, { .type = 'f', .path = "etc/a", .data = "base" } };
 static const struct fx_entry upper_layer[] = {
     { .type = 'f', .path = "etc/b", .data = "upper" }, { .type = 'f', .path = "etc/.wh.a" } };
-static const struct fx_entry other_layer[] = { { .type = 'f', .path = "other", .data = "third" } };
+static char third[700 << 10]; /* two pieces between peers */
+static const struct fx_entry other_layer[] = { { .type = 'f', .path = "other", .data = third } };
 
 struct fx {
     char top[64], *root, *host;
@@ -787,8 +788,170 @@ static void test_resume(void **state)
     assert_int_equal(fx_count(f->root, "partial"), 0);
 }
 
+/* ---- other nodes, played here: two trackers, and one holder that gives wrong bytes or none ---- */
+enum play { PLAY_FIRST_PIECE, PLAY_ERROR, PLAY_LEAVE };
+struct played { struct peers *p; struct stream *s; unsigned nth; bool tracker, first; };
+struct peers {
+    struct fx *f;
+    enum play play;
+    struct played v[64];
+    unsigned n, asked[2], ends;
+    bool gave;
+};
+
+static void play_answer(struct played *x, enum image_answer_kind kind, uint64_t size)
+{
+    struct image_answer a = { .kind = (int)kind, .size = size };
+    AUTO_SB struct sb b;
+    sb_init(&b, 0);
+    if (kind == IMAGE_ANSWER_SOURCES)
+        strs_add(&a.nodes, "holder");
+    image_frame(&image_answer_rec, &a, &b);
+    stream_write(x->s, b.s, b.len);
+    image_answer_clear(&a);
+}
+
+static void play_tracker(struct played *x, const struct image_ask *a)
+{
+    struct peers *p = x->p;
+    if (a->kind != IMAGE_ASK_WHERE) {
+        if (a->kind == IMAGE_ASK_BAD && p->play == PLAY_FIRST_PIECE)
+            play_answer(x, IMAGE_ANSWER_REGISTRY, 0);
+        return; /* after an error: nothing more is said */
+    }
+    p->asked[x->nth]++;
+    bool big = str_equal(a->digest, p->f->l[2].digest);
+    play_answer(x, big && !x->nth ? IMAGE_ANSWER_SOURCES : IMAGE_ANSWER_REGISTRY, 0);
+    if (big && !x->nth && p->play == PLAY_ERROR)
+        play_answer(x, IMAGE_ANSWER_ERROR, 0);
+}
+
+static void play_holder(struct played *x, const struct image_ask *a)
+{
+    struct peers *p = x->p;
+    bool wrong = p->play != PLAY_ERROR && !p->gave && (a->offset == 0 || p->play == PLAY_LEAVE);
+    x->first = wrong && a->offset == 0;
+    if (wrong) {
+        AUTO_FREE char *bytes = xcalloc(1, a->size);
+        play_answer(x, IMAGE_ANSWER_BYTES, a->size);
+        stream_write(x->s, bytes, a->size);
+    } else if (p->gave || p->play == PLAY_ERROR) {
+        stream_free(TAKE(x->s));
+    }
+}
+
+static size_t play_data(void *arg, const char *s, size_t size)
+{
+    struct played *x = arg;
+    struct image_ask a = { 0 };
+    struct err e;
+    long n = image_unframe(&image_ask_rec, &a, s, size, &e);
+    assert_true(n >= 0);
+    if (n > 0 && x->tracker)
+        play_tracker(x, &a);
+    else if (n > 0)
+        play_holder(x, &a);
+    image_ask_clear(&a);
+    return (size_t)n;
+}
+
+/* The asker has its piece: with the first one in its hands it gets no other. */
+static void play_eof(void *arg)
+{
+    struct played *x = arg;
+    struct peers *p = x->p;
+    p->gave |= x->first && p->play == PLAY_FIRST_PIECE;
+    stream_free(TAKE(x->s));
+    if (!x->tracker && ++p->ends == 2 && p->play == PLAY_LEAVE)
+        image_peers_set(p->f->store, NULL); /* all is there, and about to be found wrong */
+    for (unsigned i = 0; i < p->n && p->gave; i++)
+        if (!p->v[i].tracker)
+            stream_free(TAKE(p->v[i].s));
+}
+
+static void play_error(void *arg, const struct err *e) { play_eof(arg); }
+
+static struct stream *play_channel(struct peers *p, bool tracker, unsigned nth)
+{
+    static const struct stream_events events = { .on_data = play_data, .on_eof = play_eof, .on_error = play_error };
+    int fd[2];
+    assert_true(p->n < ARRAY_N(p->v));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+    struct played *x = &p->v[p->n++];
+    *x = (struct played){ .p = p, .s = stream_from_fd(p->f->loop, fd[0]), .tracker = tracker, .nth = nth };
+    stream_set_events(x->s, &events, x);
+    return stream_from_fd(p->f->loop, fd[1]);
+}
+
+static struct stream *play_reach_tracker(void *arg, const char *digest, unsigned nth) { return play_channel(arg, true, nth); }
+static unsigned play_n_trackers(void *arg) { return 2; }
+static void play_changed(void *arg) {}
+
+struct reaching { struct peers *p; image_reached_fn *fn; void *arg; };
+static void play_reached(void *arg)
+{
+    struct reaching *r = arg;
+    r->fn(r->arg, play_channel(r->p, false, 0));
+    free(r);
+}
+
+static void play_reach(void *arg, const char *node, image_reached_fn *fn, void *fn_arg)
+{
+    struct reaching *r = xnew(struct reaching);
+    *r = (struct reaching){ arg, fn, fn_arg };
+    loop_defer(((struct peers *)arg)->f->loop, play_reached, r);
+}
+
+static void play(struct peers *p, struct fx *f, enum play how)
+{
+    struct image_peers_hooks hooks = { .arg = p, .tracker = play_reach_tracker, .n_trackers = play_n_trackers,
+                                       .reach = play_reach, .held_changed = play_changed };
+    *p = (struct peers){ .f = f, .play = how };
+    f->ranges = true;
+    image_peers_set(f->store, &hooks);
+    must_pull(f, ":2", NULL);
+    assert_string_equal(f->id, f->config_digest[1]);
+    image_peers_set(f->store, NULL);
+    for (unsigned i = 0; i < p->n; i++)
+        stream_free(p->v[i].s);
+}
+
+static void test_wrong_beginning(void **state)
+{
+    struct fx *f = *state;
+    struct peers p;
+    if (!f->store)
+        skip();
+    play(&p, f, PLAY_FIRST_PIECE);
+    assert_true(p.gave);
+    assert_int_equal(f->n_parts, 1); /* the end of it, after which it had to be had anew */
+    assert_int_equal(f->n_blobs, 3);
+}
+
+static void test_tracker_error(void **state)
+{
+    struct fx *f = *state;
+    struct peers p;
+    if (!f->store)
+        skip();
+    play(&p, f, PLAY_ERROR);
+    assert_true(p.asked[1] >= 1); /* the next one, when the holder gave nothing */
+}
+
+static void test_left_while_spoilt(void **state)
+{
+    struct fx *f = *state;
+    struct peers p;
+    if (!f->store)
+        skip();
+    play(&p, f, PLAY_LEAVE);
+    assert_true(p.ends >= 2);
+    assert_int_equal(f->n_blobs, 2);
+}
+
 int main(void)
 {
+    memset(third, '3', sizeof third - 1);
     setenv("no_proxy", "*", 1); /* the loopback is not reached through anybody's proxy */
     crypto_init();
     const struct CMUnitTest tests[] = {
@@ -800,6 +963,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_retry, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mirror, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resume, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_beginning, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tracker_error, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_left_while_spoilt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_login, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redirect, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
