@@ -388,7 +388,7 @@ static bool goes_before(const struct named *a, const struct named *b)
 const struct held_image *image_tracker_name(const struct image_tracker *t, const char *name, const char *const *managers,
                                             unsigned n_managers, int64_t now_ns)
 {
-    struct named best = { NULL };
+    struct named best = { .image = NULL };
     struct image_ref r;
     if (image_ref_parse(&r, name, NULL) < 0)
         return NULL;
