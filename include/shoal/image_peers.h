@@ -33,7 +33,10 @@ enum {
     IMAGE_NAMES_MAX = 4096,
     IMAGE_SOURCES_MAX = 3,         /* holders that give one blob at once */
     IMAGE_UPLOADS_MAX = 8,         /* pieces that a node gives at once; others wait in a queue */
+    IMAGE_UPLOADS_SHARE = 3,       /* of them to one node while others wait; IMAGE_UPLOADS_ONE ever */
+    IMAGE_UPLOADS_ONE = 6,
     IMAGE_UPLOADS_WAITING_MAX = 256, /* REFUSE beyond */
+    IMAGE_UPLOADS_WAITING_SHARE = 32, /* of one node, once half of the queue is full */
     IMAGE_PIECE_SIZE = 512 << 10,  /* bytes of a blob asked for at once */
     IMAGE_WINDOW = 8,              /* pieces of a blob under way or waiting for their turn: 4 MiB */
     IMAGE_WISHES_MAX = 256,        /* blobs that one node may ask a tracker for at a time; REFUSE beyond */
@@ -128,7 +131,7 @@ void image_peers_set(struct image_store *s, const struct image_peers_hooks *h);
 /* What this node holds; cleared by the caller. */
 void image_peers_held(struct image_store *s, struct image_held *ret);
 /* A member asks for a piece (kind get, checked); takes s. */
-void image_peers_serve(struct image_store *s, struct stream *stream, const struct image_ask *ask);
+void image_peers_serve(struct image_store *s, const char *node, struct stream *stream, const struct image_ask *ask);
 
 /* For a task: as image_pull(), and what the registry does not give is looked for in the cluster. */
 void image_pull_for_task(struct image_store *s, const char *ref, const char *auth, image_pull_done_fn *done, void *arg);

@@ -1,4 +1,5 @@
-/* Giving blobs to other nodes: a piece a channel. IMAGE_UPLOADS_MAX of them at once, the next ones wait in their order;
+/* Giving blobs to other nodes: a piece a channel. IMAGE_UPLOADS_MAX of them at once, the next ones wait in their order,
+ * except that a node with its share under way lets others go before, and never has all places;
  * with the links' own rule, that messages go before what channels carry, this bounds what serving takes from the node.
  * What is in the page cache is read on the loop, the rest on the bulk lane. The asker closes the channel when it has the
  * piece: until then it counts. */
@@ -13,10 +14,10 @@
 enum { PIECE_READ = 64 << 10, QUEUED_MAX = 128 << 10 };
 
 struct upload {
-    struct list_node node;
+    struct list_node at;
     struct image_peers *p;
     struct stream *s; /* NULL: the asker went while a read was under way */
-    char *digest;
+    char *node, *digest; /* node: who asks */
     int fd;
     int64_t offset, left;
     bool running, reading, moved;
@@ -29,7 +30,7 @@ static void pump(struct upload *u);
 static void upload_free(struct upload *u)
 {
     struct image_serving *v = image_peers_serving(u->p);
-    list_remove(&u->node);
+    list_remove(&u->at);
     if (u->running)
         v->n_running--;
     else
@@ -37,6 +38,7 @@ static void upload_free(struct upload *u)
     stream_free(u->s);
     if (u->fd >= 0)
         close(u->fd);
+    free(u->node);
     free(u->digest);
     free(u->buf);
     free(u);
@@ -71,14 +73,37 @@ static bool begin(struct upload *u)
     return true;
 }
 
+static unsigned count_of(const struct list_node *uploads, const char *node)
+{
+    const struct upload *u;
+    unsigned n = 0;
+    list_for(u, uploads, at)
+        n += str_equal(u->node, node);
+    return n;
+}
+
+/* The first whose node has less than its share; else the first whose node leaves room for others. */
+static struct upload *choose(struct image_serving *v)
+{
+    struct upload *u, *second = NULL;
+    list_for(u, &v->waiting, at) {
+        unsigned n = count_of(&v->running, u->node);
+        if (n < IMAGE_UPLOADS_SHARE)
+            return u;
+        if (n < IMAGE_UPLOADS_ONE && !second)
+            second = u;
+    }
+    return second;
+}
+
 /* There is room for the next ones. */
 static void next(struct image_peers *p)
 {
     struct image_serving *v = image_peers_serving(p);
-    while (v->n_running < IMAGE_UPLOADS_MAX && v->n_waiting) {
-        struct upload *u = list_first(&v->waiting, struct upload, node);
-        list_remove(&u->node);
-        list_push_back(&v->running, &u->node);
+    struct upload *u;
+    while (v->n_running < IMAGE_UPLOADS_MAX && (u = choose(v))) {
+        list_remove(&u->at);
+        list_push_back(&v->running, &u->at);
         u->running = u->moved = true;
         u->buf = xcalloc(1, PIECE_READ);
         v->n_waiting--;
@@ -183,7 +208,7 @@ static void on_tick(void *arg)
     struct image_peers *p = arg;
     struct image_serving *v = image_peers_serving(p);
     struct upload *u;
-    list_for(u, &v->running, node) {
+    list_for(u, &v->running, at) {
         bool stuck = !u->moved && !u->reading;
         u->moved = false;
         if (stuck)
@@ -191,14 +216,15 @@ static void on_tick(void *arg)
     }
     next(p);
     if (v->n_running)
-        loop_timer_set(v->tick, 2 * IMAGE_STALL_MS);
+        loop_timer_set(v->tick, IMAGE_STALL_MS);
 }
 
-void image_peers_serve(struct image_store *store, struct stream *s, const struct image_ask *ask)
+void image_peers_serve(struct image_store *store, const char *node, struct stream *s, const struct image_ask *ask)
 {
     static const struct stream_events events = { on_data, on_drain, on_end, on_error };
     struct image_serving *v = image_peers_serving(store->peers);
-    if (v->n_waiting >= IMAGE_UPLOADS_WAITING_MAX) {
+    if (v->n_waiting >= IMAGE_UPLOADS_WAITING_MAX ||
+        (v->n_waiting >= IMAGE_UPLOADS_WAITING_MAX / 2 && count_of(&v->waiting, node) >= IMAGE_UPLOADS_WAITING_SHARE)) {
         refuse(s, E_BUSY, "too many ask this node for blobs");
         return;
     }
@@ -206,14 +232,15 @@ void image_peers_serve(struct image_store *store, struct stream *s, const struct
     u->p = store->peers;
     u->s = s;
     u->fd = -1;
+    u->node = xstrdup(node);
     u->digest = xstrdup(ask->digest);
     u->offset = (int64_t)ask->offset;
     u->left = (int64_t)ask->size;
-    list_push_back(&v->waiting, &u->node);
+    list_push_back(&v->waiting, &u->at);
     v->n_waiting++;
     stream_set_events(s, &events, u);
     if (!v->n_running)
-        loop_timer_set(v->tick, 2 * IMAGE_STALL_MS);
+        loop_timer_set(v->tick, IMAGE_STALL_MS);
     next(store->peers);
 }
 
@@ -227,9 +254,9 @@ void image_serving_init(struct image_serving *v, struct image_peers *p)
 void image_serving_stop(struct image_serving *v)
 {
     struct upload *u;
-    list_for(u, &v->waiting, node)
+    list_for(u, &v->waiting, at)
         upload_free(u);
-    list_for(u, &v->running, node) {
+    list_for(u, &v->running, at) {
         if (!u->reading) {
             upload_free(u);
             continue;

@@ -190,9 +190,9 @@ static void settle(const struct image_store *s)
         free(root); /* too busy: the next commit or start does it */
 }
 
-static void sweep_folder(struct image_store *s, const char *below, const struct map *used,
-                         bool layers)
+static bool sweep_folder(struct image_store *s, const char *below, const struct map *used, bool layers)
 {
+    bool any = false;
     AUTO_FREE char *dir = path_join(s->root, below);
     DIR *d = opendir(dir);
     struct dirent *de;
@@ -201,6 +201,7 @@ static void sweep_folder(struct image_store *s, const char *below, const struct 
         size_t hex = strcspn(de->d_name, ".");
         if (de->d_name[0] == '.' || map_find_n(used, de->d_name, hex))
             continue;
+        any = true;
         char *gone = layers && !de->d_name[hex] ? image_layer_retire(s->root, de->d_name) : NULL;
         if (gone)
             image_store_drop_tmp(s, gone);
@@ -209,6 +210,7 @@ static void sweep_folder(struct image_store *s, const char *below, const struct 
     }
     if (d)
         closedir(d);
+    return any;
 }
 
 static void sweep(struct image_store *s)
@@ -240,7 +242,8 @@ static void sweep(struct image_store *s)
                 map_put(&blobs, image_digest_hex(kept.digest), it);
         }
     }
-    sweep_folder(s, "blobs/sha256", &blobs, false);
+    if (sweep_folder(s, "blobs/sha256", &blobs, false))
+        image_peers_changed(s); /* others may have been told of them */
     sweep_folder(s, "layers", &layers, true);
     map_done(&blobs);
     map_done(&layers);

@@ -10,13 +10,14 @@
 
 LOG_MODULE("images");
 
-enum { TELL_MS = 50, TRACKERS_MAX = 64, TRACKERS_ASKED = 3, SESSIONS_MAX = 4096 };
+enum { TELL_MS = 50, TRACKERS_MAX = 64, TRACKERS_ASKED = 3, SESSIONS_MAX = 4096, SESSIONS_A_NODE = 512, SILENT_MS = 10000 };
 
 struct session { /* a channel that came in */
     struct list_node node;
     struct images *im;
     struct stream *s;
     char *from;              /* node id */
+    bool asked, old;         /* a whole question came; a round of the timer passed without one */
     struct image_wish *wish; /* NULL: not asked yet */
 };
 struct images {
@@ -24,12 +25,23 @@ struct images {
     struct image_tracker *tracker;
     struct list_node sessions;
     unsigned n_sessions;
-    struct loop_timer *tell, *due;
+    struct map n_of;         /* sessions of each node: id -> number */
+    struct loop_timer *tell, *due, *silent;
     struct map told;         /* managers that know what this node holds: id -> itself */
-    bool closing;
+    struct sb held;          /* what they are told, packed; made anew after a change: it takes a walk over the store */
+    bool held_good, silent_set, closing;
 };
 
 /* ---- the tracker ---- */
+
+static void count(struct images *im, const char *node, int by)
+{
+    intptr_t n = (intptr_t)map_find(&im->n_of, node) + by;
+    if (n)
+        map_put(&im->n_of, node, (void *)n);
+    else
+        map_remove(&im->n_of, node);
+}
 
 static void session_free(struct session *x)
 {
@@ -37,6 +49,7 @@ static void session_free(struct session *x)
         image_tracker_drop(x->im->tracker, x->wish);
     list_remove(&x->node);
     x->im->n_sessions--;
+    count(x->im, x->from, -1);
     stream_free(x->s);
     free(x->from);
     free(x);
@@ -118,7 +131,7 @@ static bool take_ask(struct session *x, const struct image_ask *a)
     case IMAGE_ASK_GET:
         if (x->wish)
             break;
-        image_peers_serve(im->d->images, TAKE(x->s), a);
+        image_peers_serve(im->d->images, x->from, TAKE(x->s), a);
         session_free(x);
         return false;
     case IMAGE_ASK_WHERE:
@@ -161,6 +174,7 @@ static size_t on_data(void *arg, const char *p, size_t size)
         log_warn("node %s: %s", x->from, e.text);
         session_free(x);
     } else {
+        x->asked = true;
         take_ask(x, &a);
     }
     image_ask_clear(&a);
@@ -182,11 +196,26 @@ static void on_error(void *arg, const struct err *e)
     on_end(arg);
 }
 
+/* Who opens a channel and says nothing takes a place from others. */
+static void on_silent(void *arg)
+{
+    struct images *im = arg;
+    struct session *x;
+    im->silent_set = false;
+    list_for(x, &im->sessions, node) {
+        if (!x->asked && x->old)
+            session_free(x);
+        else if (!x->asked)
+            x->old = im->silent_set = true;
+    }
+    loop_timer_set(im->silent, im->silent_set ? SILENT_MS : -1);
+}
+
 void images_channel(struct daemon *d, const char *node_id, struct stream *s)
 {
     static const struct stream_events events = { .on_data = on_data, .on_eof = on_end, .on_error = on_error };
     struct images *im = d->image_peers;
-    if (!im || im->closing || im->n_sessions >= SESSIONS_MAX) {
+    if (!im || im->closing || im->n_sessions >= SESSIONS_MAX || (intptr_t)map_find(&im->n_of, node_id) >= SESSIONS_A_NODE) {
         stream_free(s);
         return;
     }
@@ -194,6 +223,10 @@ void images_channel(struct daemon *d, const char *node_id, struct stream *s)
     *x = (struct session){ .im = im, .s = s, .from = xstrdup(node_id) };
     list_push_back(&im->sessions, &x->node);
     im->n_sessions++;
+    count(im, node_id, 1);
+    if (!im->silent_set)
+        loop_timer_set(im->silent, SILENT_MS);
+    im->silent_set = true;
     stream_set_events(s, &events, x);
 }
 
@@ -267,24 +300,28 @@ static void tell(void *arg)
 {
     struct images *im = arg;
     struct daemon *d = im->d;
-    struct image_held h;
     const char *ids[TRACKERS_MAX];
     unsigned n = managers_of(d, ids);
-    AUTO_SB struct sb b;
-    sb_init(&b, 0);
-    image_peers_held(d->images, &h);
-    rec_pack(&image_held_rec, &h, &b);
-    for (unsigned i = 0; i < n; i++)
-        if (!map_find(&im->told, ids[i])) {
-            map_put(&im->told, ids[i], im);
-            peers_send(d->peers, ids[i], MSG_HELD, b.s, b.len);
+    for (unsigned i = 0; i < n; i++) {
+        if (map_find(&im->told, ids[i]))
+            continue;
+        if (!im->held_good) {
+            struct image_held h;
+            image_peers_held(d->images, &h);
+            sb_reset(&im->held);
+            rec_pack(&image_held_rec, &h, &im->held);
+            image_held_clear(&h);
+            im->held_good = true;
         }
-    image_held_clear(&h);
+        map_put(&im->told, ids[i], im);
+        peers_send(d->peers, ids[i], MSG_HELD, im->held.s, im->held.len);
+    }
 }
 
 static void held_changed(void *arg)
 {
     struct daemon *d = arg;
+    d->image_peers->held_good = false;
     map_done(&d->image_peers->told);
     map_init(&d->image_peers->told);
     loop_timer_set(d->image_peers->tell, TELL_MS);
@@ -315,6 +352,9 @@ void images_open(struct daemon *d)
     im->tracker = image_tracker_new();
     list_init(&im->sessions);
     map_init(&im->told);
+    map_init(&im->n_of);
+    sb_init(&im->held, 0);
+    im->silent = loop_timer_new(d->loop, on_silent, im);
     im->tell = loop_timer_new(d->loop, tell, im);
     im->due = loop_timer_new(d->loop, on_due, im);
     d->image_peers = im;
@@ -334,8 +374,11 @@ void images_close(struct daemon *d)
         session_free(x);
     loop_timer_free(im->tell);
     loop_timer_free(im->due);
+    loop_timer_free(im->silent);
     image_tracker_free(im->tracker);
     map_done(&im->told);
+    map_done(&im->n_of);
+    sb_done(&im->held);
     free(im);
     d->image_peers = NULL;
 }

@@ -1,4 +1,4 @@
-/* Blobs from peers, the pure parts: who may read the registry and who fetches from whom, which piece is asked of whom, how
+/* Blobs from peers, the pure parts and what a holder gives: who may read the registry and who fetches from whom, which piece is asked of whom, how
  * messages are bounded, which manager is a digest's tracker. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,8 +7,11 @@
 
 #include <cmocka.h>
 #include <shoal/base/crypto.h>
+#include <shoal/base/file.h>
 #include <shoal/base/le.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "image_internal.h"
 
@@ -428,6 +431,87 @@ static void messages_are_bounded_and_whole(void **state)
     sb_done(&b);
 }
 
+/* ---- giving ---- */
+struct uploads { struct loop *loop; struct loop_timer *watchdog; size_t n; };
+
+static size_t upload_data(void *arg, const char *s, size_t size)
+{
+    struct uploads *u = arg;
+    (void)s;
+    u->n += size;
+    if (u->n >= IMAGE_PIECE_SIZE)
+        loop_stop(u->loop);
+    return size;
+}
+static void upload_end(void *arg)
+{
+    (void)arg;
+    fail_msg("the holder closed");
+}
+static void upload_error(void *arg, const struct err *e)
+{
+    (void)arg;
+    fail_msg("%s", e->text);
+}
+static void upload_late(void *arg)
+{
+    (void)arg;
+    fail_msg("the holder gives nothing");
+}
+
+/* One that asks for much and takes nothing leaves others their places, under way and in the queue. */
+static void uploads_are_shared(void **state)
+{
+    enum { HOGS = 160 };
+    static const struct stream_events events = { .on_data = upload_data, .on_eof = upload_end, .on_error = upload_error };
+    struct uploads u = { .loop = loop_new() };
+    struct image_store *store;
+    struct err err;
+    char top[] = "/tmp/shoal-peers-XXXXXX", *bytes = xcalloc(1, IMAGE_PIECE_SIZE);
+    struct image_ask ask = { .kind = IMAGE_ASK_GET, .size = IMAGE_PIECE_SIZE };
+    int hog[HOGS], fd[2];
+    (void)state;
+    assert_non_null(mkdtemp(top));
+    AUTO_FREE char *root = path_join(top, "images");
+    struct image_store_config cfg = { .root = root };
+    assert_int_equal(image_store_open(&store, u.loop, &cfg, &err), 0);
+    assert_int_equal(image_blob_put(root, bytes, IMAGE_PIECE_SIZE, &ask.digest, &err), 0);
+    for (unsigned i = 0; i < HOGS; i++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+        image_peers_serve(store, "hog", stream_from_fd(u.loop, fd[0]), &ask);
+        hog[i] = fd[1];
+    }
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+    image_peers_serve(store, "other", stream_from_fd(u.loop, fd[0]), &ask);
+    struct stream *other = stream_from_fd(u.loop, fd[1]);
+    stream_set_events(other, &events, &u);
+    u.watchdog = loop_timer_new(u.loop, upload_late, &u);
+    loop_timer_set(u.watchdog, 20000); /* less than it takes for a hog to lose its place */
+    loop_run(u.loop);
+    loop_timer_free(u.watchdog);
+    stream_free(other);
+    unsigned kinds[2] = { 0 };
+    for (unsigned i = 0; i < HOGS; i++) {
+        struct image_answer a = { 0 };
+        char head[512];
+        struct err e;
+        ssize_t n = recv(hog[i], head, sizeof head, MSG_DONTWAIT);
+        if (n > 0) {
+            assert_true(image_unframe(&image_answer_rec, &a, head, (size_t)n, &e) > 0);
+            kinds[a.kind == IMAGE_ANSWER_BYTES]++;
+        }
+        image_answer_clear(&a);
+        close(hog[i]);
+    }
+    assert_int_equal(kinds[true], IMAGE_UPLOADS_ONE);
+    assert_int_equal(kinds[false], HOGS - IMAGE_UPLOADS_ONE - IMAGE_UPLOADS_WAITING_MAX / 2); /* refused */
+    image_ask_clear(&ask);
+    image_store_close(store);
+    loop_free(u.loop);
+    free(bytes);
+    assert_int_equal(file_remove_tree(top, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +528,7 @@ int main(void)
         cmocka_unit_test(pieces_come_in_order_whoever_gives_them),
         cmocka_unit_test(what_a_source_did_not_give_is_asked_of_others),
         cmocka_unit_test(messages_are_bounded_and_whole),
+        cmocka_unit_test(uploads_are_shared),
     };
     crypto_init();
     return cmocka_run_group_tests(tests, NULL, NULL);
