@@ -77,6 +77,7 @@ struct target {
     struct map layers;   /* name -> struct part */
     struct sb line;
     int64_t told_ms;
+    int refused;         /* status of an answer that is none of progress; its body is gathered in line */
     bool over;
 };
 struct part { int64_t current, total; };
@@ -158,7 +159,8 @@ static void take_line(struct target *t, const char *s, size_t len)
         return;
     const struct val *v = val_root(d), *detail = val_get(v, "progressDetail");
     const char *id = val_get_str(v, "id"), *status = val_get_str(v, "status"), *error = val_get_str(v, "error");
-    int64_t total = val_get_int(detail, "total", 0);
+    int64_t most = INT64_MAX / LAYERS_MAX; /* all parts can be added */
+    int64_t total = MIN(val_get_int(detail, "total", 0), most), current = val_get_int(detail, "current", 0);
     if (error) {
         target_over(t, error);
     } else if (id && str_equal(status, "Downloading") && total > 0) {
@@ -168,7 +170,7 @@ static void take_line(struct target *t, const char *s, size_t len)
             map_put(&t->layers, id, p);
         }
         if (p)
-            *p = (struct part){ val_get_int(detail, "current", 0), total };
+            *p = (struct part){ MAX(MIN(current, total), INT64_C(0)), total };
         if (loop_now_ms(t->sp->c->api->b.loop) - t->told_ms >= PROGRESS_MS)
             tell(t, "receiving", NULL);
     }
@@ -179,10 +181,18 @@ static void on_head(void *arg, struct http_call *call, int status, const struct 
 {
     struct target *t = arg;
     (void)call, (void)m;
-    if (status != 200) {
-        AUTO_FREE char *why = xasprintf("it answered with status %d; is its shoal of another version?", status);
-        target_over(t, why);
-    }
+    t->refused = status == 200 ? 0 : status;
+}
+
+/* In the node's own words, if it has any. */
+static void refused(struct target *t)
+{
+    struct val_doc *d = NULL;
+    const char *said = json_parse(&d, t->line.s, t->line.len, "refusal", NULL) == 0 ? val_get_str(val_root(d), "message") : NULL;
+    AUTO_FREE char *why = said ? xasprintf("%.500s", said)
+                               : xasprintf("it answered with status %d; is its shoal of another version?", t->refused);
+    val_doc_free(d);
+    target_over(t, why);
 }
 
 static size_t on_data(void *arg, struct http_call *call, const char *p, size_t size)
@@ -190,7 +200,7 @@ static size_t on_data(void *arg, struct http_call *call, const char *p, size_t s
     struct target *t = arg;
     (void)call;
     for (size_t i = 0; i < size; i++) {
-        if (p[i] != '\n') {
+        if (p[i] != '\n' || t->refused) {
             sb_char(&t->line, p[i]);
             continue;
         }
@@ -204,8 +214,12 @@ static size_t on_data(void *arg, struct http_call *call, const char *p, size_t s
 
 static void on_end(void *arg, struct http_call *call, const struct err *e)
 {
+    struct target *t = arg;
     (void)call;
-    target_over(arg, e ? e->text : NULL);
+    if (!e && t->refused)
+        refused(t);
+    else
+        target_over(t, e ? e->text : NULL);
 }
 
 static void offer(struct target *t)
