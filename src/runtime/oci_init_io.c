@@ -84,19 +84,14 @@ static int read_all(struct init *n, struct err *e)
 }
 
 /* ---- the process, in its namespaces ---- */
-/* Who it is: numbers as given, HOME by the image's own passwd unless the environment has it. */
+/* Who it is: numbers as given, whatever names the image has for them; HOME by its passwd unless the environment has it. */
 static int prepare(struct init *n, struct err *e)
 {
     const struct oci_process *p = n->process;
-    char text[32];
     bool has_home = false;
     AUTO_FREE char *passwd = process_read_plain("/etc/passwd");
-    snprintf(text, sizeof text, "%u:%u", (unsigned)p->uid, (unsigned)p->gid);
-    struct strs none = { 0 };
-    int r = user_resolve(&n->user, text, &none, passwd, NULL, e);
-    if (r < 0)
-        return r;
-    n->user.n_groups = 0;
+    n->user = (struct user){ .uid = (uint32_t)p->uid, .gid = (uint32_t)p->gid };
+    user_home(&n->user, passwd);
     for (uint32_t i = 0; i < p->groups.n && i < ARRAY_N(n->user.groups); i++)
         n->user.groups[n->user.n_groups++] = (uint32_t)strtoul(p->groups.v[i], NULL, 10);
     n->argv = xcalloc((size_t)p->argv.n + 1, sizeof *n->argv);
@@ -114,7 +109,7 @@ static int prepare(struct init *n, struct err *e)
         n->env[k++] = xasprintf("HOME=%s", n->user.home);
     if (!has_path && !strchr(n->argv[0], '/')) /* as crun: a name without a path is looked for in the usual places */
         n->env[k++] = xstrdup("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    r = process_enter_folder(p->cwd, true, e);
+    int r = process_enter_folder(p->cwd, true, e);
     return r == 0 ? process_run(n->argv, n->env, true, e) : r;
 }
 

@@ -26,6 +26,7 @@ struct user {
 };
 int user_resolve(struct user *ret, const char *text, const struct strs *more_groups, const char *passwd,
                  const char *group, struct err *e) must_check;
+void user_home(struct user *u, const char *passwd); /* by its number alone */
 
 /* ---- seccomp.c ---- */
 struct seccomp_program { const void *filter; uint16_t n; }; /* struct sock_filter */

@@ -85,6 +85,21 @@ static void add_memberships(struct user *u, const char *name, const char *group)
     }
 }
 
+void user_home(struct user *u, const char *passwd)
+{
+    const char *line;
+    size_t len;
+    uint64_t id;
+    char f[sizeof u->home];
+    snprintf(u->home, sizeof u->home, "/");
+    while (next_line(&passwd, &line, &len))
+        if (field_of(line, len, 2, f, sizeof f) && str_u64(f, 0, ID_MAX, &id) && id == u->uid) {
+            if (field_of(line, len, 5, f, sizeof f) && f[0] == '/')
+                snprintf(u->home, sizeof u->home, "%s", f);
+            return;
+        }
+}
+
 int user_resolve(struct user *ret, const char *text, const struct strs *more_groups, const char *passwd,
                  const char *group, struct err *e)
 {
