@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-bool oci_has_hooks(const struct oci_bundle *b, enum oci_hook_when when)
+static bool has_hooks(const struct oci_bundle *b, enum oci_hook_when when)
 {
     for (uint32_t i = 0; i < b->hooks.n; i++)
         if (b->hooks.v[i].when == (int)when)
@@ -112,7 +112,7 @@ int oci_hooks_run(const struct oci_bundle *b, enum oci_hook_when when, const cha
 {
     AUTO_SB struct sb state;
     sb_init(&state, 1 << 20);
-    if (!oci_has_hooks(b, when))
+    if (!has_hooks(b, when))
         return 0;
     void (*was)(int) = signal(SIGPIPE, SIG_IGN);
     oci_state_json(b, status, pid, &state);

@@ -154,6 +154,8 @@ static _Noreturn void become_program(struct init *n)
     if (r == 0 && p->no_new_privs && (r = process_no_new_privs(&e)) == 0)
         r = process_filter(f, flags, &e);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of user may have set it */
+    if (r == 0 && p != &n->exec) /* files of the image, with no more rights than its program */
+        r = oci_hooks_run(&n->bundle, OCI_START_CONTAINER, "created", getpid(), &e);
     if (r < 0 || process_run(n->argv, n->env, false, &e) < 0)
         process_die(n->errors, &e);
     _exit(127);
@@ -220,8 +222,6 @@ static _Noreturn void first_process(struct init *n)
     n->errors = accept4(at(n, OCI_FD_LISTEN), NULL, NULL, SOCK_CLOEXEC); /* the start */
     if (n->errors < 0)
         _exit(127);
-    if (oci_has_hooks(b, OCI_START_CONTAINER) && oci_hooks_run(b, OCI_START_CONTAINER, "created", getpid(), &e) < 0)
-        process_die(n->errors, &e);
     become_program(n);
 }
 

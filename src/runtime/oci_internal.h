@@ -185,7 +185,6 @@ char *oci_state_path(const struct oci_state *s, const char *name);
 /* ---- oci_hooks_io.c ---- */
 int oci_hooks_run(const struct oci_bundle *b, enum oci_hook_when when, const char *status, int64_t pid, struct err *e)
     must_check;
-bool oci_has_hooks(const struct oci_bundle *b, enum oci_hook_when when);
 
 /* ---- oci_create_io.c ---- */
 struct oci_launch {
