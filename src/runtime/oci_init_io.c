@@ -126,7 +126,9 @@ static void close_files(struct init *n)
 static int attributes(const struct oci_bundle *b, const struct oci_process *p, struct err *e)
 {
     enum { IOPRIO_WHO_PROCESS = 1 };
-    int r = process_set_ulimits(p->ulimits.v, p->ulimits.n, e);
+    int r = b->no_new_keyring ? 0 : process_join_keyring(b->id, e);
+    if (r == 0)
+        r = process_set_ulimits(p->ulimits.v, p->ulimits.n, e);
     if (r == 0 && p->has_oom_score_adj)
         r = process_set_oom_score(p->oom_score_adj, e);
     if (r == 0 && p->io_priority && syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, (int)p->io_priority) < 0)

@@ -114,7 +114,8 @@ REC_DECLARE(oci_hook)
     X(T, BOOL, has_seccomp, _, 22, "seccomp", "")                                                     \
     X(T, UINT, seccomp_flags, _, 23, "seccompFlags", "SECCOMP_FILTER_FLAG_*", .max = UINT32_MAX)      \
     X(T, BOOL, has_personality, _, 24, "", "")                                                        \
-    X(T, UINT, personality, _, 25, "personality", "", .max = UINT32_MAX)
+    X(T, UINT, personality, _, 25, "personality", "", .max = UINT32_MAX)                              \
+    X(T, BOOL, no_new_keyring, _, 26, "", "of --no-new-keyring")
 REC_DECLARE(oci_bundle)
 
 static inline const char *oci_cgroup_parent(const struct oci_bundle *b)

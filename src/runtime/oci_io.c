@@ -92,6 +92,7 @@ static int read_bundle(const struct oci_options *o, struct oci_bundle *ret, stru
     if (profile)
         r = make_filter(o, profile, filter, &flags, e);
     ret->seccomp_flags = flags;
+    ret->no_new_keyring = o->no_new_keyring;
     val_doc_free(doc);
     AUTO_FREE char *root = r == 0 ? realpath(ret->root, NULL) : NULL;
     if (r == 0 && !root)

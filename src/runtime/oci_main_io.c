@@ -38,6 +38,7 @@ const char oci_usage[] =
     "      --console-socket PATH   create, run, exec: socket to which the terminal is sent\n"
     "      --pid-file FILE         create, run, exec: gets the pid\n"
     "      --preserve-fds N        create, run, exec: descriptors 3 to 3 + N - 1 are the process's\n"
+    "      --no-new-keyring        create, run: the session keyring is that of the caller\n"
     "      --keep                  run: do not delete the container at its end\n"
     "  -d, --detach                run, exec: do not wait for the end\n"
     "  -p, --process FILE          exec: the process as JSON\n"
@@ -81,7 +82,7 @@ static const struct flag { const char *name; char letter; unsigned of; size_t at
     { "pid-file", 0, CREATE | RUN | EXEC, TEXT(pid_file), NULL },
     { "preserve-fds", 0, CREATE | RUN | EXEC, 0, FLAG_TEXT, NULL },
     { "no-pivot", 0, CREATE | RUN, 0, FLAG_REFUSED, "a container that only changes its root can leave it; put the bundle on a disk or a tmpfs" },
-    { "no-new-keyring", 0, CREATE | RUN, 0, FLAG_NOTHING, NULL }, /* no new keyring is made */
+    { "no-new-keyring", 0, CREATE | RUN, SWITCH(no_new_keyring), NULL },
     { "no-subreaper", 0, RUN, 0, FLAG_REFUSED, "run reaps what the container leaves" },
     { "keep", 0, RUN, SWITCH(keep), NULL },
     { "detach", 'd', RUN | EXEC, SWITCH(detach), NULL },

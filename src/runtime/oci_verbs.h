@@ -9,7 +9,7 @@ struct oci_options {
     const char *bundle, *pid_file, *console_socket, *config, *process, *cwd, *user, *format;
     struct strs env, caps;
     int64_t preserved;
-    bool detach, force, all, quiet, tty, no_new_privs, keep;
+    bool detach, force, all, quiet, tty, no_new_privs, no_new_keyring, keep;
     const char *id;
     char **args; /* after the id */
     int n_args;

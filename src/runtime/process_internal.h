@@ -13,6 +13,8 @@ int process_set_ulimits(const struct container_ulimit *v, uint32_t n, struct err
 int process_set_oom_score(int64_t adj, struct err *e) must_check;
 /* A file of the image, which may be anything: only a regular one of bounded size counts, and opening never waits. */
 char *process_read_plain(const char *path);
+/* A session keyring of the container's own, or that which it has, in place of who started it. A kernel may have none. */
+int process_join_keyring(const char *id, struct err *e) must_check;
 /* Groups, user and capabilities, for good. */
 int process_become(const struct user *u, const struct capability_sets *caps, struct err *e) must_check;
 int process_filter(const struct seccomp_program *f, unsigned flags, struct err *e) must_check; /* NULL: none */

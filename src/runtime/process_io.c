@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -93,6 +94,16 @@ int process_set_oom_score(int64_t adj, struct err *e)
     char text[24];
     snprintf(text, sizeof text, "%d", (int)adj);
     return file_poke("/proc/self/oom_score_adj", text, e);
+}
+
+int process_join_keyring(const char *id, struct err *e)
+{
+    enum { PERMISSIONS = 0x3f1b0000 }; /* as it is made: all for who has it, see and read for its user; and find, for exec */
+    AUTO_FREE char *name = xasprintf("_ses.%s", id);
+    long key = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name);
+    if (key < 0 && errno == ENOSYS)
+        return 0;
+    return key < 0 || syscall(SYS_keyctl, KEYCTL_SETPERM, key, PERMISSIONS) < 0 ? err_errno(e, errno, "session keyring %s", name) : 0;
 }
 
 char *process_read_plain(const char *path)
@@ -404,7 +415,7 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
         err_errno(&e, errno, "join the network namespace");
     else if (s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
         err_errno(&e, errno, "host name");
-    if (e.code)
+    if (e.code || process_join_keyring(s->id, &e) < 0)
         process_die(errors, &e);
     if (s->oom_score_adj && process_set_oom_score(s->oom_score_adj, &e) < 0)
         process_die(errors, &e);
@@ -479,7 +490,7 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
 {
     struct err e = { 0 };
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (cgroup_add(p->cgroup_parent, p->spec->id, getpid(), &e) < 0)
+    if (cgroup_add(p->cgroup_parent, p->spec->id, getpid(), &e) < 0 || process_join_keyring(p->spec->id, &e) < 0)
         process_die(errors, &e);
     if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
         err_errno(&e, errno, "join the container");

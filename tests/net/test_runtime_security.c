@@ -106,6 +106,14 @@ static void test_calls(void **state)
     assert_non_null(strstr(heard, "clone3 ENOSYS"));
     assert_non_null(strstr(heard, "keyctl EPERM"));
     assert_non_null(strstr(heard, "00000000a80425fb"));
+    /* One session keyring, of its own, also for what exec started. */
+    size_t n;
+    AUTO_FREE char *keys = NULL, *ring = xasprintf("_ses.%s: ", s.id);
+    if (file_read("/proc/keys", 1 << 20, &keys, &n, NULL) == 0) {
+        const char *p = strstr(keys, ring);
+        assert_non_null(p);
+        assert_null(strstr(p + 1, ring));
+    }
     delete_box(&s);
     spec_for(&s, "");
     str_set(&s.seccomp, "unconfined");
