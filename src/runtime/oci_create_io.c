@@ -216,7 +216,7 @@ int oci_launch(struct oci_launch *l, struct err *e)
     l->pid = 0;
     int r = open_all(&k, l, e);
     if (r == 0 && l->exec)
-        r = fd_write_all(k.gate, &l->container_pid, sizeof l->container_pid, e);
+        r = fd_write_all(k.gate, l->container, sizeof *l->container, e);
     if (r == 0)
         r = spawn(&k, e);
     if (r == 0)

@@ -263,17 +263,20 @@ static _Noreturn void create(struct init *n)
     _exit(write(at(n, OCI_FD_REPORT), &pid, sizeof pid) == sizeof pid ? 0 : 127);
 }
 
-static _Noreturn void exec(struct init *n, pid_t container)
+static _Noreturn void exec(struct init *n, const struct oci_life *life)
 {
     const struct oci_process *p = n->process;
     struct err e = { 0 };
     struct pty t = { .rows = (unsigned)p->rows, .cols = (unsigned)p->cols };
     struct clone_args args = { .flags = CLONE_PARENT };
     char root_path[64];
+    pid_t container = (pid_t)life->pid;
     snprintf(root_path, sizeof root_path, "/proc/%d/root", container);
     int pidfd = (int)syscall(SYS_pidfd_open, container, 0), root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (pidfd < 0 || root < 0)
         err_errno(&e, errno, "the container's process");
+    else if (process_has_ended(container, life->start_id)) /* looked at after both were opened: pids are used again */
+        err_set(&e, E_CONFLICT, "container not running: its process has ended");
     else if (cgroup_add(oci_cgroup_parent(&n->bundle), n->bundle.cgroup, getpid(), &e) < 0)
         process_die(n->errors, &e);
     else if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0)
@@ -300,7 +303,7 @@ _Noreturn void oci_init_main(int base)
 {
     static struct init n;
     struct err e = { 0 };
-    int64_t container = 0;
+    struct oci_life container;
     n.base = base;
     n.errors = at(&n, OCI_FD_ERRORS);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -313,5 +316,5 @@ _Noreturn void oci_init_main(int base)
         create(&n);
     if (read(at(&n, OCI_FD_GATE), &container, sizeof container) != sizeof container)
         _exit(127);
-    exec(&n, (pid_t)container);
+    exec(&n, &container);
 }

@@ -194,7 +194,7 @@ struct oci_launch {
     const struct seccomp_program *filter;
     const char *dir;                  /* state folder */
     unsigned preserved;               /* descriptors from 3 on that the process keeps */
-    int64_t container_pid;            /* of exec */
+    const struct oci_life *container; /* of exec */
     const char *console_socket;
     int console;                      /* out: the terminal's master, when there is no socket to send it to; or -1 */
     pid_t pid;                        /* out */

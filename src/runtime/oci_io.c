@@ -472,7 +472,7 @@ int oci_exec(const struct oci_options *o, struct err *e)
     if (r == 0)
         r = load_filter(&s, &filter, e);
     struct oci_launch l = { .bundle = &s.bundle, .exec = &p, .filter = filter.n ? &filter : NULL, .dir = s.dir,
-                            .preserved = (unsigned)o->preserved, .container_pid = s.life.pid,
+                            .preserved = (unsigned)o->preserved, .container = &s.life,
                             .console_socket = o->console_socket, .console = -1 };
     if (r == 0 && !o->detach)
         oci_hold_signals();
