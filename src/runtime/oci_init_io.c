@@ -123,6 +123,7 @@ static void close_files(struct init *n)
     syscall(SYS_close_range, (unsigned)n->base + 1, ~0u, 0u);
 }
 
+/* By the host's own /proc. */
 static int attributes(const struct oci_bundle *b, const struct oci_process *p, struct err *e)
 {
     enum { IOPRIO_WHO_PROCESS = 1 };
@@ -277,7 +278,7 @@ static _Noreturn void exec(struct init *n, const struct oci_life *life)
         err_errno(&e, errno, "the container's process");
     else if (process_has_ended(container, life->start_id)) /* looked at after both were opened: pids are used again */
         err_set(&e, E_CONFLICT, "container not running: its process has ended");
-    else if (cgroup_add(oci_cgroup_parent(&n->bundle), n->bundle.cgroup, getpid(), &e) < 0)
+    else if (cgroup_add(oci_cgroup_parent(&n->bundle), n->bundle.cgroup, getpid(), &e) < 0 || attributes(&n->bundle, p, &e) < 0)
         process_die(n->errors, &e);
     else if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0)
         err_errno(&e, errno, "join the container");
@@ -292,7 +293,7 @@ static _Noreturn void exec(struct init *n, const struct oci_life *life)
         err_errno(&e, errno, "fork");
     setsid();
     umask(0022);
-    if (pid < 0 || attributes(&n->bundle, p, &e) < 0 || (p->tty && pty_open(&t, AT_FDCWD, &e) < 0) || prepare(n, &e) < 0)
+    if (pid < 0 || (p->tty && pty_open(&t, AT_FDCWD, &e) < 0) || prepare(n, &e) < 0)
         process_die(n->errors, &e);
     process_tell_ready(n->errors, p->tty, &t);
     use_terminal(p, &t);
@@ -304,6 +305,7 @@ _Noreturn void oci_init_main(int base)
     static struct init n;
     struct err e = { 0 };
     struct oci_life container;
+    syscall(SYS_close_range, (unsigned)(base + OCI_FD_N), ~0u, 0u); /* the caller's files are not for the image to find */
     n.base = base;
     n.errors = at(&n, OCI_FD_ERRORS);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
