@@ -231,6 +231,7 @@ int oci_launch(struct oci_launch *l, struct err *e)
         if (l->pid > 0) {
             kill(l->pid, SIGKILL);
             waitpid(l->pid, NULL, 0);
+            l->pid = 0; /* the number may be another's now */
         }
     }
     return r;

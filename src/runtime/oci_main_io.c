@@ -247,6 +247,7 @@ int oci_main(int argc, char **argv)
         if (str_equal(argv[i], "--help"))
             return fputs(oci_usage, stdout) < 0;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* who ignores it hands that down, and exit statuses would be lost */
     int r = parse(&o, argc - 1, argv + 1, &run, &e);
     if (r == 0 && geteuid() != 0 && run != oci_features)
         r = err_set(&e, E_DENIED, "only root can make and see containers; use sudo");
