@@ -307,21 +307,15 @@ static void read_devices(struct oci_reader *r, const struct val *spec, struct oc
 /* Only what belongs to a namespace of the container's own may be set. */
 static void check_sysctls(struct oci_reader *r, const struct oci_bundle *b)
 {
-    static const struct { const char *prefix; bool whole; unsigned flag; const char *type; } known[] = {
-        { "net.", false, CLONE_NEWNET, "network" }, { "fs.mqueue.", false, CLONE_NEWIPC, "ipc" },
-        { "kernel.msg", false, CLONE_NEWIPC, "ipc" }, { "kernel.shm", false, CLONE_NEWIPC, "ipc" },
-        { "kernel.sem", true, CLONE_NEWIPC, "ipc" }, { "kernel.domainname", true, CLONE_NEWUTS, "uts" },
-        { "kernel.hostname", true, CLONE_NEWUTS, "uts" } };
     for (uint32_t i = 0; i < b->sysctls.n; i++) {
         const char *key = b->sysctls.v[i].key;
-        unsigned k = 0;
-        while (k < ARRAY_N(known) && !(known[k].whole ? str_equal(key, known[k].prefix) : str_starts(key, known[k].prefix)))
-            k++;
-        if (k == ARRAY_N(known) || strstr(key, "..") || strchr(key, '/') || strlen(key) > 256)
+        const char *type = NULL;
+        unsigned flag = oci_sysctl_namespace(key, &type);
+        if (!flag || strstr(key, "..") || strchr(key, '/') || strlen(key) > 256)
             oci_refuse(r, E_INVALID, "linux.sysctl.%.100s is not of a container's own namespaces; only net.*, fs.mqueue.*, "
                        "kernel.msg*, kernel.shm*, kernel.sem and kernel.domainname are", key);
-        else if (!oci_namespace_find(b, known[k].flag))
-            oci_refuse(r, E_INVALID, "linux.sysctl.%.100s would change the host: linux.namespaces has no type %s", key, known[k].type);
+        else if (!oci_namespace_find(b, flag))
+            oci_refuse(r, E_INVALID, "linux.sysctl.%.100s would change the host: linux.namespaces has no type %s", key, type);
     }
 }
 

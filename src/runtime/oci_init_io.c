@@ -229,6 +229,23 @@ static _Noreturn void first_process(struct init *n)
 }
 
 /* ---- the way there ---- */
+/* The path of a namespace may lead to that of who called: then what is set in it is set on the host. */
+static int check_not_ours(const struct oci_bundle *b, const struct oci_namespace *x, int fd, struct err *e)
+{
+    struct stat st, ours;
+    const char *type, *what = x->flag != CLONE_NEWUTS ? NULL : b->hostname ? "hostname" : b->domainname ? "domainname" : NULL;
+    for (uint32_t i = 0; i < b->sysctls.n && !what; i++)
+        if (oci_sysctl_namespace(b->sysctls.v[i].key, &type) == x->flag)
+            what = b->sysctls.v[i].key;
+    if (!what)
+        return 0;
+    const char *own = x->flag == CLONE_NEWUTS ? "/proc/self/ns/uts" : x->flag == CLONE_NEWNET ? "/proc/self/ns/net" : "/proc/self/ns/ipc";
+    if (fstat(fd, &st) < 0 || stat(own, &ours) < 0)
+        return err_errno(e, errno, "linux.namespaces: %s", x->path);
+    return st.st_dev == ours.st_dev && st.st_ino == ours.st_ino
+               ? err_set(e, E_INVALID, "%s would change the host: the namespace %s is the host's; leave one of both out", what, x->path) : 0;
+}
+
 static int join_namespaces(const struct oci_bundle *b, struct err *e)
 {
     int fds[8];
@@ -237,6 +254,8 @@ static int join_namespaces(const struct oci_bundle *b, struct err *e)
         fds[i] = x->path ? open(x->path, O_RDONLY | O_CLOEXEC) : -1;
         if (x->path && fds[i] < 0)
             return err_errno(e, errno, "linux.namespaces: %s", x->path);
+        if (x->path && check_not_ours(b, x, fds[i], e) < 0)
+            return -e->code;
     }
     for (uint32_t i = 0; i < b->namespaces.n && i < ARRAY_N(fds); i++)
         if (fds[i] >= 0 && setns(fds[i], (int)b->namespaces.v[i].flag) < 0)

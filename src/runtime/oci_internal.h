@@ -118,6 +118,11 @@ REC_DECLARE(oci_hook)
     X(T, BOOL, no_new_keyring, _, 26, "", "of --no-new-keyring")
 REC_DECLARE(oci_bundle)
 
+/* ---- oci_spec.c ---- */
+const struct oci_namespace *oci_namespace_find(const struct oci_bundle *b, unsigned flag); /* NULL: the host's */
+/* CLONE_NEW* to which a sysctl belongs and the name of that type; 0: to none. */
+unsigned oci_sysctl_namespace(const char *key, const char **ret_type);
+
 static inline const char *oci_cgroup_parent(const struct oci_bundle *b)
 {
     return b->cgroup_parent ? b->cgroup_parent : "";
@@ -132,7 +137,6 @@ int oci_config_read(struct oci_bundle *ret, const char *text, size_t size, const
 /* process.json of exec. */
 int oci_process_read(struct oci_process *ret, const char *text, size_t size, struct err *e) must_check;
 int oci_id_check(const char *id, struct err *e) must_check;
-const struct oci_namespace *oci_namespace_find(const struct oci_bundle *b, unsigned flag); /* NULL: the host's */
 /* Members by name with their kind checked: NULL when absent or null; a wrong kind or range sets e once. The path of an
  * error is WHERE.NAME. */
 struct oci_reader { struct err *e; int r; };
