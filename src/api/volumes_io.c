@@ -12,7 +12,7 @@ enum { LABELS_MAX_BYTES = 1 << 20 };
 
 char *api_volume_path(const struct api *a, const char *name, bool make, struct err *e)
 {
-    if (check_name(name) && strlen(name) != 64) {
+    if (check_name(name) && !api_volume_is_anonymous(name)) {
         err_set(e, E_INVALID, "volume name \"%s\": %s", name, check_name(name));
         return NULL;
     }
