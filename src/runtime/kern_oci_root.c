@@ -141,7 +141,7 @@ static int other_mount(int root, const struct oci_bundle *b, const struct oci_mo
 
 static int make_device(int root, const struct oci_device *d, struct err *e)
 {
-    char folder[4096];
+    char folder[4096], path[64];
     struct stat st;
     snprintf(folder, sizeof folder, "%s", d->path);
     char *slash = strrchr(folder, '/');
@@ -151,13 +151,15 @@ static int make_device(int root, const struct oci_device *d, struct err *e)
     if (at < 0)
         return at;
     dev_t number = makedev((unsigned)d->major, (unsigned)d->minor);
-    if (mknodat(at, name, (mode_t)d->mode, number) < 0) {
-        if (errno != EEXIST || fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            return err_errno(e, errno, "make device %s in the container", d->path);
-        if ((st.st_mode & S_IFMT) != (d->mode & S_IFMT) || (!S_ISFIFO(st.st_mode) && st.st_rdev != number))
-            return err_set(e, E_EXISTS, "device %s: the image has another file there", d->path);
-    }
-    if (fchownat(at, name, (uid_t)d->uid, (gid_t)d->gid, AT_SYMLINK_NOFOLLOW) < 0 || fchmodat(at, name, (mode_t)d->mode & 07777, 0) < 0)
+    if (mknodat(at, name, (mode_t)d->mode, number) < 0 && errno != EEXIST)
+        return err_errno(e, errno, "make device %s in the container", d->path);
+    /* Owner and mode are given by the descriptor of what was looked at: a name may have become a link. */
+    AUTO_CLOSE int fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_errno(e, errno, "make device %s in the container", d->path);
+    if ((st.st_mode & S_IFMT) != (d->mode & S_IFMT) || (!S_ISFIFO(st.st_mode) && st.st_rdev != number))
+        return err_set(e, E_EXISTS, "device %s: the image has another file there", d->path);
+    if (fchownat(fd, "", (uid_t)d->uid, (gid_t)d->gid, AT_EMPTY_PATH) < 0 || chmod(root_fd_path(path, fd), (mode_t)d->mode & 07777) < 0)
         return err_errno(e, errno, "owner of device %s", d->path);
     return 0;
 }

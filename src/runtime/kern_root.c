@@ -31,15 +31,23 @@ static int check_user_target(int root, int fd, const char *path, struct err *e)
     return 0;
 }
 
+/* Takes fd, of what was opened at path; or errno. */
+static int checked(int root, int fd, const char *path, unsigned kind, struct err *e)
+{
+    if (fd < 0)
+        return err_errno(e, errno, "%s in the container", path);
+    if (kind & TARGET_USER && check_user_target(root, fd, path, e) < 0) {
+        close(fd);
+        return -e->code;
+    }
+    return fd;
+}
+
 int root_open_target(int root, const char *path, unsigned kind, struct err *e)
 {
     int fd = root_open_in(root, path, O_PATH);
-    if (fd >= 0 && kind & TARGET_USER && check_user_target(root, fd, path, e) < 0) {
-        close(fd);
-        return -E_INVALID;
-    }
     if (fd >= 0 || errno != ENOENT)
-        return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
+        return checked(root, fd, path, kind, e);
     char part[4096];
     snprintf(part, sizeof part, "%s", path);
     char *slash = strrchr(part, '/');
@@ -62,8 +70,7 @@ int root_open_target(int root, const char *path, unsigned kind, struct err *e)
     } else if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST) {
         return err_errno(e, errno, "make %s in the container", path);
     }
-    fd = root_open_in(root, path, O_PATH);
-    return fd >= 0 ? fd : err_errno(e, errno, "%s in the container", path);
+    return checked(root, root_open_in(root, path, O_PATH), path, kind, e); /* others may have changed the folders meanwhile */
 }
 
 const char *root_fd_path(char out[64], int fd)
@@ -128,13 +135,14 @@ int root_make_nodes(int root, int dev, bool bind, struct err *e)
     };
     int r = 0;
     for (unsigned i = 0; i < ARRAY_N(nodes) && r == 0; i++) {
-        if (mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0) {
-            if (errno == EEXIST && !bind) /* a /dev that the image or the bundle brought */
+        mode_t mask = umask(0); /* a chmod after it would follow a link */
+        int made = mknodat(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)), error = errno;
+        umask(mask);
+        if (made < 0) {
+            if (error == EEXIST && !bind) /* a /dev that the image or the bundle brought */
                 continue;
-            return err_errno(e, errno, "make /dev/%s in the container", nodes[i].name);
+            return err_errno(e, error, "make /dev/%s in the container", nodes[i].name);
         }
-        if (fchmodat(dev, nodes[i].name, 0666, 0) < 0) /* umask */
-            return err_errno(e, errno, "mode of /dev/%s in the container", nodes[i].name);
         if (!bind)
             continue;
         char path[32];
