@@ -719,15 +719,16 @@ static void step(struct image_get *g)
         else if (!ended)
             ask_tracker(g);
     }
-    if (ended)
+    if (ended) {
         end(g);
-    else if (was_spoilt && p->hooks.arg)
+    } else if (was_spoilt && p->hooks.arg) {
         spoilt(g);
-    else if (was_spoilt) { /* the cluster was left meanwhile */
+    } else if (was_spoilt) { /* the cluster was left meanwhile */
         (void)drop_ready(g);
         say(g, g->alone ? IMAGE_NONE : IMAGE_REGISTRY);
-    } else
+    } else {
         issue(g);
+    }
 }
 
 static void forget(struct image_peers *p, const char *digest)

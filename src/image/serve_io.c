@@ -1,8 +1,7 @@
 /* Giving blobs to other nodes: a piece a channel. IMAGE_UPLOADS_MAX of them at once, the next ones wait in their order,
- * except that a node with its share under way lets others go before, and never has all places;
- * with the links' own rule, that messages go before what channels carry, this bounds what serving takes from the node.
- * What is in the page cache is read on the loop, the rest on the bulk lane. The asker closes the channel when it has the
- * piece: until then it counts. */
+ * except that a node with its share under way lets others go before, and never has all places. With the links' own rule,
+ * that messages go before what channels carry, this bounds what serving takes from the node. What is in the page cache is
+ * read on the loop, the rest on the bulk lane. The asker closes the channel when it has the piece: until then it counts. */
 #include "image_internal.h"
 
 #include <errno.h>
