@@ -28,7 +28,7 @@ struct liveness {
     struct map suspects; /* node id -> struct suspect */
     struct loop_timer *timer;
     unsigned n_proposed; /* verdicts under way */
-    bool leads;
+    bool leads, asking;  /* asking: at the last look there was somebody to ask */
 };
 
 struct suspect { /* monotonic times */
@@ -122,11 +122,24 @@ static bool is_judged(const struct liveness *v, const struct node *n)
            !str_equal(n->id, v->m->node_id) && suspect_of(v, n->id);
 }
 
+/* This process stood still, and asked nobody: that no refusal came meanwhile says nothing. */
+static void forgive(struct liveness *v, int64_t late, int64_t now)
+{
+    for (struct map_item *it = NULL; (it = map_next(&v->suspects, it));) {
+        struct suspect *s = it->value;
+        if (s->refused_ms)
+            s->refused_ms = MIN(s->refused_ms + late, now);
+    }
+}
+
 /* Asks the machines of those that are suspect and not down yet, in turn when they are many. False: there is none. */
 static bool ask(struct liveness *v, int64_t now)
 {
     uint32_t i = 0, first = v->asked_at;
     bool due = now - v->asked_ms >= LOOK_AGAIN_MS;
+    int64_t late = now - v->asked_ms - 2 * LOOK_AGAIN_MS;
+    if (v->asking && late > 0)
+        forgive(v, late, now);
     for (const struct node *n = NULL; (n = store_next(v->m->store, TABLE_NODE, n));)
         if (is_judged(v, n) && i++ >= first && i <= first + ASKED_MAX && due && v->m->hooks.ask)
             v->m->hooks.ask(v->m->hooks.arg, n->id);
@@ -134,6 +147,7 @@ static bool ask(struct liveness *v, int64_t now)
         v->asked_ms = now;
         v->asked_at = first + ASKED_MAX < i ? first + ASKED_MAX : 0;
     }
+    v->asking = i > 0;
     return i > 0;
 }
 
