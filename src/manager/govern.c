@@ -208,14 +208,15 @@ void govern(const struct govern_policy *p, const struct governed *v, uint32_t n,
 
 int govern_may_go(const struct governed *v, uint32_t n, uint32_t i, const char *what, struct err *e)
 {
-    uint32_t voters = 0, answering = 0;
+    uint32_t voters = 0, answering = 0, staying = 0;
     if (!v[i].voter)
         return 0; /* a worker, or a manager without a vote yet: nobody counts on it */
     for (uint32_t k = 0; k < n; k++) {
         voters += v[k].voter;
         answering += v[k].voter && v[k].answers && k != i;
+        staying += v[k].voter && v[k].manager && k != i; /* and is not being voted out already */
     }
-    if (voters == 1)
+    if (!staying)
         return err_set(e, E_INVALID, "%s the last manager %s would leave the cluster without its state; promote another "
                        "node first ('shoal node promote NODE') and wait until it has a vote ('shoal managers')", what, v[i].name);
     if (answering * 2 <= voters - 1)

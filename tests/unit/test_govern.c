@@ -196,6 +196,9 @@ static void what_would_lose_the_quorum_is_refused(void **state)
     GO("Lm Vm Vm Vm Vmd", 1, NULL);      /* 3 of 4 */
     GO("Lm Vm lm", 2, NULL);             /* nobody counts on a learner */
     GO("Lm Vm -w", 2, NULL);
+    GO("Lm Vw", 0, "last manager");      /* the other is being voted out */
+    GO("Lw Vm", 1, "last manager");
+    GO("Lw Vm Vm", 1, NULL);
     COME("Lm -w", 1, NULL);
     COME("Lm -wp", 1, NULL);
     COME("Lm -wd", 1, "is down");
