@@ -855,7 +855,6 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
         snap_name(name, l.snaps[i][0], l.snaps[i][1]);
         put_aside(d, name);
     }
-    d->hard_lost |= !d->hard.seq && d->writer.batch > 1; /* the second write makes it */
     if (!rc && d->hard_lost)
         rc = doubt(d, boot, e);
     if (!rc)

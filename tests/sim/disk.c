@@ -78,6 +78,11 @@ void disk_set_full(struct disk *d, bool full)
     d->full = full;
 }
 
+bool disk_is_full(const struct disk *d)
+{
+    return d->full;
+}
+
 void disk_fail_sync(struct disk *d, bool fail)
 {
     d->fail_sync = fail;

@@ -30,6 +30,7 @@ bool disk_is_blown(const struct disk *d);
 unsigned disk_crash(struct disk *d, bool power);
 void disk_wipe(struct disk *d);
 void disk_set_full(struct disk *d, bool full);
+bool disk_is_full(const struct disk *d);
 void disk_fail_sync(struct disk *d, bool fail); /* the next fdatasync or fsync says EIO, and its bytes are lost */
 bool disk_has_failed(struct disk *d); /* since the last crash */
 /* Changes a byte of what a file of the log, a snapshot or the copy of term and vote holds. False: there was nothing to harm. name is for people. */

@@ -302,6 +302,13 @@ void boot(struct node *n)
     n->life++;
     memset(n->n_jobs, 0, sizeof(n->n_jobs));
     int rc = raft_node_open(&n->raft, &n->loop, "disk", keys_of(n, &keys), &g.o.cfg, &hooks, rng_u64(&g.rng[S_NODE]), &e);
+    if (rc && disk_is_full(n->disk)) { /* it wanted to write that it is in doubt */
+        say("node %u: %s", SLOT(n), e.text);
+        n->raft = NULL;
+        disk_crash(n->disk, false);
+        push((struct event){.at_us = g.now_us + 200000, .type = EV_RESTART, .node = SLOT(n), .life = n->life});
+        return;
+    }
     if (rc) {
         CHECK(n->scarred && rc == -E_CORRUPT, "node %u cannot use its log: %s", SLOT(n), e.text);
         say("node %u: %s", SLOT(n), e.text);
