@@ -165,7 +165,7 @@ libwhole_a_SOURCES = $(libraft_a_SOURCES)
 libwhole_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -include $(srcdir)/tests/sim/whole_threads.h
 check_LIBRARIES += libwhole_calls.a
 libwhole_calls_a_SOURCES = $(libgossip_a_SOURCES) src/agent/agent.c src/agent/agent_internal.h src/agent/report.c \
-	src/agent/session.c src/agent/task.c src/agent/worker.c src/net/link.c src/net/noise.c src/net/stream.c src/node/admission.c \
+	src/agent/session.c src/agent/task.c src/agent/worker.c src/net/late_file_io.c src/net/link.c src/net/noise.c src/net/stream.c src/node/admission.c \
 	src/node/authority.c src/node/identity_io.c src/node/lock.c src/node/member.c src/node/peers.c src/node/relay.c
 libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip -I$(srcdir)/membership/raft -I$(srcdir)/src/agent \
 	-I$(srcdir)/src/node -I$(srcdir)/src/net -include $(srcdir)/tests/sim/whole_calls.h

@@ -7,7 +7,6 @@ struct agent *agent_new(struct loop *l, const struct agent_config *cfg, const st
 {
     struct agent *a = xnew(struct agent);
     a->loop = l;
-    a->dir = xstrdup(cfg->dir);
     a->node_id = xstrdup(cfg->node_id);
     a->hooks = *hooks;
     a->ops = *ops;
@@ -18,7 +17,9 @@ struct agent *agent_new(struct loop *l, const struct agent_config *cfg, const st
     map_init(&a->suspects);
     a->session_timer = loop_timer_new(l, session_tick, a);
     a->report_timer = loop_timer_new(l, report_send, a);
-    worker_load(a);
+    AUTO_FREE char *path = path_join(cfg->dir, "assignment.mp");
+    a->kept = late_file_new(l, path);
+    worker_load(a, path);
     return a;
 }
 
@@ -42,7 +43,7 @@ void agent_free(struct agent *a)
         free(a->seeds[i]);
     free(a->seeds);
     free(a->leader_id);
-    free(a->dir);
+    late_file_free(a->kept);
     free(a->node_id);
     a->closed = true;
     loop_defer(a->loop, free, a); /* its network may be deferred */

@@ -4,6 +4,7 @@
 
 #include <shoal/agent.h>
 #include <shoal/base/log.h>
+#include <shoal/late_file.h>
 
 /* Message types are the manager's (manager.h is a neighbour of this floor; the numbers are the wire's). */
 enum { MSG_HELLO = 2, MSG_LEADER = 3, MSG_ASSIGNMENT = 4, MSG_REPORT = 5, MSG_REPORT_ACK = 6 };
@@ -18,7 +19,8 @@ struct agent_task {
 
 struct agent {
     struct loop *loop;
-    char *dir, *node_id;
+    char *node_id;
+    struct late_file *kept; /* assignment.mp */
     struct agent_hooks hooks;
     struct executor_ops ops;
     void *ops_arg;
@@ -52,7 +54,7 @@ void task_set_state(struct agent *a, struct agent_task *t, enum task_state state
                     const char *error);
 /* worker.c */
 void worker_assign(struct agent *a, struct assignment *next /* takes content */);
-void worker_load(struct agent *a);
+void worker_load(struct agent *a, const char *path);
 void worker_want_network(struct agent *a);
 void worker_forget(struct agent *a, struct agent_task *t); /* ended and not assigned any more */
 

@@ -1,6 +1,7 @@
 /* The worker: takes a new assignment, compares it with the tasks at hand. Unknown tasks begin, known ones get
  * their new desired state, those not assigned any more are stopped and removed. The assignment is kept on
- * disk, without secrets, so that a restarted daemon knows its tasks before it has found a manager. */
+ * disk, without secrets, so that a restarted daemon knows its tasks before it has found a manager. A moment late: whose
+ * container started in that moment and whose daemon was killed in it, is started anew. */
 #include "agent_internal.h"
 #include <shoal/base/file.h>
 
@@ -11,9 +12,7 @@ enum { ASSIGNMENT_MAX_BYTES = 256 << 20 };
 static void save(struct agent *a)
 {
     struct assignment bare = { 0 };
-    struct err e;
     struct sb b;
-    AUTO_FREE char *path = path_join(a->dir, "assignment.mp");
     assignment_copy(&bare, &a->assignment);
     for (uint32_t i = 0; i < bare.secrets.n; i++)
         rec_clear(&secret_rec, &bare.secrets.v[i]);
@@ -21,9 +20,7 @@ static void save(struct agent *a)
     sb_init(&b, ASSIGNMENT_MAX_BYTES);
     rec_pack(&assignment_rec, &bare, &b);
     assignment_clear(&bare);
-    if (file_write_atomic(path, b.s, b.len, 0600, &e) < 0)
-        log_warn("%s", e.text);
-    sb_done(&b);
+    late_file_write(a->kept, &b);
 }
 
 static struct agent_task *add_task(struct agent *a, const struct task *t)
@@ -35,9 +32,8 @@ static struct agent_task *add_task(struct agent *a, const struct task *t)
     return at;
 }
 
-void worker_load(struct agent *a)
+void worker_load(struct agent *a, const char *path)
 {
-    AUTO_FREE char *path = path_join(a->dir, "assignment.mp");
     AUTO_FREE char *data = NULL;
     size_t size;
     struct err e = { 0 };

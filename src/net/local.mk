@@ -3,6 +3,7 @@ libnet_a_SOURCES = \
 	src/net/http1.c \
 	src/net/http_client.c \
 	src/net/http_server.c \
+	src/net/late_file_io.c \
 	src/net/link.c \
 	src/net/loop_io.c \
 	src/net/noise.c \

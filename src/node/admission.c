@@ -130,7 +130,7 @@ static void on_initialized(void *arg, int result, const struct err *e)
     if (result < 0) {
         err = *e;
         forget(i->d);
-    } else if (membership_save(i->d->cfg.root, &i->d->identity, &i->d->member, &err) < 0) {
+    } else if (member_save(i->d, &err) < 0) {
         forget(i->d);
     }
     i->done(i->arg, err.code ? &err : NULL);
@@ -311,7 +311,7 @@ static void admitted(struct join *j, struct join_reply *reply)
         gossip_key_copy(REC_ADD(&d->member.gossip_keys), &reply->gossip_keys.v[i]);
     bytes_set(&d->member.tunnel_psk, reply->tunnel_psk.v, reply->tunnel_psk.n);
     d->member.nodes_index = reply->nodes_index;
-    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0 || member_start(d, true, &e) < 0) {
+    if (member_save(d, &e) < 0 || member_start(d, true, &e) < 0) {
         forget(d);
         join_end(j, &e);
         return;

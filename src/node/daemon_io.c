@@ -249,7 +249,7 @@ static int enter_cluster(struct daemon *d, struct err *e)
     if (r < 0)
         return r;
     d->member.starts++;
-    if (membership_save(d->cfg.root, &d->identity, &d->member, &unsaved) < 0) /* the disk may be full: it starts all the same */
+    if (member_save(d, &unsaved) < 0) /* the disk may be full: it starts all the same */
         log_warn("%s", unsaved.text);
     return member_start(d, true, e);
 }

@@ -217,21 +217,19 @@ int membership_load(const char *root, const struct identity *id, struct membersh
     return r;
 }
 
-int membership_save(const char *root, const struct identity *id, const struct membership *m, struct err *e)
+void membership_pack(const struct identity *id, const struct membership *m, struct sb *ret)
 {
-    AUTO_FREE char *path = path_join(root, "membership.mp");
-    struct sb plain, file;
+    struct sb plain;
     uint8_t key[32];
     sb_init(&plain, MEMBERSHIP_MAX_BYTES);
     rec_pack(&membership_rec, m, &plain);
-    sb_init(&file, 0);
-    sb_add(&file, membership_magic, sizeof membership_magic);
+    sb_init(ret, 0);
+    sb_add(ret, membership_magic, sizeof membership_magic);
     membership_key(key, &id->disk_key);
-    seal(&file, &plain, membership_use, key);
+    seal(ret, &plain, membership_use, key);
     crypto_wipe(key, sizeof key);
     crypto_wipe(plain.s, plain.len);
     sb_done(&plain);
-    return save(path, &file, e);
 }
 
 void membership_remove(const char *root)

@@ -100,7 +100,7 @@ static int save_all(struct daemon *d, bool new_key, struct err *e)
         rekey_undo(d);
         return r;
     }
-    r = membership_save(d->cfg.root, &d->identity, &d->member, e);
+    r = member_save(d, e);
     return r < 0 || new_key ? r : identity_save(d->cfg.root, &d->identity, lock_key(d), e);
 }
 

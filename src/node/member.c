@@ -76,11 +76,52 @@ static void gossip_members(struct daemon *d)
     }
 }
 
-static void take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint64_t index)
+static struct late_file *member_file(struct daemon *d)
+{
+    AUTO_FREE char *path = path_join(d->cfg.root, "membership.mp");
+    if (!d->member_file)
+        d->member_file = late_file_new(d->loop, path);
+    return d->member_file;
+}
+
+int member_save(struct daemon *d, struct err *e)
+{
+    AUTO_SB struct sb b = { 0 };
+    membership_pack(&d->identity, &d->member, &b);
+    return late_file_write_now(member_file(d), &b, e);
+}
+
+static void save_later(struct daemon *d)
+{
+    struct sb b;
+    membership_pack(&d->identity, &d->member, &b);
+    late_file_write(member_file(d), &b);
+}
+
+/* Not by what comes and goes with a machine; its address is what a restart looks for the others at. */
+static bool is_same_member(const struct node *a, const struct node *b)
+{
+    struct node x = *a, y = *b;
+    x.status = y.status = (struct node_status){ 0 };
+    x.down_since = y.down_since = x.ready_since = y.ready_since = 0;
+    return str_equal(a->status.addr, b->status.addr) && node_equal(&x, &y);
+}
+
+static bool are_same_members(const struct membership *m, const struct node *v, uint32_t n)
+{
+    if (m->nodes.n != n)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (!is_same_member(&m->nodes.v[i], &v[i]))
+            return false;
+    return true;
+}
+
+void member_take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint64_t index, bool keep)
 {
     struct membership old = d->member;
     struct map listed;
-    struct err e;
+    keep |= !are_same_members(&old, v, n) || late_file_is_behind(member_file(d));
     map_init(&listed);
     d->member.nodes.v = NULL;
     d->member.nodes.n = 0;
@@ -103,8 +144,8 @@ static void take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint6
         gossip_members(d);
     if (d->peers)
         peers_update(d->peers);
-    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0)
-        log_warn("%s", e.text);
+    if (keep)
+        save_later(d);
 }
 
 static bool same_nodes(const struct membership *m, const struct node *v, uint32_t n)
@@ -134,7 +175,7 @@ static void nodes_changed_later(void *arg)
         v[n++].updated_at = 0;
     }
     if (n && !same_nodes(&d->member, v, n))
-        take_nodes(d, v, n, store_index(s));
+        member_take_nodes(d, v, n, store_index(s), false);
     for (uint32_t i = 0; i < n; i++)
         node_clear(&v[i]);
     free(v);
@@ -178,7 +219,8 @@ static void assigned(void *arg, const struct assignment *a)
 {
     struct daemon *d = arg;
     d->member.nodes_index = MAX(d->member.nodes_index, a->nodes.n ? a->nodes_index : 0);
-    if (a->nodes.n == 0 || (same_keys(&d->member, a) && same_nodes(&d->member, a->nodes.v, a->nodes.n)))
+    bool keys = !same_keys(&d->member, a);
+    if (a->nodes.n == 0 || (!keys && same_nodes(&d->member, a->nodes.v, a->nodes.n)))
         return;
     for (uint32_t i = 0; i < d->member.gossip_keys.n; i++)
         gossip_key_clear(&d->member.gossip_keys.v[i]);
@@ -188,7 +230,7 @@ static void assigned(void *arg, const struct assignment *a)
     for (uint32_t i = 0; i < a->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&d->member.gossip_keys), &a->gossip_keys.v[i]);
     bytes_set(&d->member.tunnel_psk, a->tunnel_psk.v, a->tunnel_psk.n);
-    take_nodes(d, a->nodes.v, a->nodes.n, a->nodes_index);
+    member_take_nodes(d, a->nodes.v, a->nodes.n, a->nodes_index, keys);
 }
 
 static void gossip_changed(void *arg, const char *node_id, enum gossip_state state)
@@ -230,7 +272,7 @@ void member_moved(struct daemon *d, const char *addr)
     if (d->cfg.listen_addr)
         log_warn("the daemon listens only at %s; start it with another --listen, or without", d->cfg.listen_addr);
     str_set(&d->member.addr, addr);
-    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0)
+    if (member_save(d, &e) < 0)
         log_warn("%s", e.text);
     gossip_set_address(d->gossip, addr);
     peers_certificate_changed(d->peers, true); /* the links that are up end where nobody is any more */
@@ -292,7 +334,7 @@ static void note_log(struct daemon *d)
     if (!id || d->member.log_of == id) /* 0: a cluster is only just being made */
         return;
     d->member.log_of = id;
-    if (membership_save(d->cfg.root, &d->identity, &d->member, &e) < 0)
+    if (member_save(d, &e) < 0)
         log_warn("%s", e.text);
 }
 
@@ -414,7 +456,7 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         next = old;
         if (other_epoch) /* a restored cluster's log begins anew: the table held is older than all of it */
             d->member.nodes_index = 0;
-        r = membership_save(d->cfg.root, &d->identity, &d->member, &e);
+        r = member_save(d, &e);
         if (r == 0 && other_role) {
             loop_defer(d->loop, role_changed, d);
         } else if (r == 0) {
@@ -461,4 +503,5 @@ void member_stop(struct daemon *d)
     executor_free(TAKE(d->executor));
     gossip_close(TAKE(d->gossip));
     peers_close(TAKE(d->peers));
+    late_file_free(TAKE(d->member_file));
 }

@@ -7,6 +7,7 @@
 #include <shoal/base/log.h>
 #include <shoal/base/version.h>
 #include <shoal/gossip.h>
+#include <shoal/late_file.h>
 #include <shoal/link.h>
 #include <shoal/manager.h>
 
@@ -44,7 +45,7 @@ int identity_unseal(struct identity *id, const uint8_t unlock_key[32], struct er
 int refuse_unlock_key(struct err *e); /* -E_DENIED and the sentence */
 /* The file is sealed by a key that follows from DiskKey: whoever locks the identity locks both. -E_NOT_FOUND: in no cluster. */
 int membership_load(const char *root, const struct identity *id, struct membership *ret, struct err *e) must_check;
-int membership_save(const char *root, const struct identity *id, const struct membership *m, struct err *e) must_check;
+void membership_pack(const struct identity *id, const struct membership *m, struct sb *ret /* what the file holds */);
 void membership_remove(const char *root); /* and the log, snapshots, assignment */
 
 /* ---- describe_io.c ---- */
@@ -74,6 +75,7 @@ struct daemon {
     struct node_config cfg;
     struct identity identity;
     struct membership member; /* certificate NULL: in no cluster */
+    struct late_file *member_file; /* NULL: not written yet */
     struct runtime *runtime;
     struct image_store *images;
     struct overlay *overlay;
@@ -98,6 +100,11 @@ int daemon_overlay_open(struct daemon *d, struct err *e) must_check;
 /* fresh: this manager was admitted just now and waits to be added. */
 int member_start(struct daemon *d, bool fresh, struct err *e) must_check;
 void member_stop(struct daemon *d);
+/* membership.mp: at once, for what must be on the disk before anything follows from it. */
+int member_save(struct daemon *d, struct err *e) must_check;
+/* The node table of the log with this index. It reaches the disk a moment later, and for a state alone not at all: a
+ * restart goes on from an older table as well. keep: something else changed with it. */
+void member_take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint64_t index, bool keep);
 void member_moved(struct daemon *d, const char *addr); /* this node has another address: told to all, links made anew */
 
 /* ---- address_io.c: when the advertised address goes from its interface and another is there, member_moved() ---- */

@@ -11,6 +11,7 @@
 #include <shoal/base/le.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "node_internal.h"
@@ -48,7 +49,7 @@ static struct daemon begin(char dir[64])
     d.loop = loop_new();
     assert_int_equal(identity_load(dir, &d.identity, &e), 0);
     d.member.certificate = certificate_new(0, clock_real_ns() - SEC_NS);
-    assert_int_equal(membership_save(dir, &d.identity, &d.member, &e), 0);
+    assert_int_equal(member_save(&d, &e), 0);
     return d;
 }
 
@@ -56,6 +57,7 @@ static void end(struct daemon *d)
 {
     struct err e;
     loop_finish(d->loop);
+    late_file_free(d->member_file);
     loop_free(d->loop);
     rec_clear(&identity_rec, &d->identity);
     rec_clear(&membership_rec, &d->member);
@@ -83,12 +85,16 @@ static void keys_from_before_a_lock_open_nothing_after_it(void **state)
     crypto_random(key, sizeof key);
     bytes_set(&d.identity.disk_key, key, 32);
     assert_int_equal(load(dir, &d.identity, &m), 0); /* the power failed between the two files */
-    assert_int_equal(membership_save(dir, &d.identity, &d.member, &e), 0);
+    assert_int_equal(member_save(&d, &e), 0);
     assert_int_equal(load(dir, &stolen, &m), -E_CORRUPT);
     bytes_set(&d.identity.old_disk_key, NULL, 0);
     assert_int_equal(load(dir, &d.identity, &m), 0);
-    bytes_set(&stolen.disk_key, d.identity.link_secret.v, 32); /* as it was sealed at first */
-    assert_int_equal(membership_save(dir, &stolen, &d.member, &e), 0);
+    struct identity now = d.identity;
+    d.identity = stolen;
+    bytes_set(&d.identity.disk_key, now.link_secret.v, 32); /* as it was sealed at first */
+    assert_int_equal(member_save(&d, &e), 0);
+    stolen = d.identity;
+    d.identity = now;
     assert_int_equal(load(dir, &d.identity, &m), 0);
     rec_clear(&membership_rec, &m);
     rec_clear(&identity_rec, &stolen);
@@ -127,7 +133,7 @@ static void the_table_of_another_epoch_counts_for_nothing_on_the_disk_either(voi
         struct err e;
         struct sb b;
         d.member.nodes_index = 1000;
-        assert_int_equal(membership_save(dir, &d.identity, &d.member, &e), 0);
+        assert_int_equal(member_save(&d, &e), 0);
         struct certificate *next = certificate_new(1, clock_real_ns());
         if (role)
             next->raft_id = 6;
@@ -144,6 +150,169 @@ static void the_table_of_another_epoch_counts_for_nothing_on_the_disk_either(voi
         sb_done(&b);
         end(&d);
     }
+}
+
+/* ---- what the worker writes ---- */
+struct block { int pipe[2]; };
+
+static void wait_for_end(void *arg)
+{
+    struct block *b = arg;
+    char c;
+    assert_int_equal(read(b->pipe[0], &c, 1), 0);
+    close(b->pipe[0]);
+}
+
+/* The disk is slow: what the bulk worker is given from now on waits for go_on(). */
+static void hold_worker(struct daemon *d, struct block *b)
+{
+    assert_int_equal(pipe(b->pipe), 0);
+    assert_int_equal(loop_work(d->loop, LANE_BULK, wait_for_end, NULL, b), 0);
+}
+
+static void go_on(struct daemon *d, struct block *b)
+{
+    close(b->pipe[1]);
+    loop_finish(d->loop);
+}
+
+static void add_node(struct membership *m, const char *id)
+{
+    struct node *n = REC_ADD(&m->nodes);
+    str_set(&n->id, id);
+    str_set(&n->status.addr, "10.0.0.1");
+}
+
+static ino_t file_number(const char *dir)
+{
+    AUTO_FREE char *path = path_join(dir, "membership.mp");
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_ino;
+}
+
+static void a_table_waits_for_the_disk_and_the_loop_does_not(void **state)
+{
+    char dir[64];
+    struct daemon d = begin(dir);
+    struct membership table = { 0 }, m = { 0 };
+    struct block b;
+    struct err e;
+    (void)state;
+    add_node(&table, self);
+    hold_worker(&d, &b);
+    member_take_nodes(&d, table.nodes.v, 1, 10, false);
+    add_node(&table, other);
+    member_take_nodes(&d, table.nodes.v, 2, 11, false);
+    assert_int_equal(d.member.nodes.n, 2);
+    assert_int_equal(load(dir, &d.identity, &m), 0);
+    assert_int_equal(m.nodes.n, 0);
+    go_on(&d, &b);
+    assert_int_equal(load(dir, &d.identity, &m), 0);
+    assert_int_equal(m.nodes.n, 2);
+    assert_int_equal(m.nodes_index, 11);
+
+    hold_worker(&d, &b); /* an older table is queued, and another behind it */
+    member_take_nodes(&d, table.nodes.v, 1, 12, false);
+    member_take_nodes(&d, table.nodes.v, 2, 13, false);
+    d.member.starts = 7;
+    assert_int_equal(member_save(&d, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(load(dir, &d.identity, &m), 0);
+        assert_int_equal(m.starts, 7);
+        assert_int_equal(m.nodes_index, 13);
+        if (i == 0)
+            go_on(&d, &b);
+    }
+
+    hold_worker(&d, &b); /* the cluster is left meanwhile */
+    member_take_nodes(&d, table.nodes.v, 1, 14, false);
+    member_stop(&d);
+    membership_remove(dir);
+    go_on(&d, &b);
+    assert_int_equal(load(dir, &d.identity, &m), -E_NOT_FOUND);
+    rec_clear(&membership_rec, &m);
+    rec_clear(&membership_rec, &table);
+    end(&d);
+}
+
+static void what_comes_and_goes_with_a_machine_is_not_kept(void **state)
+{
+    static const struct { int64_t down, ready; const char *addr; enum node_role role; bool keys, kept; } changes[] = {
+        { 5, 0, "10.0.0.1", ROLE_WORKER, false, false }, { 0, 9, "10.0.0.1", ROLE_WORKER, false, false },
+        { 0, 9, "10.0.0.2", ROLE_WORKER, false, true }, { 0, 9, "10.0.0.2", ROLE_MANAGER, false, true },
+        { 0, 9, "10.0.0.2", ROLE_MANAGER, false, false }, { 0, 9, "10.0.0.2", ROLE_MANAGER, true, true } };
+    char dir[64];
+    struct daemon d = begin(dir);
+    struct membership table = { 0 };
+    (void)state;
+    add_node(&table, other);
+    table.nodes.v[0].spec.role = ROLE_WORKER;
+    member_take_nodes(&d, table.nodes.v, 1, 1, false);
+    loop_finish(d.loop);
+    for (size_t i = 0; i < ARRAY_N(changes); i++) {
+        ino_t before = file_number(dir);
+        struct node *n = &table.nodes.v[0];
+        n->status.state = changes[i].down ? NODE_DOWN : NODE_READY;
+        n->down_since = changes[i].down;
+        n->ready_since = changes[i].ready;
+        n->spec.role = changes[i].role;
+        str_set(&n->status.addr, changes[i].addr);
+        member_take_nodes(&d, n, 1, i + 2, changes[i].keys);
+        loop_finish(d.loop);
+        assert_int_equal(file_number(dir) != before, changes[i].kept);
+        assert_true(node_equal(&d.member.nodes.v[0], n));
+    }
+
+    AUTO_FREE char *tmp = path_join(dir, "membership.mp.tmp"); /* a disk that fails, then no more */
+    struct membership m = { 0 };
+    assert_int_equal(mkdir(tmp, 0700), 0);
+    table.nodes.v[0].spec.role = ROLE_WORKER;
+    member_take_nodes(&d, table.nodes.v, 1, 20, false);
+    loop_finish(d.loop);
+    assert_int_equal(rmdir(tmp), 0);
+    table.nodes.v[0].ready_since++;
+    member_take_nodes(&d, table.nodes.v, 1, 21, false);
+    loop_finish(d.loop);
+    assert_int_equal(load(dir, &d.identity, &m), 0);
+    assert_int_equal(m.nodes_index, 21);
+    rec_clear(&membership_rec, &m);
+    rec_clear(&membership_rec, &table);
+    end(&d);
+}
+
+static void no_network(void *arg, const struct assignment *a, const struct map *suspects)
+{
+    (void)arg, (void)a, (void)suspects;
+}
+
+static void no_more(void *arg)
+{
+    (void)arg;
+}
+
+static void an_assignment_waits_for_the_disk_and_ends_with_its_agent(void **state)
+{
+    static const struct executor_ops ops = { .network = no_network };
+    char dir[64];
+    struct daemon d = begin(dir);
+    struct agent_config cfg = { .dir = dir, .node_id = self };
+    struct agent_hooks hooks = { 0 };
+    AUTO_FREE char *path = path_join(dir, "assignment.mp");
+    (void)state;
+    for (int freed = 1; freed >= 0; freed--) {
+        struct block b;
+        struct agent *a = agent_new(d.loop, &cfg, &hooks, &ops, NULL);
+        hold_worker(&d, &b);
+        agent_leave(a, no_more, NULL); /* its last assignment is an empty one */
+        assert_false(file_exists(path));
+        if (freed)
+            agent_free(TAKE(a));
+        go_on(&d, &b);
+        assert_int_equal(file_exists(path), !freed);
+        agent_free(a);
+    }
+    end(&d);
 }
 
 /* ---- the numbers of what goes to another manager by detours ---- */
@@ -203,6 +372,9 @@ int main(void)
         cmocka_unit_test(keys_from_before_a_lock_open_nothing_after_it),
         cmocka_unit_test(a_failed_unlock_opens_to_no_other_key),
         cmocka_unit_test(the_table_of_another_epoch_counts_for_nothing_on_the_disk_either),
+        cmocka_unit_test(a_table_waits_for_the_disk_and_the_loop_does_not),
+        cmocka_unit_test(what_comes_and_goes_with_a_machine_is_not_kept),
+        cmocka_unit_test(an_assignment_waits_for_the_disk_and_ends_with_its_agent),
         cmocka_unit_test(relay_numbers_rise_over_starts_whatever_the_clock_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
