@@ -124,13 +124,32 @@ static int command(const struct val *body, const struct image *image, struct str
     return r;
 }
 
-/* "SOURCE:TARGET[:ro]"; SOURCE a path or a volume's name. */
+static int bind_options(struct container_mount *m, char *options, bool is_path, const char *text, struct err *e)
+{
+    static const char *const propagation[] = { "private", "rprivate", "shared", "rshared", "slave", "rslave" };
+    char *save;
+    for (char *o = strtok_r(options, ",", &save); o; o = strtok_r(NULL, ",", &save)) {
+        bool known = str_equal(o, "ro") || str_equal(o, "rw");
+        m->read_only |= str_equal(o, "ro");
+        for (unsigned i = 0; i < ARRAY_N(propagation) && is_path; i++)
+            if (str_equal(o, propagation[i])) {
+                known = !m->propagation;
+                str_set(&m->propagation, o);
+            }
+        if (!known)
+            return err_set(e, E_UNSUPPORTED, "HostConfig.Binds: option \"%s\" of \"%s\" is not built; ro, rw and, of a path, one of "
+                           "[r]private, [r]shared and [r]slave are", o, text);
+    }
+    return 0;
+}
+
+/* "SOURCE:TARGET[:OPTION,...]"; SOURCE a path or a volume's name. */
 static int add_bind(struct creation *x, const char *text, struct err *e)
 {
     char source[4096], target[4096], options[64] = "";
     const char *colon = strchr(text, ':');
     if (!colon || (size_t)(colon - text) >= sizeof source)
-        return err_set(e, E_INVALID, "HostConfig.Binds: \"%s\" must be SOURCE:TARGET[:ro]", text);
+        return err_set(e, E_INVALID, "HostConfig.Binds: \"%s\" must be SOURCE:TARGET[:OPTION,...]", text);
     snprintf(source, sizeof source, "%.*s", (int)(colon - text), text);
     const char *second = strchr(colon + 1, ':');
     snprintf(target, sizeof target, "%.*s", (int)(second ? second - colon - 1 : (long)strlen(colon + 1)), colon + 1);
@@ -138,10 +157,9 @@ static int add_bind(struct creation *x, const char *text, struct err *e)
         snprintf(options, sizeof options, "%s", second + 1);
     if (target[0] != '/')
         return err_set(e, E_INVALID, "HostConfig.Binds: target of \"%s\" must be absolute", text);
-    if (*options && !str_equal(options, "ro") && !str_equal(options, "rw"))
-        return err_set(e, E_UNSUPPORTED, "HostConfig.Binds: option \"%s\" of \"%s\" is not built; ro and rw are", options, text);
     struct container_mount *m = REC_ADD(&x->spec.mounts);
-    m->read_only = str_equal(options, "ro");
+    if (bind_options(m, options, source[0] == '/', text, e) < 0)
+        return -e->code;
     str_set(&m->target, target);
     if (source[0] == '/') {
         str_set(&m->source, source);
@@ -176,6 +194,8 @@ static int add_mount(struct creation *x, const struct val *v, struct err *e)
         r = path ? 0 : -e->code;
     } else if (m.type == MOUNT_BIND) {
         str_set(&out->source, m.source);
+        str_set(&out->propagation, m.bind ? m.bind->propagation : NULL);
+        out->non_recursive = m.bind && m.bind->non_recursive;
         if (!m.source || !file_exists(m.source))
             r = err_set(e, E_INVALID, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.source ? m.source : "");
     } else {

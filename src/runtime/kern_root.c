@@ -97,15 +97,23 @@ static int do_mount(int root, const char *type, const char *source, const char *
     return mount_at(root, type, source, target, 0, flags, data, e);
 }
 
-int root_bind(int root, int source, const char *target, unsigned kind, bool recursive, unsigned long flags,
-              const char *propagation, struct err *e)
+/* 0: no such word. */
+static unsigned long propagation_of(const char *name)
 {
-    char from[64], to[64];
-    AUTO_CLOSE int at = root_open_target(root, target, kind, e);
-    if (at < 0)
-        return at;
-    if (mount(root_fd_path(from, source), root_fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
-        return err_errno(e, errno, "bind on %s", target);
+    static const struct { const char *name; unsigned long flags; } kinds[] = {
+        { "private", MS_PRIVATE }, { "rprivate", MS_PRIVATE | MS_REC }, { "shared", MS_SHARED },
+        { "rshared", MS_SHARED | MS_REC }, { "slave", MS_SLAVE }, { "rslave", MS_SLAVE | MS_REC },
+    };
+    for (unsigned i = 0; i < ARRAY_N(kinds); i++)
+        if (str_equal(name && *name ? name : "rprivate", kinds[i].name))
+            return kinds[i].flags;
+    return 0;
+}
+
+/* What is on top of target now. */
+static int finish_bind(int root, const char *target, unsigned long flags, const char *propagation, struct err *e)
+{
+    char to[64];
     /* The mount is above the descriptor; open again to reach it. */
     AUTO_CLOSE int top = root_open_in(root, target, O_PATH);
     if (top < 0)
@@ -116,15 +124,20 @@ int root_bind(int root, int source, const char *target, unsigned kind, bool recu
         keep = vfs.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY | MS_NOATIME | MS_NODIRATIME | MS_RELATIME);
     if (mount(NULL, root_fd_path(to, top), NULL, MS_BIND | MS_REMOUNT | keep | flags, NULL) < 0)
         return err_errno(e, errno, "set the flags of %s", target);
-    static const struct { const char *name; unsigned long flags; } kinds[] = {
-        { "private", MS_PRIVATE }, { "rprivate", MS_PRIVATE | MS_REC }, { "shared", MS_SHARED },
-        { "rshared", MS_SHARED | MS_REC }, { "slave", MS_SLAVE }, { "rslave", MS_SLAVE | MS_REC },
-    };
-    for (unsigned i = 0; i < ARRAY_N(kinds); i++)
-        if (str_equal(propagation ? propagation : "rprivate", kinds[i].name))
-            return mount(NULL, root_fd_path(to, top), NULL, kinds[i].flags, NULL) < 0
-                       ? err_errno(e, errno, "propagation of %s", target) : 0;
-    return err_set(e, E_INVALID, "mount %s: unknown propagation \"%s\"", target, propagation);
+    return mount(NULL, root_fd_path(to, top), NULL, propagation_of(propagation), NULL) < 0
+               ? err_errno(e, errno, "propagation of %s", target) : 0;
+}
+
+int root_bind(int root, int source, const char *target, unsigned kind, bool recursive, unsigned long flags,
+              const char *propagation, struct err *e)
+{
+    char from[64], to[64];
+    AUTO_CLOSE int at = root_open_target(root, target, kind, e);
+    if (at < 0)
+        return at;
+    if (mount(root_fd_path(from, source), root_fd_path(to, at), NULL, MS_BIND | (recursive ? MS_REC : 0), NULL) < 0)
+        return err_errno(e, errno, "bind on %s", target);
+    return finish_bind(root, target, flags, propagation, e);
 }
 
 int root_make_nodes(int root, int dev, bool bind, struct err *e)
@@ -250,6 +263,100 @@ static int user_mount(int root, const struct container_mount *m, struct err *e)
         r = root_bind(root, fd, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), !m->non_recursive,
                     MS_NODEV | (m->read_only ? MS_RDONLY : 0), m->propagation, e);
     return r;
+}
+
+/* ---- volumes whose mounts pass between host and container ---- */
+static bool is_shared(const struct container_mount *m)
+{
+    return m->type == CONTAINER_BIND && propagation_of(m->propagation) & MS_SHARED;
+}
+
+/* A source on a private mount would pass nothing on, and nobody would be told. */
+static int check_source(const struct container_mount *m, unsigned long propagation, struct err *e)
+{
+    bool shared = propagation & MS_SHARED;
+    AUTO_FREE char *text = NULL;
+    AUTO_CLOSE int fd = open(m->source, O_PATH | O_CLOEXEC);
+    struct statx st;
+    size_t n;
+    if (fd < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
+        return err_errno(e, errno, "bind source path %s", m->source);
+    int r = file_read("/proc/self/mountinfo", 4 << 20, &text, &n, e);
+    if (r < 0)
+        return r;
+    for (char *line = text, *next; *line; line = next) {
+        char point[4096];
+        next = line + strcspn(line, "\n");
+        if (*next)
+            *next++ = '\0';
+        if (!(st.stx_mask & STATX_MNT_ID) || strtoull(line, NULL, 10) != st.stx_mnt_id ||
+            sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1)
+            continue;
+        if (strstr(line, " shared:") || (!shared && strstr(line, " master:")))
+            return 0;
+        return err_set(e, E_INVALID, "bind source path %s is mounted on %s, which is not a shared%s mount: no mount would pass "
+                       "between host and container; `mount --make-shared %s`, or choose another propagation than %s", m->source,
+                       point, shared ? "" : " or slave", point, m->propagation);
+    }
+    return 0;
+}
+
+static bool is_inside(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    while (n && dir[n - 1] == '/')
+        n--;
+    return strncmp(path, dir, n) == 0 && path[n] == '/';
+}
+
+/* What is mounted below a shared volume would be there on the host too, and outlive the container. */
+static int check_inside(const struct container_spec *s, const char *path, struct err *e)
+{
+    for (uint32_t i = 0; i < s->mounts.n; i++)
+        if (is_shared(&s->mounts.v[i]) && is_inside(path, s->mounts.v[i].target))
+            return err_set(e, E_INVALID, "mount target \"%s\" is inside the shared volume at %s and would appear on the host; name one "
+                           "outside, or give the volume the propagation rslave", path, s->mounts.v[i].target);
+    return 0;
+}
+
+/* Copies of the sources of shared volumes, made while this namespace is still a peer of the host's: of a bind made after
+ * that the host sees no mounts. ret: of n mounts, -1: not shared. */
+static int take_shared(const struct container_spec *s, int *ret, struct err *e)
+{
+    int r = 0;
+    for (uint32_t i = 0; i < s->mounts.n && r == 0; i++) {
+        const struct container_mount *m = &s->mounts.v[i];
+        unsigned long propagation = propagation_of(m->propagation);
+        ret[i] = -1;
+        if (!propagation)
+            return err_set(e, E_INVALID, "mount %s: unknown propagation \"%s\"", m->target, m->propagation);
+        r = check_inside(s, m->target, e);
+        if (r == 0 && m->type == CONTAINER_BIND && !(propagation & MS_PRIVATE))
+            r = check_source(m, propagation, e);
+        if (r < 0 || !is_shared(m))
+            continue;
+        ret[i] = (int)syscall(SYS_open_tree, AT_FDCWD, m->source,
+                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (m->non_recursive ? 0 : AT_RECURSIVE));
+        if (ret[i] < 0)
+            return err_errno(e, errno, "bind source path %s", m->source);
+    }
+    for (uint32_t i = 0; i < s->files.n && r == 0; i++)
+        r = check_inside(s, s->files.v[i].path, e);
+    return r;
+}
+
+/* After all other mounts: whatever way the image's links lead, none of those comes to lie inside. */
+static int put_shared(int root, const struct container_mount *m, int tree, struct err *e)
+{
+    struct stat st;
+    if (fstat(tree, &st) < 0)
+        return err_errno(e, errno, "bind source path %s", m->source);
+    AUTO_CLOSE int at = root_open_target(root, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), e);
+    if (at < 0)
+        return at;
+    if (syscall(SYS_move_mount, tree, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        return err_errno(e, errno, "bind on %s", m->target);
+    return finish_bind(root, m->target, MS_NODEV | (m->read_only ? MS_RDONLY : 0), m->propagation, e);
 }
 
 static int write_file(const char *path, const struct container_file *f, struct err *e)
@@ -406,9 +513,13 @@ int root_pivot(int root, struct err *e)
 int root_setup(const struct container_spec *s, const char *dir, struct pty *t, struct err *e)
 {
     AUTO_FREE char *merged = path_join(dir, "merged");
+    AUTO_FREE int *trees = xcalloc(s->mounts.n + 1, sizeof *trees); /* closed when the program begins */
+    int r = take_shared(s, trees, e);
+    if (r < 0)
+        return r;
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return err_errno(e, errno, "part from the host's mounts");
-    int r = root_mount_overlay(s, dir, e);
+    r = root_mount_overlay(s, dir, e);
     if (r < 0)
         return r;
     AUTO_CLOSE int root = open(merged, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -418,9 +529,11 @@ int root_setup(const struct container_spec *s, const char *dir, struct pty *t, s
     if (r == 0)
         r = setup_dev(s, root, t, e);
     for (uint32_t i = 0; i < s->mounts.n && r == 0; i++)
-        r = user_mount(root, &s->mounts.v[i], e);
+        r = trees[i] < 0 ? user_mount(root, &s->mounts.v[i], e) : 0;
     if (r == 0)
         r = place_files(s, root, dir, e);
+    for (uint32_t i = 0; i < s->mounts.n && r == 0; i++)
+        r = trees[i] < 0 ? 0 : put_shared(root, &s->mounts.v[i], trees[i], e);
     if (r == 0)
         r = set_sysctls(s, root, e);
     if (r == 0 && !s->privileged)
