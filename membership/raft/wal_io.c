@@ -788,10 +788,11 @@ static int doubt(struct raft_disk *d, struct raft_boot *boot, struct err *e)
     return 0;
 }
 
-/* Term and vote: what the log says or what its copy says, whichever is newer. */
+/* Term and vote: what the log says or what its copy says, whichever is newer. From now on the copy says it too (it is
+ * written once more when the log is opened): the slot that said so may have rotted, and the log may rot next. */
 static void merge_hard(struct raft_disk *d, struct raft_boot *boot)
 {
-    const struct wal_hard *h = &d->hard;
+    struct wal_hard *h = &d->hard;
     if (h->seq && h->damaged && !boot->id)
         boot->id = h->node_id; /* the log was cut before its first batch */
     if (!h->seq || !boot->id || h->node_id != boot->id)
@@ -800,6 +801,8 @@ static void merge_hard(struct raft_disk *d, struct raft_boot *boot)
         boot->vote = h->vote;
     boot->term = MAX(boot->term, h->term);
     boot->damaged |= h->damaged;
+    h->term = boot->term;
+    h->vote = boot->vote;
 }
 
 /* Newest good snapshot plus log. With a damaged newest one the older (or none) may still do, as the

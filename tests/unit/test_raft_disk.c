@@ -412,6 +412,24 @@ static void test_hard_doubt(void **state)
             raft_boot_done(&boot);
             raft_disk_close(d);
         }
+        for (unsigned slot = 0; slot < 2; slot++) { /* one slot rots, that is found, and then the log is gone */
+            make_copy();
+            flip("hard", slot * 4096 + 20);
+            d = open_ok(copy, &boot);
+            raft_boot_done(&boot);
+            raft_disk_close(d);
+            AUTO_FREE char *log = path_join(copy, "wal-0000000000000001");
+            assert_int_equal(unlink(log), 0);
+            memset(&boot, 0, sizeof boot);
+            struct err e = { 0 };
+            int rc = raft_disk_open(&d, copy, &keys, SEGMENT_BYTES, 1 << 20, &boot, &e);
+            assert_int_equal(rc, voters > 1 ? 0 : -E_CORRUPT);
+            if (rc == 0) {
+                assert_true(boot.damaged && boot.term == 3 && boot.vote == ID);
+                raft_boot_done(&boot);
+                raft_disk_close(d);
+            }
+        }
         remove_all();
     }
 }
