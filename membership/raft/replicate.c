@@ -360,7 +360,7 @@ void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t match)
 {
     if (match > raft_log_last(&r->log) || match <= p->match)
         return;
-    if (p->voter && p->match <= r->commit)
+    if (p->voter && p->match <= MAX(r->commit, quorum_match(r))) /* entries of older terms wait for one of this term */
         r->progress_ms = r->now_ms;
     p->match = match;
     p->next = MAX(p->next, match + 1);
