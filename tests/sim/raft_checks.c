@@ -202,10 +202,10 @@ static void check_leader(struct node *n, const struct raft_status *s)
     }
 }
 
-/* Or was, when it said so. */
-static bool was_durable_on(const struct node *n, uint64_t index, uint64_t term)
+/* Or was, when it said so, and this leader knows no better. */
+static bool was_durable_on(const struct node *n, uint64_t index, uint64_t term, const struct node *leader)
 {
-    const struct shadow *w = n->was;
+    const struct shadow *w = n->known_in == leader->term ? NULL : n->was;
     return is_durable_on(n, index, term) || n->lost || (w && (index <= w->snapshot || (index <= w->last && w->term_at[index] == term)));
 }
 
@@ -216,7 +216,7 @@ static void check_quorum(struct node *n, const struct raft_status *s)
     for (uint32_t i = 0; i < count; i++) {
         int slot = slot_of(m[i].id);
         voters += m[i].voter;
-        have += m[i].voter && (slot < 0 || was_durable_on(&g.nodes[slot], s->commit, g.term_at[s->commit]));
+        have += m[i].voter && (slot < 0 || was_durable_on(&g.nodes[slot], s->commit, g.term_at[s->commit], n));
     }
     CHECK(have > voters / 2, "leader committed %llu with %u of %u durable copies", U(s->commit), have, voters);
 }
@@ -243,6 +243,15 @@ static void check_commit(struct node *n, const struct raft_status *s)
     if (s->role == RAFT_LEADER && n->role == RAFT_LEADER && s->commit > n->commit)
         check_quorum(n, s);
     n->commit = s->commit;
+}
+
+static void note_repairs(const struct node *leader)
+{
+    struct raft_member m[RAFT_MEMBERS_MAX];
+    uint32_t count = raft_get_members(leader->core, m, RAFT_MEMBERS_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        if (m[i].damaged && node_of(m[i].id))
+            node_of(m[i].id)->known_in = leader->term;
 }
 
 static void check_configs(struct node *n, const struct raft_status *s)
@@ -293,6 +302,8 @@ void check_step(struct node *n, const struct raft_input *in, const struct raft_o
         n->silent = 0;
     else if (in->type == RAFT_TICK)
         check_contact(n);
+    if (s.role == RAFT_LEADER && g.n_damaged)
+        note_repairs(n);
     mix(s.term * 31 + s.commit);
     mix(s.last * 31 + SLOT(n));
     maybe_strike(n, leads, commits);

@@ -271,6 +271,12 @@ int slot_of(uint64_t id)
     return -1;
 }
 
+struct node *node_of(uint64_t id)
+{
+    int slot = slot_of(id);
+    return slot < 0 ? NULL : &g.nodes[slot];
+}
+
 struct node *some_leader(void)
 {
     struct node *found = NULL;
@@ -296,7 +302,7 @@ void boot(struct node *n)
     struct err e = {0};
     g.self = n;
     disk_use(n->disk);
-    n->applied = n->chain = n->commit = n->term = 0;
+    n->applied = n->chain = n->commit = n->term = n->known_in = 0;
     n->role = RAFT_FOLLOWER;
     n->core = NULL;
     n->life++;

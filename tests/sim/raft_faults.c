@@ -4,12 +4,6 @@
 
 /* ---- membership ---- */
 
-static struct node *node_of(uint64_t id)
-{
-    int slot = slot_of(id);
-    return slot < 0 ? NULL : &g.nodes[slot];
-}
-
 /* An empty disk. A former voter takes a new id: under the old one it would lose committed entries in any Raft. */
 static void empty(struct node *x)
 {
@@ -138,6 +132,16 @@ static void rot(struct node *n)
     boot(n);
 }
 
+/* All are heard slowly first, so that what it acknowledges now arrives in its next life and matters. */
+static void rot_soon(struct node *n)
+{
+    for (unsigned i = 0; i < g.o.n * g.o.n; i++)
+        if (i % g.o.n != SLOT(n))
+            g.clog_us[i / g.o.n][i % g.o.n] = (unsigned)pick(S_FAULT, 50000, 500000);
+    push((struct event){.at_us = g.now_us + (int64_t)pick(S_FAULT, 0, 8 * g.o.delay_us), .type = EV_STRIKE, .node = SLOT(n),
+                        .life = n->life, .from = STRIKE_ROT});
+}
+
 static void rekeyed(void *arg, int result, uint64_t index)
 {
     struct node *n = arg;
@@ -183,7 +187,7 @@ static void harm_disk(struct node *n)
     if (strikes(S_FAULT, F_WIPE) && !n->damaged && may_lose(n))
         lose(n, "wiped");
     else if (strikes(S_FAULT, F_ROT) && n->up && may_lose(n)) /* also in the midst of its repair */
-        rot(n);
+        (g.o.on[F_OLD] && chance(S_FAULT, 500) ? rot_soon : rot)(n);
 }
 
 /* ---- the rest ---- */
@@ -238,7 +242,7 @@ void maybe_strike(struct node *n, bool leads, bool commits)
         g.leads = SLOT(n);
     }
     if (leads && g.o.on[F_MEMBERS] && chance(S_FAULT, 500)) /* before anything of its term is committed */
-        push((struct event){.at_us = g.now_us, .type = EV_STRIKE, .node = SLOT(n), .life = n->life, .from = 1});
+        push((struct event){.at_us = g.now_us, .type = EV_STRIKE, .node = SLOT(n), .life = n->life, .from = STRIKE_CHANGE});
     if (leads && g.o.on[F_ONEWAY] && chance(S_FAULT, 500)) /* its first words stay its own */
         for (unsigned i = 0; i < g.o.n; i++)
             g.blocked[SLOT(n)][i] = true;
@@ -247,10 +251,14 @@ void maybe_strike(struct node *n, bool leads, bool commits)
                             .node = SLOT(n), .life = n->life});
 }
 
-void strike(struct node *n, bool change)
+void strike(struct node *n, enum strike how)
 {
     unsigned what = (unsigned)pick(S_FAULT, 0, 99);
-    if (change) {
+    if (how == STRIKE_ROT) {
+        memset(g.clog_us[SLOT(n)], 0, sizeof(g.clog_us[SLOT(n)]));
+        if (may_lose(n))
+            rot(n);
+    } else if (how == STRIKE_CHANGE) {
         propose_change(n);
     } else if (what < 60 && (g.o.on[F_POWER] || g.o.on[F_KILL])) {
         crash_for(n, some_while(200000, 1000000), g.o.on[F_POWER]);

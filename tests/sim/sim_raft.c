@@ -321,7 +321,8 @@ static bool is_led(void) /* from outside too, if it can */
     return false;
 }
 
-/* The time the backlog takes with the smallest of windows. */
+/* The time the backlog takes with the smallest of windows, and one heartbeat an entry: the leader may be outside, over
+ * links that lose. */
 static int64_t backlog_us(void)
 {
     uint64_t last = 0;
@@ -331,7 +332,7 @@ static int64_t backlog_us(void)
             raft_get_status(g.nodes[i].core, &s);
         last = MAX(last, s.last);
     }
-    return (int64_t)(last - g.commit) * (4 * g.o.delay_us + 4 * g.o.disk_us);
+    return (int64_t)(last - g.commit) * (4 * g.o.delay_us + 4 * g.o.disk_us + 1000 * g.o.cfg.heartbeat_ms);
 }
 
 /* Elects within 10 of the longest election timeouts and the time their disks take, commits what it accepts. */

@@ -35,6 +35,7 @@ enum fault {
 extern const char *const fault_names[FAULTS_N];
 
 enum event_type { EV_DELIVER, EV_TIMER, EV_JOB, EV_RESUME, EV_RESTART, EV_SPACE, EV_NEMESIS, EV_STRIKE, EV_CLIENT, EV_CHANGE };
+enum strike { STRIKE_HARD, STRIKE_CHANGE, STRIKE_ROT }; /* how, in `from` of the event */
 
 struct event {
     int64_t at_us;
@@ -92,6 +93,7 @@ struct node {
     struct shadow shadow;
     struct shadow *maybe; /* after a crash in a write: perhaps this one */
     struct shadow *was;   /* before bits flipped */
+    uint64_t known_in;    /* the term whose leader has heard of that since this start, so that `was` counts no more */
 };
 
 struct known { /* every entry ever written: (index, term) names one content and one predecessor */
@@ -174,6 +176,7 @@ static inline bool strikes(enum stream s, enum fault f)
 void push(struct event e);
 void run_until(int64_t us);
 int slot_of(uint64_t id); /* -1: that identity is gone */
+struct node *node_of(uint64_t id); /* NULL: nobody's any more */
 struct node *some_leader(void);
 void found_cluster(void);
 void boot(struct node *n);
@@ -209,7 +212,7 @@ void client_applied(struct node *n, uint64_t index, uint64_t term, const uint8_t
 
 /* ---- raft_faults.c ---- */
 void nemesis(void);
-void strike(struct node *n, bool change);
+void strike(struct node *n, enum strike how);
 void maybe_strike(struct node *n, bool leads, bool commits);
 void propose_change(struct node *n);
 
