@@ -206,8 +206,8 @@ static bool has_quorum_contact(const struct raft *r)
     return n >= raft_quorum(r);
 }
 
-/* A quorum answers its heartbeats, yet none of them stores what it sends: their disks hang. Others may do better, and
- * wait for its silence. While it repairs or fills one of them it stays: it alone can do that. */
+/* A quorum answers its heartbeats, yet none of them stores what it sends: their disks hang, or a path lets only small
+ * packets through. Others may do better, and wait for its silence. While it brings one of them forward it stays. */
 static bool is_stuck(struct raft *r)
 {
     int64_t limit = 4 * (int64_t)r->cfg.disk_stall_ms + 2 * (int64_t)r->cfg.patience_max_ms;
@@ -218,13 +218,8 @@ static bool is_stuck(struct raft *r)
     uint32_t n = raft_is_voter(r);
     for (uint32_t i = 0; i < r->n_peers; i++) {
         const struct raft_peer *p = r->peers[i];
-        if (!p->voter || r->now_ms - p->ack_ms > 2 * (int64_t)raft_patience(r))
-            continue;
-        if (p->damaged || p->state == RAFT_PEER_SNAPSHOT) {
-            r->progress_ms = r->now_ms;
-            return false;
-        }
-        n += !p->short_of_space; /* a full disk is full under every leader */
+        n += p->voter && !p->short_of_space && /* a full disk is full under every leader */
+             r->now_ms - p->ack_ms <= 2 * (int64_t)raft_patience(r);
     }
     return n >= raft_quorum(r);
 }
@@ -360,7 +355,7 @@ void raft_peer_acked(struct raft *r, struct raft_peer *p, uint64_t match)
 {
     if (match > raft_log_last(&r->log) || match <= p->match)
         return;
-    if (p->voter && p->match <= MAX(r->commit, quorum_match(r))) /* entries of older terms wait for one of this term */
+    if (p->voter && (p->damaged || p->match <= MAX(r->commit, quorum_match(r)))) /* what is of older terms waits for this term */
         r->progress_ms = r->now_ms;
     p->match = match;
     p->next = MAX(p->next, match + 1);

@@ -141,6 +141,8 @@ void raft_on_snapshot_reply(struct raft *r, uint64_t from, const struct raft_mes
         raft_peer_acked(r, p, m->index);
     } else if (p->state == RAFT_PEER_SNAPSHOT && m->request >= p->image_first &&
                m->seq <= p->image->size) {
+        if (p->voter && (m->seq > p->image_offset || m->seq == p->image->size))
+            r->progress_ms = r->now_ms;
         if (p->image_offset != m->seq)
             p->image_first = p->request + 1;
         p->image_offset = m->seq;
@@ -240,6 +242,10 @@ static bool install(struct raft *r)
 
 void raft_on_snapshot(struct raft *r, uint64_t from, const struct raft_message *m)
 {
+    if (r->installing && m->index == r->install_index) {
+        snapshot_reply(r, from, m, false, m->total); /* it has all and writes it */
+        return;
+    }
     /* A log that has the snapshot's last entry keeps what follows: it may have been acknowledged. */
     if (m->index > r->commit && raft_log_matches(&r->log, m->index, m->log_term))
         raft_set_commit(r, m->index);
