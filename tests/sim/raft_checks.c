@@ -245,13 +245,30 @@ static void check_commit(struct node *n, const struct raft_status *s)
     n->commit = s->commit;
 }
 
-static void note_repairs(const struct node *leader)
+/* Who calls itself whole again holds all that is committed of what it held before. */
+static void check_whole(const struct node *n)
 {
+    const struct shadow *w = n->was;
+    uint64_t i = MIN(w->last, g.commit);
+    while (i > w->snapshot && w->term_at[i] != g.term_at[i])
+        i--;
+    CHECK(is_durable_on(n, i, g.term_at[i]), "node %u calls itself whole without %llu, which it had stored", SLOT(n), U(i));
+}
+
+/* Which leader knows of which repair. */
+static void note_repairs(struct node *n, const struct raft_input *in, const struct raft_output *o)
+{
+    if (n->damaged)
+        for (uint32_t i = 0; i < o->n_sends; i++)
+            if (o->sends[i].message.flags & RAFT_FLAG_DAMAGED)
+                n->repair = o->sends[i].message.total;
+    struct node *from = n->role == RAFT_LEADER && in->type == RAFT_MESSAGE && in->message->flags & RAFT_FLAG_DAMAGED
+                            ? node_of(in->from) : NULL;
     struct raft_member m[RAFT_MEMBERS_MAX];
-    uint32_t count = raft_get_members(leader->core, m, RAFT_MEMBERS_MAX);
+    uint32_t count = from && in->message->total == from->repair ? raft_get_members(n->core, m, RAFT_MEMBERS_MAX) : 0;
     for (uint32_t i = 0; i < count; i++)
-        if (m[i].damaged && node_of(m[i].id))
-            node_of(m[i].id)->known_in = leader->term;
+        if (m[i].damaged && m[i].id == from->id)
+            from->known_in = n->term;
 }
 
 static void check_configs(struct node *n, const struct raft_status *s)
@@ -296,14 +313,15 @@ void check_step(struct node *n, const struct raft_input *in, const struct raft_o
     for (uint32_t i = 0; i < o->n_apply; i++)
         CHECK(is_durable_on(n, o->apply[i].index, o->apply[i].term), "node %u applies %llu before it is durable", SLOT(n),
               U(o->apply[i].index));
+    if (n->was && n->damaged && !s.damaged)
+        check_whole(n);
     n->role = s.role;
     n->damaged = s.damaged;
     if (s.role != RAFT_LEADER)
         n->silent = 0;
     else if (in->type == RAFT_TICK)
         check_contact(n);
-    if (s.role == RAFT_LEADER && g.n_damaged)
-        note_repairs(n);
+    note_repairs(n, in, o);
     mix(s.term * 31 + s.commit);
     mix(s.last * 31 + SLOT(n));
     maybe_strike(n, leads, commits);

@@ -302,7 +302,7 @@ void boot(struct node *n)
     struct err e = {0};
     g.self = n;
     disk_use(n->disk);
-    n->applied = n->chain = n->commit = n->term = n->known_in = 0;
+    n->applied = n->chain = n->commit = n->term = n->repair = n->known_in = 0;
     n->role = RAFT_FOLLOWER;
     n->core = NULL;
     n->life++;

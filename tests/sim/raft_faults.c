@@ -245,7 +245,7 @@ void maybe_strike(struct node *n, bool leads, bool commits)
         push((struct event){.at_us = g.now_us, .type = EV_STRIKE, .node = SLOT(n), .life = n->life, .from = STRIKE_CHANGE});
     if (leads && g.o.on[F_ONEWAY] && chance(S_FAULT, 500)) /* its first words stay its own */
         for (unsigned i = 0; i < g.o.n; i++)
-            g.blocked[SLOT(n)][i] = true;
+            g.links[SLOT(n)][i] = LINK_SHUT;
     if (leads ? chance(S_FAULT, 500) : commits && chance(S_FAULT, 300))
         push((struct event){.at_us = g.now_us + (int64_t)pick(S_FAULT, 0, leads ? 8 * g.o.delay_us : 1000), .type = EV_STRIKE,
                             .node = SLOT(n), .life = n->life});

@@ -93,7 +93,8 @@ struct node {
     struct shadow shadow;
     struct shadow *maybe; /* after a crash in a write: perhaps this one */
     struct shadow *was;   /* before bits flipped */
-    uint64_t known_in;    /* the term whose leader has heard of that since this start, so that `was` counts no more */
+    uint64_t repair;      /* the number of its repair, 0: none since its start */
+    uint64_t known_in;    /* the term whose leader has heard of that repair, so that `was` counts no more */
 };
 
 struct known { /* every entry ever written: (index, term) names one content and one predecessor */
@@ -129,7 +130,7 @@ struct sim {
     struct event *heap;
     unsigned n_heap, cap_heap;
     struct node nodes[NODES_MAX], *self;
-    bool blocked[NODES_MAX][NODES_MAX];
+    enum link { LINK_OPEN, LINK_SHUT, LINK_NARROW } links[NODES_MAX][NODES_MAX]; /* narrow: what is larger than a header is lost */
     unsigned clog_us[NODES_MAX][NODES_MAX];
     jmp_buf abort_to;
     bool may_abort;
