@@ -7,14 +7,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <shoal/base/file.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #define ROOT "/sys/fs/cgroup"
-enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000, MEMBERS_MAX_BYTES = 64 << 20 /* as many as a kernel can have */ };
+enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000 };
 /* From FIRST_OPTIONAL on: groups are there only when a limit of an OCI bundle wants them. */
 static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio",
                                               "cpuset", "hugetlb", "net_cls", "net_prio", "rdma" };
@@ -357,61 +356,6 @@ bool cgroup_oom_killed(const char *parent, const char *id)
                    : cgroup_number("memory", parent, id, "memory.oom_control", "oom_kill") > 0;
 }
 
-/* All of them, one a line; NULL: there is no such group. */
-static char *members(const char *controller, const char *parent, const char *id)
-{
-    char path[512], *text = NULL;
-    size_t size;
-    group_path(path, controller, parent, id, "cgroup.procs");
-    return file_read(path, MEMBERS_MAX_BYTES, &text, &size, NULL) < 0 ? NULL : text;
-}
-
-static bool kill_members(const char *controller, const char *parent, const char *id)
-{
-    AUTO_FREE char *text = members(controller, parent, id);
-    if (!text)
-        return true;
-    bool any = false;
-    for (char *p = text; *p;) {
-        char *end;
-        long pid = strtol(p, &end, 10);
-        if (end == p)
-            break;
-        if (pid > 1)
-            kill((pid_t)pid, SIGKILL);
-        any = true;
-        p = *end ? end + 1 : end;
-    }
-    return !any;
-}
-
-static bool remove_one(const char *controller, const char *parent, const char *id)
-{
-    char path[512];
-    if (!kill_members(controller, parent, id))
-        return false;
-    group_path(path, controller, parent, id, NULL);
-    return rmdir(path) == 0 || errno == ENOENT;
-}
-
-bool cgroup_remove(const char *parent, const char *id)
-{
-    bool gone = true;
-    if (is_v2())
-        return remove_one(NULL, parent, id);
-    char folder[512];
-    for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++)
-        if (cgroup_folder(i, parent, id, folder)) {
-            if (str_equal(v1_controllers[i], "freezer")) { /* what is frozen does not even die */
-                char path[512];
-                group_path(path, "freezer", parent, id, "freezer.state");
-                poke_if_possible(path, "THAWED");
-            }
-            gone = remove_one(v1_controllers[i], parent, id) && gone;
-        }
-    return gone;
-}
-
 bool cgroup_is_v2(void)
 {
     return is_v2();
@@ -466,23 +410,6 @@ int cgroup_update(const char *parent, const struct container_spec *was, const st
     if (r < 0 && write_limits(parent, s, was, &second) < 0)
         return err_set(e, E_IO, "%.300s; nor could the former limits be set again: %.300s", e->text, second.text);
     return r;
-}
-
-int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n)
-{
-    int64_t *pids = NULL;
-    size_t n = 0, cap = 0;
-    AUTO_FREE char *text = members(is_v2() ? NULL : "memory", parent, id);
-    for (char *p = text, *end; p && *p; p = *end ? end + 1 : end) {
-        long long pid = strtoll(p, &end, 10);
-        if (end == p)
-            break;
-        if (n == cap)
-            pids = xrealloc(pids, cap = cap ? 2 * cap : 64, sizeof *pids);
-        pids[n++] = pid;
-    }
-    *ret_n = n;
-    return pids;
 }
 
 void cgroup_list(const char *parent, struct strs *ret)

@@ -5,6 +5,7 @@ libruntime_a_SOURCES = \
 	src/runtime/copy_io.c \
 	src/runtime/discard_io.c \
 	src/runtime/kern_cgroup.c \
+	src/runtime/kern_cgroup_end.c \
 	src/runtime/kern_changes.c \
 	src/runtime/kern_copy.c \
 	src/runtime/kern_overlay.c \
@@ -48,6 +49,7 @@ noinst_PROGRAMS += shoal-shim
 shoal_shim_SOURCES = \
 	src/runtime/capability.c \
 	src/runtime/kern_cgroup.c \
+	src/runtime/kern_cgroup_end.c \
 	src/runtime/kern_devices.c \
 	src/runtime/kern_overlay.c \
 	src/runtime/kern_root.c \

@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { END_WAIT_MS = 10000, KEPT_MAX = 256 };
+enum { END_WAIT_MS = 10000, END_LOOK_MS = 5, KEPT_MAX = 256 };
 #define KEPT ".filters" /* no id begins so */
 
 /* ---- making ---- */
@@ -120,12 +120,15 @@ static int write_pid(const char *path, pid_t pid, struct err *e)
     return path ? file_write_volatile(path, text, (size_t)n, 0644, e) : 0;
 }
 
-static void take_group(const struct oci_bundle *b)
+static int take_group(const struct oci_bundle *b, struct err *e)
 {
-    for (int i = 0; i < 200 && !cgroup_remove(oci_cgroup_parent(b), b->cgroup); i++)
-        poll(NULL, 0, 5); /* the kernel lets the last member go in its own time */
+    bool gone = false;
+    for (int i = 0; i < END_WAIT_MS / END_LOOK_MS && !(gone = cgroup_remove(oci_cgroup_parent(b), b->cgroup)); i++)
+        poll(NULL, 0, END_LOOK_MS); /* the kernel lets the last member go in its own time */
     if (str_equal(b->cgroup_parent, "shoal-oci"))
         cgroup_remove_parent("shoal-oci"); /* ours, and in use when it is not empty */
+    return gone ? 0 : err_set(e, E_BUSY, "the control group %s/%s cannot be removed, processes in it do not end; try again", oci_cgroup_parent(b),
+                              b->cgroup);
 }
 
 static int check_console(const struct oci_options *o, bool tty, bool detached, struct err *e)
@@ -185,8 +188,8 @@ static int make(const struct oci_options *o, bool detached, struct oci_state *re
     struct err second;
     if (l.pid > 0)
         kill(l.pid, SIGKILL);
-    if (grouped)
-        take_group(&s.bundle);
+    if (grouped && take_group(&s.bundle, &second) < 0)
+        fprintf(stderr, "shoal oci: warning: %s\n", second.text);
     if (oci_hooks_run(&s.bundle, OCI_POSTSTOP, "stopped", 0, &second) < 0)
         fprintf(stderr, "shoal oci: warning: %s\n", second.text);
     if (oci_state_remove(&s, &second) < 0)
@@ -195,12 +198,14 @@ static int make(const struct oci_options *o, bool detached, struct oci_state *re
     return r;
 }
 
-/* Takes away what a container that has ended leaves. */
+/* Takes away what a container that has ended leaves. While something of it lives it can be asked for again. */
 static int clean(struct oci_state *s, struct err *e)
 {
     struct err second;
-    take_group(&s->bundle);
-    int r = oci_state_remove(s, e);
+    int r = take_group(&s->bundle, e);
+    if (r < 0)
+        return r;
+    r = oci_state_remove(s, e);
     if (oci_hooks_run(&s->bundle, OCI_POSTSTOP, "stopped", 0, &second) < 0)
         fprintf(stderr, "shoal oci: warning: %s\n", second.text);
     return r;
@@ -317,10 +322,7 @@ int oci_kill(const struct oci_options *o, struct err *e)
     if (r < 0)
         return r;
     if (o->all) { /* also when its first process is gone: others may live in its group */
-        size_t n = 0;
-        AUTO_FREE int64_t *pids = cgroup_pids(oci_cgroup_parent(&s.bundle), s.bundle.cgroup, &n);
-        for (size_t i = 0; i < n; i++)
-            kill((pid_t)pids[i], signum);
+        r = cgroup_signal(oci_cgroup_parent(&s.bundle), s.bundle.cgroup, signum, e);
     } else if (str_equal(s.status, "stopped") || str_equal(s.status, "creating")) {
         r = err_set(e, E_CONFLICT, "container not running: it is %s", s.status);
     } else {

@@ -37,20 +37,23 @@ void seccomp_free(struct seccomp_program *p);
 int cgroup_create(const char *parent, const struct container_spec *s, struct err *e) must_check;
 int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e) must_check;
 bool cgroup_oom_killed(const char *parent, const char *id);
-/* Kills what is in it and removes it; false: something still lives. */
-bool cgroup_remove(const char *parent, const char *id);
 /* Freezes or thaws all members; -E_BUSY: they do not stop, and go on. */
 bool cgroup_is_frozen(const char *parent, const char *id);
 int cgroup_freeze(const char *parent, const char *id, bool frozen, struct err *e) must_check;
 /* Other limits for a group that exists: what differs between the two is written, all or nothing. */
 int cgroup_update(const char *parent, const struct container_spec *was, const struct container_spec *s, struct err *e)
     must_check;
-int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n);
 bool cgroup_is_v2(void);
 /* Text of a control file, at most 64 KiB; NULL: there is none. controller is that of v1. Caller frees. */
 char *cgroup_text(const char *controller, const char *parent, const char *id, const char *file);
 /* Value after a word in a flat keyed file ("oom_kill 1"); word NULL: the file is one number. -1: none. */
 int64_t cgroup_number(const char *controller, const char *parent, const char *id, const char *file, const char *word);
+/* ---- kern_cgroup_end.c: a container's groups with those that its processes made below them ---- */
+int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n);
+/* To all that are in them; SIGKILL until none is left, else -E_BUSY. */
+int cgroup_signal(const char *parent, const char *id, int signum, struct err *e) must_check;
+/* Kills what is in them and removes them; false: something still lives. */
+bool cgroup_remove(const char *parent, const char *id);
 /* ---- kern_stats.c ---- */
 int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
 void net_stats(pid_t pid, struct container_stats *ret); /* of its network namespace */

@@ -246,12 +246,46 @@ static void test_pause(void **state)
     delete_box(&s);
 }
 
+/* What the processes of a container can do where they may write to their control groups. */
+static void test_nested_groups(void **state)
+{
+    static const char *const below[] = { "", "/a", "/a/.b", "/c" };
+    struct container_spec s;
+    struct err e;
+    struct stat st;
+    char pid[24];
+    size_t n_before, n_after;
+    (void)state;
+    bool v2 = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0;
+    spec_for(&s, "sleep 1000 & echo up; wait");
+    start(&s);
+    wait_said(s.id, "up");
+    AUTO_FREE char *top = xasprintf("/sys/fs/cgroup%s/%s/%s", v2 ? "" : "/memory", group, s.id);
+    for (unsigned i = 1; i < ARRAY_N(below); i++) {
+        AUTO_FREE char *path = xasprintf("%s%s", top, below[i]);
+        assert_int_equal(mkdir(path, 0755), 0);
+    }
+    int64_t *pids = runtime_pids(rt, s.id, &n_before);
+    snprintf(pid, sizeof pid, "%lld", (long long)pids[n_before - 1]);
+    free(pids);
+    AUTO_FREE char *procs = xasprintf("%s/a/.b/cgroup.procs", top);
+    assert_int_equal(file_poke(procs, pid, &e), 0);
+    free(runtime_pids(rt, s.id, &n_after));
+    assert_int_equal(n_before, 2);
+    assert_int_equal(n_after, 2);
+    runtime_stop(rt, s.id, 0, on_done, NULL);
+    wait_done();
+    assert_int_equal(stat(top, &st), -1);
+    delete_box(&s);
+}
+
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run), cmocka_unit_test(test_secure), cmocka_unit_test(test_user_env_cwd),
         cmocka_unit_test(test_missing_program), cmocka_unit_test(test_mounts_files), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_exec_stop_adopt), cmocka_unit_test(test_init_reaps), cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_nested_groups),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
