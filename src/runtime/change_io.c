@@ -131,5 +131,5 @@ int runtime_stats(struct runtime *rt, const char *id, struct container_stats *re
 
 int64_t *runtime_pids(struct runtime *rt, const char *id, size_t *ret_n)
 {
-    return cgroup_pids(rt->cgroup, id, ret_n);
+    return cgroup_pids(rt->cgroup, id, NULL, ret_n);
 }

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define ROOT "/sys/fs/cgroup"
-enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000 };
+enum { CGROUP2_MAGIC = 0x63677270, CPU_PERIOD_US = 100000, MAKE_TRIES = 10, STALE_LOOKS = 200, STALE_LOOK_MS = 5 };
 /* From FIRST_OPTIONAL on: groups are there only when a limit of an OCI bundle wants them. */
 static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio",
                                               "cpuset", "hugetlb", "net_cls", "net_prio", "rdma" };
@@ -62,11 +62,61 @@ static void set_if_possible(const char *controller, const char *parent, const ch
         return;
 }
 
-static int make(const char *controller, const char *parent, const char *id, struct err *e)
+static const char *controller_of(unsigned i)
 {
+    return is_v2() ? NULL : v1_controllers[i];
+}
+
+/* Controllers may be one hierarchy ("cpu,cpuacct", "net_cls,net_prio"), where the group of one is that of the other. */
+static bool is_made(unsigned i, const char *parent, const char *id, const struct cgroup_own *own)
+{
+    struct stat a, b;
     char path[512];
-    group_path(path, controller, parent, id, NULL);
-    return file_mkdirs(path, 0755, e);
+    group_path(path, controller_of(i), parent, id, NULL);
+    if (stat(path, &a) < 0)
+        return false;
+    for (unsigned k = 0; k < CGROUP_FOLDERS_MAX; k++) {
+        if (!own->inode[k])
+            continue;
+        group_path(path, controller_of(k), parent, id, NULL);
+        if (stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+            return true;
+    }
+    return false;
+}
+
+/* A group that nobody else has or gets. */
+static int make(unsigned i, const char *parent, const char *id, struct cgroup_own *own, struct err *e)
+{
+    char path[512], above[512];
+    struct stat st;
+    bool made = is_made(i, parent, id, own);
+    group_path(path, controller_of(i), parent, id, NULL);
+    group_path(above, controller_of(i), parent, NULL, NULL);
+    errno = ENOENT;
+    for (int tries = 0; tries < MAKE_TRIES && !made && errno == ENOENT; tries++) { /* who removes the last group removes what is above */
+        int r = file_mkdirs(above, 0755, e);
+        if (r < 0)
+            return r;
+        made = mkdir(path, 0755) == 0;
+    }
+    if (!made && errno == EEXIST)
+        return err_set(e, E_EXISTS, "the control group %s exists already, and something is in it or it is another container's; choose another, or "
+                       "remove it", path);
+    if (!made || stat(path, &st) < 0)
+        return err_errno(e, errno, "make the control group %s", path);
+    own->inode[i] = st.st_ino;
+    return 0;
+}
+
+bool cgroup_is_own(const char *parent, const char *id, const struct cgroup_own *own)
+{
+    char folder[512];
+    struct stat st;
+    for (unsigned i = 0; i < CGROUP_FOLDERS_MAX; i++)
+        if (own->inode[i] != (cgroup_folder(i, parent, id, folder) && stat(folder, &st) == 0 ? st.st_ino : 0))
+            return false;
+    return true;
 }
 
 /* What a new group has. */
@@ -115,12 +165,13 @@ static int limit_v2(const char *parent, const struct container_spec *was, const 
     return r;
 }
 
-static int create_v2(const char *parent, const struct container_spec *s, struct err *e)
+static int create_v2(const char *parent, const struct container_spec *s, struct cgroup_own *own, struct err *e)
 {
     char path[512];
     int r;
     /* Controllers go down level by level; those a kernel lacks are named when a limit needs them. */
-    r = make(NULL, parent, NULL, e);
+    group_path(path, NULL, parent, NULL, NULL);
+    r = file_mkdirs(path, 0755, e);
     if (r < 0)
         return r;
     static const char *const want[] = { "+memory", "+cpu", "+pids", "+io" };
@@ -129,7 +180,7 @@ static int create_v2(const char *parent, const struct container_spec *s, struct 
         group_path(path, NULL, parent, NULL, "cgroup.subtree_control");
         poke_if_possible(path, want[i]);
     }
-    r = make(NULL, parent, s->id, e);
+    r = make(0, parent, s->id, own, e);
     if (r == 0)
         r = limit_v2(parent, &unlimited, s, e);
     group_path(path, NULL, parent, s->id, NULL);
@@ -175,12 +226,12 @@ static int limit_v1(const char *parent, const struct container_spec *was, const 
     return r;
 }
 
-static int create_v1(const char *parent, const struct container_spec *s, struct err *e)
+static int create_v1(const char *parent, const struct container_spec *s, struct cgroup_own *own, struct err *e)
 {
     int r = 0;
     for (unsigned i = 0; i < FIRST_OPTIONAL && r == 0; i++)
         if (v1_has(v1_controllers[i]))
-            r = make(v1_controllers[i], parent, s->id, e);
+            r = make(i, parent, s->id, own, e);
     if (r == 0)
         r = limit_v1(parent, &unlimited, s, e);
     if (r == 0 && !s->privileged && v1_has("devices")) {
@@ -193,9 +244,12 @@ static int create_v1(const char *parent, const struct container_spec *s, struct 
 
 int cgroup_create(const char *parent, const struct container_spec *s, struct err *e)
 {
-    int r = is_v2() ? create_v2(parent, s, e) : create_v1(parent, s, e);
+    struct cgroup_own own = { 0 };
+    for (int i = 0; i < STALE_LOOKS && !cgroup_remove(parent, s->id, NULL); i++)
+        poll(NULL, 0, STALE_LOOK_MS); /* the kernel lets the last member go in its own time */
+    int r = is_v2() ? create_v2(parent, s, &own, e) : create_v1(parent, s, &own, e);
     if (r < 0)
-        cgroup_remove(parent, s->id);
+        cgroup_remove(parent, s->id, &own);
     return r < 0 ? err_wrap(e, "control group of the container") : 0;
 }
 
@@ -268,12 +322,12 @@ static int write_setting(const struct oci_bundle *b, const struct oci_setting *s
     return file_poke(path, value, e) < 0 ? err_wrap(e, "linux.resources.%s", s->name) : 0;
 }
 
-static int make_groups(const struct oci_bundle *b, struct err *e)
+static int make_groups(const struct oci_bundle *b, struct cgroup_own *own, struct err *e)
 {
     int r = 0;
     const char *parent = oci_cgroup_parent(b);
     if (is_v2()) {
-        r = make(NULL, parent, b->cgroup, e);
+        r = make(0, parent, b->cgroup, own, e);
         for (const char *p = parent; r == 0; p += strspn(p, "/")) { /* controllers go down level by level */
             static const char *const want[] = { "+memory", "+cpu", "+pids", "+io", "+cpuset", "+hugetlb", "+rdma" };
             char level[256], path[512];
@@ -292,27 +346,44 @@ static int make_groups(const struct oci_bundle *b, struct err *e)
         for (uint32_t k = 0; k < b->settings.n && !wanted; k++)
             wanted = str_equal(b->settings.v[k].controller, v1_controllers[i]);
         if (wanted && v1_has(v1_controllers[i]))
-            r = make(v1_controllers[i], parent, b->cgroup, e);
+            r = make(i, parent, b->cgroup, own, e);
         if (wanted && r == 0 && str_equal(v1_controllers[i], "cpuset") && v1_has("cpuset"))
             r = fill_cpuset(parent, b->cgroup, e);
     }
+    for (unsigned i = FIRST_OPTIONAL; i < ARRAY_N(v1_controllers) && r == 0; i++) /* come with another */
+        if (!own->inode[i] && is_made(i, parent, b->cgroup, own))
+            r = make(i, parent, b->cgroup, own, e);
     return r;
 }
 
-int cgroup_create_bundle(const struct oci_bundle *b, struct err *e)
+/* Empty ones of that name are of nobody who still needs them; but they have limits. None is touched when one is in use. */
+static int remove_empty(const char *parent, const char *id, struct err *e)
 {
     char folder[512], procs[600];
+    struct stat st;
+    for (int remove = 0; remove < 2; remove++)
+        for (unsigned i = 0; i < CGROUP_FOLDERS_MAX; i++) {
+            AUTO_FREE char *text = NULL;
+            size_t n = 0;
+            if (!cgroup_folder(i, parent, id, folder))
+                continue;
+            snprintf(procs, sizeof procs, "%s/cgroup.procs", folder);
+            if ((file_read(procs, 65536, &text, &n, NULL) == 0 && n) || (stat(folder, &st) == 0 && st.st_nlink > 2) ||
+                (remove && rmdir(folder) < 0 && errno != ENOENT))
+                return err_set(e, E_BUSY, "linux.cgroupsPath: processes or groups are in %s already; give each container a group of its own, or "
+                               "remove that one", folder);
+        }
+    return 0;
+}
+
+int cgroup_create_bundle(const struct oci_bundle *b, struct cgroup_own *ret_own, struct err *e)
+{
+    char folder[512];
     const char *parent = oci_cgroup_parent(b);
-    for (unsigned i = 0; i < ARRAY_N(v1_controllers); i++) {
-        AUTO_FREE char *text = NULL;
-        size_t n = 0;
-        if (!cgroup_folder(i, parent, b->cgroup, folder))
-            continue;
-        snprintf(procs, sizeof procs, "%s/cgroup.procs", folder);
-        if (file_read(procs, 65536, &text, &n, NULL) == 0 && n)
-            return err_set(e, E_BUSY, "linux.cgroupsPath: processes are in %s already; give each container a group of its own", folder);
-    }
-    int r = make_groups(b, e);
+    *ret_own = (struct cgroup_own){ 0 };
+    int r = remove_empty(parent, b->cgroup, e);
+    if (r == 0)
+        r = make_groups(b, ret_own, e);
     if (r == 0 && is_v2()) {
         group_path(folder, NULL, parent, b->cgroup, NULL);
         r = devices_restrict_v2(folder, b->device_rules.v, b->device_rules.n, e);
@@ -323,7 +394,7 @@ int cgroup_create_bundle(const struct oci_bundle *b, struct err *e)
     for (uint32_t i = 0; i < b->settings.n && r == 0; i++)
         r = write_setting(b, &b->settings.v[i], e);
     if (r < 0)
-        cgroup_remove(parent, b->cgroup);
+        cgroup_remove(parent, b->cgroup, ret_own);
     return r;
 }
 

@@ -9,6 +9,7 @@
 #include <shoal/base/file.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MEMBERS_MAX_BYTES = 64 << 20, /* as many as a kernel can have */
@@ -19,10 +20,21 @@ enum { MEMBERS_MAX_BYTES = 64 << 20, /* as many as a kernel can have */
 struct pids { int64_t *v; size_t n, cap; };
 typedef void group_fn(const char *group, void *arg); /* group: a path to its folder, by a descriptor */
 
-static int open_group(unsigned i, const char *parent, const char *id)
+/* Whose groups, by name, and, unless NULL, by their numbers. */
+struct whose { const char *parent, *id; const struct cgroup_own *own; };
+
+/* Folder and controller of the i-th group, NULL: it has none. */
+static const char *find_group(unsigned i, const struct whose *w, char folder[512])
+{
+    struct stat st;
+    const char *controller = cgroup_folder(i, w->parent, w->id, folder);
+    return controller && w->own && (stat(folder, &st) < 0 || st.st_ino != w->own->inode[i]) ? NULL : controller;
+}
+
+static int open_group(unsigned i, const struct whose *w)
 {
     char folder[512];
-    return cgroup_folder(i, parent, id, folder) ? open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    return find_group(i, w, folder) ? open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
 }
 
 /* The next group in a folder, with its name until the next call; -1: no more. */
@@ -95,22 +107,23 @@ static void add_members(const char *group, void *arg)
     }
 }
 
-static void collect(unsigned i, const char *parent, const char *id, struct pids *p)
+static void collect(unsigned i, const struct whose *w, struct pids *p)
 {
-    int dir = open_group(i, parent, id);
+    int dir = open_group(i, w);
     p->n = 0;
     if (dir >= 0)
         walk(dir, 0, add_members, p);
 }
 
-int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n)
+int64_t *cgroup_pids(const char *parent, const char *id, const struct cgroup_own *own, size_t *ret_n)
 {
+    const struct whose w = { parent, id, own };
     struct pids p = { 0 };
     char folder[512];
     unsigned i = 0;
-    while (i < CGROUP_FOLDERS_MAX && !cgroup_folder(i, parent, id, folder))
+    while (i < CGROUP_FOLDERS_MAX && !find_group(i, &w, folder))
         i++;
-    collect(i, parent, id, &p); /* of each controller's the first: they have the same */
+    collect(i, &w, &p); /* of each controller's the first: they have the same */
     *ret_n = p.n;
     return p.v;
 }
@@ -134,23 +147,23 @@ static void let_go(const char *group, void *arg)
 
 /* SIGKILL to all in the i-th controller's group and below; how many there were. Where the kernel does not kill a group at
  * once they are stopped meanwhile, or those that fork would be elsewhere each time one looks. */
-static size_t kill_members(unsigned i, const char *parent, const char *id)
+static size_t kill_members(unsigned i, const struct whose *w)
 {
     static struct switch_file v1 = { "freezer.state", "FROZEN", "THAWED" }, v2 = { "cgroup.freeze", "1", "0" };
     char folder[512];
     struct pids p = { 0 };
-    const char *controller = cgroup_folder(i, parent, id, folder);
+    const char *controller = find_group(i, w, folder);
     if (!controller)
         return 0;
     struct switch_file *f = !*controller ? &v2 : str_equal(controller, "freezer") ? &v1 : NULL;
-    collect(i, parent, id, &p);
+    collect(i, w, &p);
     size_t n = p.n;
     AUTO_FREE char *at_once = path_join(folder, "cgroup.kill"), *state = path_join(folder, f ? f->name : "");
     if (n && (f != &v2 || file_poke(at_once, "1", NULL) < 0)) {
         if (f && file_poke(state, f->stop, NULL) == 0)
-            collect(i, parent, id, &p);
+            collect(i, w, &p);
         signal_each(&p, SIGKILL);
-        int dir = f ? open_group(i, parent, id) : -1;
+        int dir = f ? open_group(i, w) : -1;
         if (dir >= 0) /* in version 1 what is frozen does not even die, and groups below are frozen on their own */
             walk(dir, 0, let_go, f);
     }
@@ -158,11 +171,12 @@ static size_t kill_members(unsigned i, const char *parent, const char *id)
     return n;
 }
 
-int cgroup_signal(const char *parent, const char *id, int signum, struct err *e)
+int cgroup_signal(const char *parent, const char *id, const struct cgroup_own *own, int signum, struct err *e)
 {
+    const struct whose w = { parent, id, own };
     if (signum != SIGKILL) {
         struct pids p = { 0 };
-        p.v = cgroup_pids(parent, id, &p.n);
+        p.v = cgroup_pids(parent, id, own, &p.n);
         signal_each(&p, signum);
         free(p.v);
         return 0;
@@ -170,7 +184,7 @@ int cgroup_signal(const char *parent, const char *id, int signum, struct err *e)
     for (int look = 0; look < KILL_LOOKS; look++) {
         size_t n = 0;
         for (unsigned i = 0; i < CGROUP_FOLDERS_MAX; i++)
-            n += kill_members(i, parent, id);
+            n += kill_members(i, &w);
         if (!n)
             return 0;
         poll(NULL, 0, KILL_LOOK_MS); /* the kernel lets the last member go in its own time */
@@ -179,23 +193,24 @@ int cgroup_signal(const char *parent, const char *id, int signum, struct err *e)
 }
 
 /* ---- removal ---- */
-static bool remove_one(unsigned i, const char *parent, const char *id)
+static bool remove_one(unsigned i, const struct whose *w)
 {
     char folder[512];
-    if (!cgroup_folder(i, parent, id, folder) || rmdir(folder) == 0) /* nothing in it, as mostly */
+    if (!find_group(i, w, folder) || rmdir(folder) == 0) /* nothing in it, as mostly */
         return true;
-    if (kill_members(i, parent, id))
+    if (kill_members(i, w))
         return false;
-    int dir = open_group(i, parent, id);
+    int dir = open_group(i, w);
     if (dir >= 0 && !remove_below(dir, 0))
         return false;
     return rmdir(folder) == 0 || errno == ENOENT;
 }
 
-bool cgroup_remove(const char *parent, const char *id)
+bool cgroup_remove(const char *parent, const char *id, const struct cgroup_own *own)
 {
+    const struct whose w = { parent, id, own };
     bool gone = true;
     for (unsigned i = 0; i < CGROUP_FOLDERS_MAX; i++)
-        gone &= remove_one(i, parent, id);
+        gone &= remove_one(i, &w);
     return gone;
 }

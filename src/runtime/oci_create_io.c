@@ -177,6 +177,9 @@ static int lead(struct launch *k, struct oci_launch *l, struct err *e)
     }
     if (!l->exec) {
         r = cgroup_add(oci_cgroup_parent(l->bundle), l->bundle->cgroup, l->pid, e);
+        if (r == 0 && !cgroup_is_own(oci_cgroup_parent(l->bundle), l->bundle->cgroup, l->groups)) /* it was empty until now */
+            r = err_set(e, E_BUSY, "linux.cgroupsPath: the control group %s/%s was taken by another container meanwhile; give each container a "
+                        "group of its own", oci_cgroup_parent(l->bundle), l->bundle->cgroup);
         if (r == 0)
             r = fd_write_all(k->gate, "", 1, e);
     }
@@ -215,8 +218,10 @@ int oci_launch(struct oci_launch *l, struct err *e)
     l->console = -1;
     l->pid = 0;
     int r = open_all(&k, l, e);
-    if (r == 0 && l->exec)
-        r = fd_write_all(k.gate, l->container, sizeof *l->container, e);
+    if (r == 0 && l->exec) {
+        struct oci_life who = { .pid = l->container->pid, .start_id = l->container->start_id };
+        r = fd_write_all(k.gate, &who, sizeof who, e);
+    }
     if (r == 0)
         r = spawn(&k, e);
     if (r == 0)

@@ -165,7 +165,8 @@ void oci_seccomp_features(struct val_doc *d, struct val *to);
 #define oci_life_FIELDS(X, T)                                                                         \
     X(T, INT, pid, _, 1, "pid", "", .min = 0, .max = INT64_MAX)                                       \
     X(T, UINT, start_id, _, 2, "startId", "start time of pid in clock ticks: pids are used again")    \
-    X(T, TIME, created_ns, _, 3, "created", "")
+    X(T, TIME, created_ns, _, 3, "created", "")                                                       \
+    X(T, BYTES, groups, _, 4, "groups", "struct cgroup_own; an older shoal wrote none", .max = sizeof(struct cgroup_own))
 REC_DECLARE(oci_life)
 struct oci_state {
     struct oci_bundle bundle;
@@ -179,7 +180,10 @@ int oci_state_make(const char *root, const char *id, struct oci_state *ret, stru
 /* -E_NOT_FOUND. */
 int oci_state_load(const char *root, const char *id, bool lock, struct oci_state *ret, struct err *e) must_check;
 int oci_state_save_bundle(const struct oci_state *s, struct err *e) must_check;
+/* pid 0: it has its groups, but no process yet. */
 int oci_state_save_life(struct oci_state *s, pid_t pid, struct err *e) must_check;
+void oci_state_set_groups(struct oci_state *s, const struct cgroup_own *own);
+const struct cgroup_own *oci_state_groups(const struct oci_state *s); /* NULL: not known, go by the name */
 void oci_state_look(struct oci_state *s);   /* status anew */
 int oci_state_remove(const struct oci_state *s, struct err *e) must_check;
 void oci_state_done(struct oci_state *s);
@@ -197,6 +201,7 @@ struct oci_launch {
     const struct oci_process *exec;   /* NULL: the first process */
     const struct seccomp_program *filter;
     const char *dir;                  /* state folder */
+    const struct cgroup_own *groups;  /* of the first process */
     unsigned preserved;               /* descriptors from 3 on that the process keeps */
     const struct oci_life *container; /* of exec */
     const char *console_socket;
@@ -219,10 +224,10 @@ enum { OCI_FD_GATE, OCI_FD_ERRORS, OCI_FD_SPEC, OCI_FD_EXEC, OCI_FD_LISTEN, OCI_
 #define OCI_WANTS_HOOKS 'H' /* over the errors socket: everything is mounted; a byte through the gate answers */
 _Noreturn void oci_init_main(int base);
 /* ---- kern_cgroup.c ---- */
-int cgroup_create_bundle(const struct oci_bundle *b, struct err *e) must_check;
+/* ret_own is right on failure, too: what it has was removed. -E_BUSY, -E_EXISTS: another has such a group. */
+int cgroup_create_bundle(const struct oci_bundle *b, struct cgroup_own *ret_own, struct err *e) must_check;
 /* Folder of the i-th controller's group, "" for v2; NULL: there is none, but for v1 there may be at i + 1. */
 const char *cgroup_folder(unsigned i, const char *parent, const char *id, char out[512]);
-enum { CGROUP_FOLDERS_MAX = 12 };
 /* ---- kern_oci_root.c ---- */
 /* Everything mounted; the root is not entered yet. ret_root: O_PATH. */
 int oci_root_setup(const struct oci_bundle *b, struct pty *t, int *ret_root, struct err *e) must_check;

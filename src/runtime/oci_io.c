@@ -120,10 +120,11 @@ static int write_pid(const char *path, pid_t pid, struct err *e)
     return path ? file_write_volatile(path, text, (size_t)n, 0644, e) : 0;
 }
 
-static int take_group(const struct oci_bundle *b, struct err *e)
+static int take_group(const struct oci_state *s, struct err *e)
 {
+    const struct oci_bundle *b = &s->bundle;
     bool gone = false;
-    for (int i = 0; i < END_WAIT_MS / END_LOOK_MS && !(gone = cgroup_remove(oci_cgroup_parent(b), b->cgroup)); i++)
+    for (int i = 0; i < END_WAIT_MS / END_LOOK_MS && !(gone = cgroup_remove(oci_cgroup_parent(b), b->cgroup, oci_state_groups(s))); i++)
         poll(NULL, 0, END_LOOK_MS); /* the kernel lets the last member go in its own time */
     if (str_equal(b->cgroup_parent, "shoal-oci"))
         cgroup_remove_parent("shoal-oci"); /* ours, and in use when it is not empty */
@@ -165,14 +166,19 @@ static int make(const struct oci_options *o, bool detached, struct oci_state *re
         return r;
     }
     s.bundle = b;
-    struct oci_launch l = { .bundle = &s.bundle, .filter = filter.n ? &filter : NULL, .dir = s.dir,
+    struct cgroup_own own;
+    struct oci_launch l = { .bundle = &s.bundle, .filter = filter.n ? &filter : NULL, .dir = s.dir, .groups = &own,
                             .preserved = (unsigned)o->preserved, .console_socket = o->console_socket, .console = -1 };
     bool grouped = false;
     r = oci_state_save_bundle(&s, e);
     if (r == 0)
         r = save_filter(&s, &filter, e);
-    if (r == 0 && (r = cgroup_create_bundle(&s.bundle, e)) == 0)
+    if (r == 0 && (r = cgroup_create_bundle(&s.bundle, &own, e)) == 0)
         grouped = true;
+    if (r == 0) { /* before anything is in them: whoever removes the container must know what is its own */
+        oci_state_set_groups(&s, &own);
+        r = oci_state_save_life(&s, 0, e);
+    }
     if (r == 0)
         r = oci_launch(&l, e);
     if (r == 0)
@@ -188,7 +194,7 @@ static int make(const struct oci_options *o, bool detached, struct oci_state *re
     struct err second;
     if (l.pid > 0)
         kill(l.pid, SIGKILL);
-    if (grouped && take_group(&s.bundle, &second) < 0)
+    if (grouped && take_group(&s, &second) < 0)
         fprintf(stderr, "shoal oci: warning: %s\n", second.text);
     if (oci_hooks_run(&s.bundle, OCI_POSTSTOP, "stopped", 0, &second) < 0)
         fprintf(stderr, "shoal oci: warning: %s\n", second.text);
@@ -202,7 +208,7 @@ static int make(const struct oci_options *o, bool detached, struct oci_state *re
 static int clean(struct oci_state *s, struct err *e)
 {
     struct err second;
-    int r = take_group(&s->bundle, e);
+    int r = take_group(s, e);
     if (r < 0)
         return r;
     r = oci_state_remove(s, e);
@@ -294,7 +300,7 @@ int oci_ps(const struct oci_options *o, struct err *e)
     if (r < 0)
         return r;
     size_t n = 0;
-    AUTO_FREE int64_t *pids = cgroup_pids(oci_cgroup_parent(&s.bundle), s.bundle.cgroup, &n);
+    AUTO_FREE int64_t *pids = cgroup_pids(oci_cgroup_parent(&s.bundle), s.bundle.cgroup, oci_state_groups(&s), &n);
     bool json = !str_equal(o->format, "table");
     fputs(json ? "[" : "PID\n", stdout);
     for (size_t i = 0; i < n; i++)
@@ -322,7 +328,7 @@ int oci_kill(const struct oci_options *o, struct err *e)
     if (r < 0)
         return r;
     if (o->all) { /* also when its first process is gone: others may live in its group */
-        r = cgroup_signal(oci_cgroup_parent(&s.bundle), s.bundle.cgroup, signum, e);
+        r = cgroup_signal(oci_cgroup_parent(&s.bundle), s.bundle.cgroup, oci_state_groups(&s), signum, e);
     } else if (str_equal(s.status, "stopped") || str_equal(s.status, "creating")) {
         r = err_set(e, E_CONFLICT, "container not running: it is %s", s.status);
     } else {

@@ -1,4 +1,5 @@
-/* Folders of containers that `shoal oci` made: what they are (bundle.mp), which process they are (life.mp), whether they
+/* Folders of containers that `shoal oci` made: what they are (bundle.mp), which process they are and whose control groups are
+ * theirs (life.mp), whether they
  * were started (start.sock is gone then). A folder is locked by the verb that changes it. */
 #include "oci_internal.h"
 #include <errno.h>
@@ -101,8 +102,24 @@ int oci_state_save_bundle(const struct oci_state *s, struct err *e)
 
 int oci_state_save_life(struct oci_state *s, pid_t pid, struct err *e)
 {
-    s->life = (struct oci_life){ .pid = pid, .start_id = process_start_id(pid), .created_ns = clock_real_ns() };
+    s->life.pid = pid;
+    s->life.start_id = pid ? process_start_id(pid) : 0;
+    s->life.created_ns = clock_real_ns();
     return save(&oci_life_rec, &s->life, s, "life.mp", e);
+}
+
+void oci_state_set_groups(struct oci_state *s, const struct cgroup_own *own)
+{
+    free(s->life.groups.v);
+    s->life.groups = (struct bytes){ xmemdup(own, sizeof *own), sizeof *own };
+}
+
+const struct cgroup_own *oci_state_groups(const struct oci_state *s)
+{
+    static const struct cgroup_own none;
+    if (!s->life.created_ns) /* given up before it had any */
+        return &none;
+    return s->life.groups.n == sizeof none ? (const struct cgroup_own *)(const void *)s->life.groups.v : NULL;
 }
 
 int oci_state_remove(const struct oci_state *s, struct err *e)
@@ -118,4 +135,5 @@ void oci_state_done(struct oci_state *s)
     free(s->dir);
     s->dir = NULL;
     oci_bundle_clear(&s->bundle);
+    oci_life_clear(&s->life);
 }

@@ -34,7 +34,13 @@ int seccomp_build(struct seccomp_program *ret, uint64_t caps, struct err *e) mus
 void seccomp_free(struct seccomp_program *p);
 
 /* ---- kern_cgroup.c: one group a container, "PARENT/ID", on v2 or each v1 controller ---- */
+enum { CGROUP_FOLDERS_MAX = 12 };
+/* The groups that a container was given: st_ino by number of the controller, 0: none. After its end others may have made
+ * groups of the same name. */
+struct cgroup_own { uint64_t inode[CGROUP_FOLDERS_MAX]; };
+/* What an earlier run left of its group is killed and removed. -E_EXISTS: it cannot be. */
 int cgroup_create(const char *parent, const struct container_spec *s, struct err *e) must_check;
+bool cgroup_is_own(const char *parent, const char *id, const struct cgroup_own *own); /* all of them, and no others */
 int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e) must_check;
 bool cgroup_oom_killed(const char *parent, const char *id);
 /* Freezes or thaws all members; -E_BUSY: they do not stop, and go on. */
@@ -48,12 +54,13 @@ bool cgroup_is_v2(void);
 char *cgroup_text(const char *controller, const char *parent, const char *id, const char *file);
 /* Value after a word in a flat keyed file ("oom_kill 1"); word NULL: the file is one number. -1: none. */
 int64_t cgroup_number(const char *controller, const char *parent, const char *id, const char *file, const char *word);
-/* ---- kern_cgroup_end.c: a container's groups with those that its processes made below them ---- */
-int64_t *cgroup_pids(const char *parent, const char *id, size_t *ret_n);
+/* ---- kern_cgroup_end.c: a container's groups with those that its processes made below them; own NULL: what has the
+ * name ---- */
+int64_t *cgroup_pids(const char *parent, const char *id, const struct cgroup_own *own, size_t *ret_n);
 /* To all that are in them; SIGKILL until none is left, else -E_BUSY. */
-int cgroup_signal(const char *parent, const char *id, int signum, struct err *e) must_check;
+int cgroup_signal(const char *parent, const char *id, const struct cgroup_own *own, int signum, struct err *e) must_check;
 /* Kills what is in them and removes them; false: something still lives. */
-bool cgroup_remove(const char *parent, const char *id);
+bool cgroup_remove(const char *parent, const char *id, const struct cgroup_own *own);
 /* ---- kern_stats.c ---- */
 int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
 void net_stats(pid_t pid, struct container_stats *ret); /* of its network namespace */

@@ -209,7 +209,7 @@ static void remove_done(void *arg)
 
 static void remove_box(struct box *b)
 {
-    for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id); i++)
+    for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id, NULL); i++)
         poll(NULL, 0, 1);
     struct removal *m = xnew(struct removal);
     m->b = b;
@@ -324,7 +324,7 @@ static void mark_dead(struct box *b)
     s->ready = false;
     s->finished_ns = clock_real_ns();
     str_set(&s->error, "its shim is gone (killed, or the machine restarted)");
-    for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id); i++)
+    for (int i = 0; i < 100 && !cgroup_remove(b->rt->cgroup, b->c.spec.id, NULL); i++)
         poll(NULL, 0, 1);
     struct sb packed;
     struct err e;
@@ -855,7 +855,7 @@ int runtime_open(struct runtime **ret, struct loop *l, const struct runtime_conf
     for (uint32_t i = 0; i < groups.n; i++) {
         AUTO_FREE char *folder = path_join(rt->dir, groups.v[i]);
         if (!file_exists(folder))
-            cgroup_remove(rt->cgroup, groups.v[i]);
+            cgroup_remove(rt->cgroup, groups.v[i], NULL);
     }
     strs_clear(&groups);
     *ret = rt;

@@ -274,7 +274,7 @@ static void container_exited(struct shim *s, int code, const char *error)
     log_file_close(s->log);
     s->log = NULL;
     close_at(&s->start.root);
-    for (int i = 0; i < 200 && !cgroup_remove(s->a->cgroup_parent, s->a->spec->id); i++)
+    for (int i = 0; i < 200 && !cgroup_remove(s->a->cgroup_parent, s->a->spec->id, NULL); i++)
         poll(NULL, 0, 5); /* the kernel lets the last member go in its own time */
     if (s->lock >= 0)
         flock(s->lock, LOCK_UN); /* before anybody hears that its files can be had */
