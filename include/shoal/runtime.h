@@ -134,7 +134,7 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
 void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg);
 /* -E_NOT_FOUND, -E_CONFLICT when it does not run. */
 int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e) must_check;
-/* An ended one is being made again; stopping it calls that off. */
+/* A start was asked for and it does not run yet; stopping it calls that off, or ends it as soon as it runs. */
 bool runtime_is_starting(const struct runtime *rt, const char *id);
 /* Stop signal, grace, kill of everything in its group; done when it is over (0 also when it did not run). */
 void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg);

@@ -14,9 +14,27 @@ const struct container *container_of_call(struct call *c)
 }
 
 /* ---- life ---- */
+static bool may_run(struct call *c, const struct container *x)
+{
+    return container_is_up(x) || runtime_is_starting(c->api->b.runtime, x->spec.id);
+}
+
+/* One that had ended and did not come up again tells nobody of an end; but those who came meanwhile wait for one. */
+static void started(void *arg, int result, const struct err *e)
+{
+    struct call *c = arg;
+    const struct container *x = result < 0 ? runtime_find(c->api->b.runtime, c->param[1]) : NULL;
+    if (x && x->state.phase == CONTAINER_EXITED && !may_run(c, x) && !keeper_waits(c->api, x->spec.id))
+        container_wait_over(c->api, x);
+    done_no_content(c, result, e);
+}
+
+/* Takes care that c->param[1] is its id. */
 static void start(struct call *c, const struct container *x, runtime_done_fn *done)
 {
     struct err e;
+    free(c->param[1]);
+    c->param[1] = xstrdup(x->spec.id);
     keeper_by_hand(c->api, x, false);
     if (container_network_again(c->api, x, &e) < 0)
         done(c, -e.code, &e);
@@ -34,7 +52,7 @@ static void container_start(struct call *c)
     else if (x->state.phase == CONTAINER_PAUSED)
         reply_error(c, E_CONFLICT, "cannot start a paused container, try unpause instead");
     else
-        start(c, x, done_no_content);
+        start(c, x, started);
 }
 
 /* Of a stop or restart: t= seconds (-1: as long as it takes), signal=. False: answered. */
@@ -78,7 +96,7 @@ static void container_stop(struct call *c)
     keeper_by_hand(c->api, x, true);
     free(c->param[1]);
     c->param[1] = xstrdup(x->spec.id);
-    if (!container_is_up(x) && !runtime_is_starting(c->api->b.runtime, x->spec.id))
+    if (!may_run(c, x))
         reply_empty(c, waited ? 204 : 304);
     else
         runtime_stop_by(c->api->b.runtime, c->param[1], how.signum, how.grace_ns, stopped, c);
@@ -90,7 +108,7 @@ static void restarted(void *arg, int result, const struct err *e)
     const struct container *x = runtime_find(c->api->b.runtime, c->param[1]);
     if (result == 0 && x)
         container_event(c->api, x, "restart", NULL, NULL);
-    done_no_content(c, result, e);
+    started(c, result, e);
 }
 
 static void restart_stopped(void *arg, int result, const struct err *e)
@@ -130,7 +148,7 @@ static void container_kill(struct call *c)
         reply_error(c, E_INVALID, "Invalid signal: %s", name);
         return;
     }
-    if (!container_is_up(x)) {
+    if (!may_run(c, x)) {
         reply_error(c, E_CONFLICT, "container %s is not running", x->spec.id);
         return;
     }
@@ -163,8 +181,9 @@ static void container_remove(struct call *c)
         return;
     }
     bool waits = keeper_waits(c->api, x->spec.id);
-    if ((container_is_up(x) || waits) && !query_flag(c, "force")) {
-        reply_error(c, E_CONFLICT, "cannot remove container %.12s: container is %s: %s", x->spec.id, container_status(c->api, x),
+    if ((may_run(c, x) || waits) && !query_flag(c, "force")) {
+        reply_error(c, E_CONFLICT, "cannot remove container %.12s: container is %s: %s", x->spec.id,
+                    container_is_up(x) || waits ? container_status(c->api, x) : "starting",
                     x->state.phase == CONTAINER_PAUSED ? "unpause and stop it first, or remove it with --force"
                                                        : "stop the container before removing or force remove");
         return;
@@ -224,7 +243,7 @@ static void container_wait(struct call *c)
         return;
     }
     stream_begin(c, "application/json"); /* the head goes at once: clients start the container after it */
-    if (kind == WAIT_STOPPED && !container_is_up(x) && !keeper_waits(c->api, x->spec.id)) {
+    if (kind == WAIT_STOPPED && !may_run(c, x) && !keeper_waits(c->api, x->spec.id)) {
         wait_answer(c, x->state.exit_code, NULL);
         return;
     }

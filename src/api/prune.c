@@ -73,7 +73,7 @@ static void container_gone(void *arg, int result, const struct err *e)
 
 static bool is_over(const struct api *a, const struct container *x)
 {
-    return !container_is_up(x) && !keeper_waits(a, x->spec.id) && !container_is_task(x);
+    return !container_is_up(x) && !runtime_is_starting(a->b.runtime, x->spec.id) && !keeper_waits(a, x->spec.id) && !container_is_task(x);
 }
 
 static void containers_measured(void *arg, const int64_t *sizes)

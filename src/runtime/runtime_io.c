@@ -142,6 +142,16 @@ struct request *box_ask(struct box *b, uint32_t type, int32_t arg, const void *p
     return q;
 }
 
+/* A start that is not answered yet. The shim does one after the other: what is asked of it now finds the container running, or
+ * ended. */
+static bool start_is_asked(const struct box *b)
+{
+    const struct request *q = b->requests;
+    while (q && q->type != SHIM_START)
+        q = q->next;
+    return q != NULL;
+}
+
 static struct request *take_request(struct box *b, uint64_t id, uint32_t type)
 {
     for (struct request **q = &b->requests; *q; q = &(*q)->next)
@@ -412,7 +422,7 @@ static void on_shim(void *arg, unsigned events)
 static void on_stop_timeout(void *arg)
 {
     struct box *b = arg;
-    if (container_is_up(&b->c)) {
+    if (container_is_up(&b->c) || start_is_asked(b)) {
         box_ask(b, SHIM_KILL_ALL, 0, NULL, 0, NULL);
         loop_timer_set(b->stop_timer, KILL_AFTER_STOP_MS);
     }
@@ -578,7 +588,7 @@ int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e
     struct box *b = box_find(rt, id);
     if (!b || b->dying)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
-    if (!container_is_up(&b->c))
+    if (!container_is_up(&b->c) && !start_is_asked(b))
         return err_set(e, E_CONFLICT, "container %.12s is not running", id);
     box_ask(b, SHIM_SIGNAL, signum, NULL, 0, NULL);
     return 0;
@@ -587,7 +597,7 @@ int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e
 bool runtime_is_starting(const struct runtime *rt, const char *id)
 {
     const struct box *b = box_find(rt, id);
-    return b && b->restarted;
+    return b && (b->restarted || start_is_asked(b));
 }
 
 void runtime_stop(struct runtime *rt, const char *id, int64_t grace_ns, runtime_done_fn *done, void *arg)
@@ -600,7 +610,7 @@ void runtime_stop_by(struct runtime *rt, const char *id, int signum, int64_t gra
     struct box *b = box_or_fail(rt, id, done, arg);
     if (!b)
         return;
-    if (!container_is_up(&b->c) && !b->restarted) {
+    if (!container_is_up(&b->c) && !b->restarted && !start_is_asked(b)) {
         done(arg, 0, NULL);
         return;
     }

@@ -246,6 +246,60 @@ static void test_pause(void **state)
     delete_box(&s);
 }
 
+static int n_answers, sum_of_answers;
+static void on_answer(void *arg, int r, const struct err *e)
+{
+    (void)arg;
+    (void)e;
+    n_answers++;
+    sum_of_answers += r;
+}
+static bool both_answered(void *arg)
+{
+    (void)arg;
+    return n_answers == 2;
+}
+
+/* What comes between a start and its answer; the loop does not turn between the two. */
+static void test_stop_of_a_start(void **state)
+{
+    struct container_spec s;
+    struct err e;
+    (void)state;
+    spec_for(&s, "sleep 1000");
+    for (int run = 0; run < 3; run++) {
+        if (run == 0) {
+            runtime_create(rt, &s, on_done, NULL);
+            wait_done();
+        } else if (run == 1) { /* of one that has ended */
+            assert_int_equal(runtime_find(rt, s.id)->state.phase, CONTAINER_EXITED);
+        } else {
+            delete_box(&s);
+            spec_for(&s, "sleep 1000");
+            runtime_create(rt, &s, on_done, NULL);
+            wait_done();
+        }
+        assert_int_equal(result, 0);
+        n_answers = sum_of_answers = 0;
+        assert_false(runtime_is_starting(rt, s.id));
+        runtime_start(rt, s.id, on_answer, NULL);
+        assert_true(runtime_is_starting(rt, s.id));
+        if (run == 2) {
+            assert_int_equal(runtime_signal(rt, s.id, 9, &e), 0);
+            n_answers++;
+        } else {
+            runtime_stop(rt, s.id, 0, on_answer, NULL);
+        }
+        assert_int_equal(n_answers, run == 2); /* neither is over */
+        until(both_answered, NULL, "the start and the stop");
+        assert_int_equal(sum_of_answers, run == 1 ? -E_CONFLICT : 0); /* called off before it ran */
+        wait_exit(s.id);
+        assert_int_equal(runtime_find(rt, s.id)->state.exit_code, 137);
+        assert_false(runtime_is_starting(rt, s.id));
+    }
+    delete_box(&s);
+}
+
 /* What the processes of a container can do where they may write to their control groups. */
 static void test_nested_groups(void **state)
 {
@@ -285,7 +339,7 @@ static int all_tests(void)
         cmocka_unit_test(test_run), cmocka_unit_test(test_secure), cmocka_unit_test(test_user_env_cwd),
         cmocka_unit_test(test_missing_program), cmocka_unit_test(test_mounts_files), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_exec_stop_adopt), cmocka_unit_test(test_init_reaps), cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_nested_groups),
+        cmocka_unit_test(test_nested_groups), cmocka_unit_test(test_stop_of_a_start),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
