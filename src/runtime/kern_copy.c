@@ -80,14 +80,16 @@ static int bind_volume(const struct copy *c, const struct container_mount *m, st
     return 0;
 }
 
-/* Both until this process ends. Copies wait for each other, a start waits for a copy; but no copy waits for the end of what
- * was started before its turn came. */
+/* Both until this process ends. Copies wait for each other, a start waits for a copy, none for longer than ROOT_WAIT_MS; but
+ * no copy waits for the end of what was started before its turn came. */
 static int lock_root(const struct copy *c, struct err *e)
 {
     AUTO_FREE char *work = path_join(c->q.dir, "work");
-    int r = root_lock(work, true, e);
+    int r = root_lock(work, ROOT_WAIT_MS, e);
+    if (r == -E_BUSY)
+        return err_set(e, E_CONFLICT, "another copy, export or upload of this container's files is going on; end it, or try again when it is over");
     if (r >= 0)
-        r = root_lock(c->q.dir, false, e);
+        r = root_lock(c->q.dir, 0, e);
     return r == -E_BUSY ? err_set(e, E_CONFLICT, "the container has just been started; try again") : MIN(r, 0);
 }
 

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+enum { LOOK_MS = 10 };
 
 int root_open_in(int root, const char *path, int flags)
 {
@@ -18,14 +21,14 @@ int root_open_in(int root, const char *path, int flags)
     return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
 }
 
-int root_lock(const char *path, bool wait, struct err *e)
+int root_lock(const char *path, int wait_ms, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
     if (fd < 0)
         return err_errno(e, errno, "%s", path);
-    do
-        r = flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB));
-    while (r < 0 && errno == EINTR);
+    int64_t end_ns = clock_mono_ns() + wait_ms * MS_NS;
+    while ((r = flock(fd, LOCK_EX | LOCK_NB)) < 0 && (errno == EINTR || errno == EWOULDBLOCK) && clock_mono_ns() < end_ns)
+        poll(NULL, 0, LOOK_MS); /* waiting for a lock has no end of its own */
     if (r == 0)
         return fd;
     r = errno == EWOULDBLOCK ? err_set(e, E_BUSY, "%s is in use", path) : err_errno(e, errno, "lock %s", path);

@@ -90,8 +90,10 @@ struct pty { unsigned rows, cols; int master, slave; };
 /* Opens PATH below root (O_CLOEXEC): links are followed, none leads out of it. -1 with errno. */
 int root_open_in(int root, const char *path, int flags);
 /* Two mounts of the same folders spoil each other: who mounts a container's root holds the lock of DIR, the shim from before
- * it is made until it is over. The descriptor holds it; -E_BUSY without wait. */
-int root_lock(const char *dir, bool wait, struct err *e) must_check;
+ * it is made until it is over, and who copies from one that does not run. The descriptor holds it. wait_ms: who copies may
+ * wait for a client that never reads or writes again, and nobody else shall wait for that; then -E_BUSY. */
+enum { ROOT_WAIT_MS = 10000 };
+int root_lock(const char *dir, int wait_ms, struct err *e) must_check;
 int root_mount_overlay(const struct container_spec *s, const char *dir, struct err *e) must_check; /* on DIR/merged */
 
 /* ---- kern_root.c: in the container's new mount namespace ---- */

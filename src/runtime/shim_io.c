@@ -369,7 +369,9 @@ static int make_container(struct shim *s, struct err *e)
     }
     s->start = (struct process_start){ .spec = spec, .dir = s->a->dir, .cgroup_parent = s->a->cgroup_parent,
                                        .seccomp = s->a->seccomp, .root = -1 };
-    int r = s->lock = root_lock(s->a->dir, true, e);
+    int r = s->lock = root_lock(s->a->dir, ROOT_WAIT_MS, e);
+    if (r == -E_BUSY)
+        err_set(e, E_BUSY, "a copy, export or upload of the container's files is going on and does not end; end it, then start the container again");
     if (r >= 0)
         r = cgroup_create(s->a->cgroup_parent, spec, e);
     if (r == 0)
