@@ -1,27 +1,47 @@
 /* The door to libnftables: one batch of commands, all or nothing, in the present network namespace. */
 #include "overlay_internal.h"
 #include <nftables/libnftables.h>
+#include <shoal/base/library.h>
 #include <string.h>
+
+#define NFT_CALLS(F) \
+    F(ctx_buffer_error) F(ctx_buffer_output) F(ctx_free) F(ctx_get_error_buffer) F(ctx_new) F(run_cmd_from_buffer)
+static struct {
+#define F(name) __typeof__(nft_##name) *name;
+    NFT_CALLS(F)
+#undef F
+} libnftables;
+static const char *const names[] = {
+#define F(name) "nft_" #name,
+    NFT_CALLS(F)
+#undef F
+    NULL
+};
+static struct library library = {
+    .file = LIBNFTABLES_FILE, .package = "libnftables1", .names = names, .calls = &libnftables, .lock = PTHREAD_MUTEX_INITIALIZER
+};
 
 /* Closing the socket waits until every processor has let go of the rules replaced, about 20 ms: not on the loop. */
 static void end_work(void *arg)
 {
-    nft_ctx_free(arg);
+    libnftables.ctx_free(arg);
 }
 
 int nft_run(struct loop *l, const char *commands, struct err *e)
 {
-    int r = 0;
-    struct nft_ctx *c = nft_ctx_new(NFT_CTX_DEFAULT);
+    int r = library_load(&library, e);
+    if (r < 0)
+        return r;
+    struct nft_ctx *c = libnftables.ctx_new(NFT_CTX_DEFAULT);
     if (!c)
         return err_set(e, E_INTERNAL, "nftables: cannot start");
-    nft_ctx_buffer_output(c);
-    nft_ctx_buffer_error(c);
-    if (nft_run_cmd_from_buffer(c, commands) != 0) {
-        const char *text = nft_ctx_get_error_buffer(c);
+    libnftables.ctx_buffer_output(c);
+    libnftables.ctx_buffer_error(c);
+    if (libnftables.run_cmd_from_buffer(c, commands) != 0) {
+        const char *text = libnftables.ctx_get_error_buffer(c);
         r = err_set(e, E_INTERNAL, "nftables refused the rules: %.300s", text && *text ? text : "no reason given");
     }
     if (loop_work(l, LANE_BULK, end_work, NULL, c) < 0)
-        nft_ctx_free(c);
+        libnftables.ctx_free(c);
     return r;
 }

@@ -1,11 +1,14 @@
-/* The door to libsodium and, for SHA-256 with the processor's instructions, OpenSSL. */
+/* The door to libsodium and, for SHA-256 with the processor's instructions, OpenSSL, which is loaded when something long
+ * is first hashed (library.h). */
 #include <openssl/evp.h>
 #include <sodium.h> /* before our header, which renames what both declare */
 
 #include <shoal/base/crypto.h>
 #include <shoal/base/err.h>
+#include <shoal/base/library.h>
 #include <shoal/base/mem.h>
 
+enum { SMALL_BYTES = 64 << 10 /* what libsodium hashes sooner than OpenSSL is loaded */ };
 static uint8_t hash_key[crypto_shorthash_KEYBYTES];
 static bool started;
 
@@ -125,33 +128,64 @@ bool crypto_password_key(uint8_t key[32], const void *password, size_t size, con
     return crypto_pwhash(key, 32, password, size, salt, passes, memory_bytes, crypto_pwhash_ALG_ARGON2ID13) == 0;
 }
 
+#define EVP_CALLS(F) F(MD_CTX_free) F(MD_CTX_new) F(Digest) F(DigestFinal_ex) F(DigestInit_ex) F(DigestUpdate) F(sha256)
+static struct {
+#define F(name) __typeof__(EVP_##name) *name;
+    EVP_CALLS(F)
+#undef F
+} libcrypto;
+static const char *const names[] = {
+#define F(name) "EVP_" #name,
+    EVP_CALLS(F)
+#undef F
+    NULL
+};
+static struct library library = {
+    .file = LIBCRYPTO_FILE, .package = "libssl3", .names = names, .calls = &libcrypto, .lock = PTHREAD_MUTEX_INITIALIZER
+};
+
 struct crypto_sha256 {
-    EVP_MD_CTX *ctx;
+    EVP_MD_CTX *ctx;               /* NULL: there is no libcrypto; slower is better than not at all */
+    crypto_hash_sha256_state slow;
 };
 
 struct crypto_sha256 *crypto_sha256_new(void)
 {
     struct crypto_sha256 *h = xnew(struct crypto_sha256);
-    h->ctx = EVP_MD_CTX_new();
-    ASSERT(h->ctx && EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) == 1);
+    if (library_load(&library, NULL) < 0) {
+        crypto_hash_sha256_init(&h->slow);
+        return h;
+    }
+    h->ctx = libcrypto.MD_CTX_new();
+    ASSERT(h->ctx && libcrypto.DigestInit_ex(h->ctx, libcrypto.sha256(), NULL) == 1);
     return h;
 }
 
 void crypto_sha256_add(struct crypto_sha256 *h, const void *p, size_t size)
 {
-    ASSERT(EVP_DigestUpdate(h->ctx, p, size) == 1);
+    if (h->ctx)
+        ASSERT(libcrypto.DigestUpdate(h->ctx, p, size) == 1);
+    else
+        crypto_hash_sha256_update(&h->slow, p, size);
 }
 
 void crypto_sha256_end(struct crypto_sha256 *h, uint8_t out[32])
 {
-    ASSERT(EVP_DigestFinal_ex(h->ctx, out, NULL) == 1);
-    EVP_MD_CTX_free(h->ctx);
+    if (h->ctx)
+        ASSERT(libcrypto.DigestFinal_ex(h->ctx, out, NULL) == 1);
+    else
+        crypto_hash_sha256_final(&h->slow, out);
+    if (h->ctx)
+        libcrypto.MD_CTX_free(h->ctx);
     free(h);
 }
 
 void crypto_sha256(uint8_t out[32], const void *p, size_t size)
 {
-    ASSERT(EVP_Digest(p, size, out, NULL, EVP_sha256(), NULL) == 1);
+    if (size < SMALL_BYTES || library_load(&library, NULL) < 0)
+        crypto_hash_sha256(out, p, size);
+    else
+        ASSERT(libcrypto.Digest(p, size, out, NULL, libcrypto.sha256(), NULL) == 1);
 }
 
 void hex_encode(char *out, const void *p, size_t size)

@@ -1,11 +1,13 @@
 noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = \
+	src/base/archive.c \
 	src/base/blake2s.c \
 	src/base/clock_io.c \
 	src/base/crypto.c \
 	src/base/err.c \
 	src/base/file_io.c \
 	src/base/json.c \
+	src/base/library.c \
 	src/base/log_io.c \
 	src/base/map.c \
 	src/base/mem.c \

@@ -1,10 +1,9 @@
 /* cp, export, diff. A copy passes as a tar through a file without a name: what goes in is packed before the daemon is
  * asked, what comes out is complete before anything is written here, and no name in it leads out of the target. */
 #include "cli.h"
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/http.h>
@@ -72,19 +71,19 @@ static bool wants_contents(const char *path)
 /* The first part of a name becomes another; "": the name is as it is. */
 static void rename_top(struct archive_entry *x, const char *to)
 {
-    const char *name = archive_entry_pathname(x), *hard = archive_entry_hardlink(x);
+    const char *name = libarchive.entry_pathname(x), *hard = libarchive.entry_hardlink(x);
     if (!*to)
         return;
     AUTO_FREE char *a = xasprintf("%s%s", to, name && strchr(name, '/') ? strchr(name, '/') : "");
     AUTO_FREE char *b = hard ? xasprintf("%s%s", to, strchr(hard, '/') ? strchr(hard, '/') : "") : NULL;
-    archive_entry_copy_pathname(x, a);
+    libarchive.entry_copy_pathname(x, a);
     if (b)
-        archive_entry_copy_hardlink(x, b);
+        libarchive.entry_copy_hardlink(x, b);
 }
 
 static int archive_err(struct archive *a, const char *what, struct err *e)
 {
-    const char *why = archive_error_string(a);
+    const char *why = libarchive.error_string(a);
     return err_set(e, E_IO, "%s: %s", what, why ? why : "unknown trouble");
 }
 
@@ -92,8 +91,8 @@ static int copy_data(struct archive *from, struct archive *to, const char *what,
 {
     static char buf[PIECE_BYTES];
     la_ssize_t n;
-    while ((n = archive_read_data(from, buf, sizeof buf)) > 0)
-        if (archive_write_data(to, buf, (size_t)n) < 0)
+    while ((n = libarchive.read_data(from, buf, sizeof buf)) > 0)
+        if (libarchive.write_data(to, buf, (size_t)n) < 0)
             return archive_err(to, what, e);
     return n < 0 ? archive_err(from, what, e) : 0;
 }
@@ -103,37 +102,39 @@ static int unpack_all(struct archive *from, struct archive *to, const char *top,
 {
     struct archive_entry *x;
     int a;
-    while ((a = archive_read_next_header(from, &x)) != ARCHIVE_EOF) {
+    while ((a = libarchive.read_next_header(from, &x)) != ARCHIVE_EOF) {
         if (a < ARCHIVE_WARN)
             return archive_err(from, "what the daemon sent", e);
         rename_top(x, top);
-        AUTO_FREE char *name = xstrdup(archive_entry_pathname(x));
-        if (archive_write_header(to, x) < ARCHIVE_WARN)
+        AUTO_FREE char *name = xstrdup(libarchive.entry_pathname(x));
+        if (libarchive.write_header(to, x) < ARCHIVE_WARN)
             return archive_err(to, name, e);
-        int rc = archive_entry_size(x) > 0 ? copy_data(from, to, name, e) : 0;
+        int rc = libarchive.entry_size(x) > 0 ? copy_data(from, to, name, e) : 0;
         if (rc < 0)
             return rc;
     }
-    return archive_write_close(to) < ARCHIVE_WARN ? archive_err(to, "write", e) : 0;
+    return libarchive.write_close(to) < ARCHIVE_WARN ? archive_err(to, "write", e) : 0;
 }
 
 static int unpack(struct cli *c, int fd, const char *dir, const char *top, struct err *e)
 {
-    struct archive *from = archive_read_new(), *to = archive_write_disk_new();
-    int rc = 0;
-    archive_read_support_format_tar(from);
-    archive_read_support_format_empty(from);
-    archive_write_disk_set_options(to, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
+    int rc = archive_load(e);
+    if (rc < 0)
+        return rc;
+    struct archive *from = libarchive.read_new(), *to = libarchive.write_disk_new();
+    libarchive.read_support_format_tar(from);
+    libarchive.read_support_format_empty(from);
+    libarchive.write_disk_set_options(to, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
                                            ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK |
                                            (cli_on(c, "archive") ? ARCHIVE_EXTRACT_OWNER : 0));
     if (lseek(fd, 0, SEEK_SET) < 0 || chdir(dir) < 0)
         rc = err_errno(e, errno, "%s", dir);
-    else if (archive_read_open_fd(from, fd, PIECE_BYTES) != ARCHIVE_OK)
+    else if (libarchive.read_open_fd(from, fd, PIECE_BYTES) != ARCHIVE_OK)
         rc = archive_err(from, "what the daemon sent", e);
     else
         rc = unpack_all(from, to, top, e);
-    archive_read_free(from);
-    archive_write_free(to);
+    libarchive.read_free(from);
+    libarchive.write_free(to);
     return rc;
 }
 
@@ -188,37 +189,39 @@ static int copy_out(struct cli *c, const char *container, const char *path, cons
 /* ---- into a container ---- */
 static int pack_one(struct archive *from, struct archive *to, struct archive_entry *x, const char *top, struct err *e)
 {
-    AUTO_FREE char *name = xstrdup(archive_entry_pathname(x));
+    AUTO_FREE char *name = xstrdup(libarchive.entry_pathname(x));
     rename_top(x, top);
-    archive_read_disk_descend(from);
-    if (archive_entry_filetype(x) == AE_IFSOCK)
+    libarchive.read_disk_descend(from);
+    if (libarchive.entry_filetype(x) == AE_IFSOCK)
         return 0;
-    if (archive_write_header(to, x) < ARCHIVE_WARN)
+    if (libarchive.write_header(to, x) < ARCHIVE_WARN)
         return archive_err(to, name, e);
-    return archive_entry_filetype(x) == AE_IFREG && archive_entry_size(x) > 0 ? copy_data(from, to, name, e) : 0;
+    return libarchive.entry_filetype(x) == AE_IFREG && libarchive.entry_size(x) > 0 ? copy_data(from, to, name, e) : 0;
 }
 
 static int pack(int fd, const char *dir, const char *base, const char *top, struct err *e)
 {
-    struct archive *from = archive_read_disk_new(), *to = archive_write_new();
-    struct archive_entry *x = archive_entry_new();
-    int rc = 0, a = 0;
-    archive_read_disk_set_symlink_physical(from);
-    archive_read_disk_set_behavior(from, ARCHIVE_READDISK_NO_ACL | ARCHIVE_READDISK_NO_FFLAGS);
-    archive_write_set_format_pax_restricted(to);
-    if (archive_write_open_fd(to, fd) != ARCHIVE_OK)
+    int rc = archive_load(e), a = 0;
+    if (rc < 0)
+        return rc;
+    struct archive *from = libarchive.read_disk_new(), *to = libarchive.write_new();
+    struct archive_entry *x = libarchive.entry_new();
+    libarchive.read_disk_set_symlink_physical(from);
+    libarchive.read_disk_set_behavior(from, ARCHIVE_READDISK_NO_ACL | ARCHIVE_READDISK_NO_FFLAGS);
+    libarchive.write_set_format_pax_restricted(to);
+    if (libarchive.write_open_fd(to, fd) != ARCHIVE_OK)
         rc = archive_err(to, "a temporary file", e);
     else if (chdir(dir) < 0)
         rc = err_errno(e, errno, "%s", dir);
-    else if (archive_read_disk_open(from, base) != ARCHIVE_OK)
+    else if (libarchive.read_disk_open(from, base) != ARCHIVE_OK)
         rc = archive_err(from, base, e);
-    while (rc == 0 && (a = archive_read_next_header2(from, x)) != ARCHIVE_EOF)
+    while (rc == 0 && (a = libarchive.read_next_header2(from, x)) != ARCHIVE_EOF)
         rc = a < ARCHIVE_WARN ? archive_err(from, base, e) : pack_one(from, to, x, top, e);
-    if (rc == 0 && archive_write_close(to) < ARCHIVE_WARN)
+    if (rc == 0 && libarchive.write_close(to) < ARCHIVE_WARN)
         rc = archive_err(to, "a temporary file", e);
-    archive_entry_free(x);
-    archive_read_free(from);
-    archive_write_free(to);
+    libarchive.entry_free(x);
+    libarchive.read_free(from);
+    libarchive.write_free(to);
     return rc;
 }
 

@@ -7,11 +7,10 @@
  * does not touch its time. */
 #include "image_internal.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -239,7 +238,7 @@ static int write_data(struct image_fs *fs, struct archive *a, int fd, int64_t si
     size_t n;
     la_int64_t off, end = 0;
     int r;
-    while ((r = archive_read_data_block(a, &p, &n, &off)) == ARCHIVE_OK) {
+    while ((r = libarchive.read_data_block(a, &p, &n, &off)) == ARCHIVE_OK) {
         if (off < 0 || off > size || (int64_t)n > size - off)
             return err_set(e, E_INVALID, "entry \"%.200s\" holds more than its header says", path);
         for (size_t done = 0; done < n;) {
@@ -253,7 +252,7 @@ static int write_data(struct image_fs *fs, struct archive *a, int fd, int64_t si
     }
     if (r != ARCHIVE_EOF)
         return err_set(e, E_CORRUPT, "entry \"%.200s\": %.200s", path,
-                       archive_error_string(a) ? archive_error_string(a) : "broken");
+                       libarchive.error_string(a) ? libarchive.error_string(a) : "broken");
     if (end != size && ftruncate(fd, size) < 0) /* a hole at the end */
         return err_errno(e, errno, "size \"%.200s\" in the layer", path);
     return 0;
@@ -265,8 +264,8 @@ static int set_xattrs(const struct image_fs *fs, struct archive_entry *entry, in
     const char *name;
     const void *value;
     size_t n;
-    archive_entry_xattr_reset(entry);
-    while (archive_entry_xattr_next(entry, &name, &value, &n) == ARCHIVE_OK) {
+    libarchive.entry_xattr_reset(entry);
+    while (libarchive.entry_xattr_next(entry, &name, &value, &n) == ARCHIVE_OK) {
         /* trusted.overlay.* and user.overlay.* would steer the overlay itself; labels are the
          * host's. */
         bool user = name && str_starts(name, "user.") && !str_starts(name, "user.overlay.");
@@ -282,14 +281,14 @@ static int set_xattrs(const struct image_fs *fs, struct archive_entry *entry, in
 
 static struct timespec entry_time(struct archive_entry *entry)
 {
-    return (struct timespec){ .tv_sec = archive_entry_mtime(entry),
-                              .tv_nsec = archive_entry_mtime_nsec(entry) };
+    return (struct timespec){ .tv_sec = libarchive.entry_mtime(entry),
+                              .tv_nsec = libarchive.entry_mtime_nsec(entry) };
 }
 
 static int set_owner(const struct image_fs *fs, const struct place *at, int fd,
                      struct archive_entry *entry, struct err *e)
 {
-    la_int64_t uid = archive_entry_uid(entry), gid = archive_entry_gid(entry);
+    la_int64_t uid = libarchive.entry_uid(entry), gid = libarchive.entry_gid(entry);
     if (uid < 0 || gid < 0 || uid >= UINT32_MAX || gid >= UINT32_MAX)
         return err_set(e, E_INVALID, "entry \"%.200s\" has an owner outside of 32 bits", at->path);
     if (!fs->root_user)
@@ -303,7 +302,7 @@ static int add_file(struct image_fs *fs, const struct place *at, struct archive 
                     struct archive_entry *entry, struct err *e)
 {
     struct timespec times[2] = { entry_time(entry), entry_time(entry) };
-    int64_t size = archive_entry_size(entry);
+    int64_t size = libarchive.entry_size(entry);
     if (size < 0 || size > IMAGE_LAYER_MAX)
         return err_set(e, E_TOO_BIG, "entry \"%.200s\" claims %lld bytes", at->path,
                        (long long)size);
@@ -314,7 +313,7 @@ static int add_file(struct image_fs *fs, const struct place *at, struct archive 
     int r = write_data(fs, a, fd, size, at->path, e);
     if (r == 0)
         r = set_owner(fs, at, fd, entry, e);
-    if (r == 0 && fchmod(fd, archive_entry_perm(entry) & 07777) < 0)
+    if (r == 0 && fchmod(fd, libarchive.entry_perm(entry) & 07777) < 0)
         r = err_errno(e, errno, "mode of \"%.200s\" in the layer", at->path);
     if (r == 0)
         r = set_xattrs(fs, entry, fd, at->path, e); /* after chown, which drops capabilities */
@@ -347,7 +346,7 @@ static int add_dir(struct image_fs *fs, const struct place *at, struct archive_e
     if (fs->n_dirs == fs->cap_dirs)
         fs->dirs = xrealloc(fs->dirs, fs->cap_dirs = fs->cap_dirs * 2 + 64, sizeof *fs->dirs);
     fs->dirs[fs->n_dirs++] = (struct dir_attr){ .path = xstrdup(at->path),
-                                                .mode = archive_entry_perm(entry) & 07777,
+                                                .mode = libarchive.entry_perm(entry) & 07777,
                                                 .mtime = entry_time(entry) };
     return 0;
 }
@@ -374,7 +373,7 @@ static int add_special(const struct image_fs *fs, const struct place *at,
                        struct archive_entry *entry, mode_t type, struct err *e)
 {
     struct timespec times[2] = { entry_time(entry), entry_time(entry) };
-    const char *target = archive_entry_symlink(entry);
+    const char *target = libarchive.entry_symlink(entry);
     int r;
     if (type == AE_IFLNK) {
         if (!target || !target[0] || strlen(target) > IMAGE_PATH_MAX)
@@ -384,7 +383,7 @@ static int add_special(const struct image_fs *fs, const struct place *at,
     } else {
         dev_t dev = type == AE_IFIFO
                         ? 0
-                        : makedev(archive_entry_rdevmajor(entry), archive_entry_rdevminor(entry));
+                        : makedev(libarchive.entry_rdevmajor(entry), libarchive.entry_rdevminor(entry));
         if (type == AE_IFCHR && dev == makedev(0, 0))
             return err_set(e, E_INVALID,
                            "entry \"%.200s\" is device 0:0, which overlayfs reads as a deletion",
@@ -395,7 +394,7 @@ static int add_special(const struct image_fs *fs, const struct place *at,
         return err_errno(e, errno, "make \"%.200s\" in the layer", at->path);
     r = set_owner(fs, at, -1, entry, e);
     if (r == 0 && type != AE_IFLNK &&
-        fchmodat(at->parent, at->base, archive_entry_perm(entry) & 07777, 0) < 0)
+        fchmodat(at->parent, at->base, libarchive.entry_perm(entry) & 07777, 0) < 0)
         r = err_errno(e, errno, "mode of \"%.200s\" in the layer", at->path);
     if (r == 0 && utimensat(at->parent, at->base, times, AT_SYMLINK_NOFOLLOW) < 0)
         r = err_errno(e, errno, "time of \"%.200s\" in the layer", at->path);
@@ -405,8 +404,8 @@ static int add_special(const struct image_fs *fs, const struct place *at,
 static int add_at(struct image_fs *fs, struct place *at, struct archive *a,
                   struct archive_entry *entry, struct err *e)
 {
-    const char *target = archive_entry_hardlink(entry);
-    mode_t type = target ? AE_IFREG : archive_entry_filetype(entry);
+    const char *target = libarchive.entry_hardlink(entry);
+    mode_t type = target ? AE_IFREG : libarchive.entry_filetype(entry);
     bool was_whiteout = false, have_dir = false;
     if (!at->path[0])
         return type == AE_IFDIR
@@ -435,7 +434,7 @@ static int add_at(struct image_fs *fs, struct place *at, struct archive *a,
 int image_fs_add(struct image_fs *fs, struct archive *a, struct archive_entry *entry, struct err *e)
 {
     AUTO_FREE char *path = NULL;
-    const char *name = archive_entry_pathname(entry);
+    const char *name = libarchive.entry_pathname(entry);
     if (!name || !name[0])
         return err_set(e, E_INVALID, "entry %u has no readable name", fs->n_entries);
     if (++fs->n_entries > IMAGE_ENTRIES_MAX)

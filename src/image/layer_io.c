@@ -9,12 +9,11 @@
  * it, so layers unpack in parallel and more is shared. */
 #include "image_internal.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/log.h>
@@ -172,7 +171,7 @@ char *image_layer_retire(const char *root, const char *hex)
 static ssize_t stop(struct unpack *u, int code)
 {
     u->code = code;
-    archive_set_error(u->tar, EIO, "%s", u->e.text);
+    libarchive.set_error(u->tar, EIO, "%s", u->e.text);
     return -1;
 }
 
@@ -181,9 +180,9 @@ static ssize_t pump(struct unpack *u)
 {
     if (u->job->cancel && atomic_load(u->job->cancel))
         return stop(u, err_set(&u->e, E_CLOSED, "cancelled"));
-    la_ssize_t n = archive_read_data(u->raw, u->buf, sizeof u->buf);
+    la_ssize_t n = libarchive.read_data(u->raw, u->buf, sizeof u->buf);
     if (n < 0) {
-        const char *why = archive_error_string(u->raw);
+        const char *why = libarchive.error_string(u->raw);
         return stop(
             u, err_set(&u->e, E_CORRUPT, "decompression failed: %.200s", why ? why : "broken"));
     }
@@ -192,7 +191,7 @@ static ssize_t pump(struct unpack *u)
                                (long long)u->max, (long long)u->packed));
     u->done += n;
     crypto_sha256_add(u->hash, u->buf, (size_t)n);
-    int64_t at = archive_filter_bytes(u->raw, -1);
+    int64_t at = libarchive.filter_bytes(u->raw, -1);
     if (u->job->progress && at > u->told) {
         u->told = at;
         u->job->progress(u->job->arg, MIN(at, u->packed), u->packed);
@@ -214,7 +213,7 @@ static int archive_err(struct unpack *u, struct archive *a, struct err *e)
             *e = u->e;
         return u->code;
     }
-    const char *why = archive_error_string(a);
+    const char *why = libarchive.error_string(a);
     return err_set(e, E_CORRUPT, "%.300s", why ? why : "not a tar archive");
 }
 
@@ -226,20 +225,20 @@ static int open_readers(struct unpack *u, struct err *e)
         return err_errno(e, errno, "%s", u->job->archive);
     u->packed = st.st_size;
     u->max = MIN(IMAGE_LAYER_MAX, MAX(IMAGE_LAYER_FREE, u->packed * IMAGE_RATIO_MAX));
-    archive_read_support_filter_gzip(u->raw);
-    archive_read_support_filter_zstd(u->raw);
-    archive_read_support_format_raw(u->raw);
-    archive_read_support_format_empty(u->raw);
-    archive_read_support_format_tar(u->tar);
-    archive_read_support_format_empty(u->tar);
-    if (archive_read_open_filename(u->raw, u->job->archive, CHUNK) != ARCHIVE_OK)
+    libarchive.read_support_filter_gzip(u->raw);
+    libarchive.read_support_filter_zstd(u->raw);
+    libarchive.read_support_format_raw(u->raw);
+    libarchive.read_support_format_empty(u->raw);
+    libarchive.read_support_format_tar(u->tar);
+    libarchive.read_support_format_empty(u->tar);
+    if (libarchive.read_open_filename(u->raw, u->job->archive, CHUNK) != ARCHIVE_OK)
         return archive_err(u, u->raw, e);
-    int r = archive_read_next_header(u->raw, &entry);
+    int r = libarchive.read_next_header(u->raw, &entry);
     if (r != ARCHIVE_OK && r != ARCHIVE_EOF)
         return archive_err(u, u->raw, e);
     if (r == ARCHIVE_EOF)
         return err_set(e, E_CORRUPT, "the archive is empty");
-    return archive_read_open(u->tar, u, NULL, read_more, NULL) == ARCHIVE_OK
+    return libarchive.read_open(u->tar, u, NULL, read_more, NULL) == ARCHIVE_OK
                ? 0
                : archive_err(u, u->tar, e);
 }
@@ -252,7 +251,7 @@ static int unpack_into(struct unpack *u, const char *dir, int64_t *ret_size, str
     int r = image_fs_open(&fs, dir, e);
     if (r < 0)
         return r;
-    while (r == 0 && (a = archive_read_next_header(u->tar, &entry)) != ARCHIVE_EOF) {
+    while (r == 0 && (a = libarchive.read_next_header(u->tar, &entry)) != ARCHIVE_EOF) {
         if (a != ARCHIVE_OK && a != ARCHIVE_WARN)
             r = archive_err(u, u->tar, e);
         else
@@ -324,18 +323,21 @@ int image_layer_unpack(const struct image_layer_job *job, char **ret_diff_id, st
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     AUTO_FREE char *dir = image_tmp_path(job->root, "layer");
+    int r = archive_load(e);
+    if (r < 0)
+        return r;
     if (mkdir(dir, 0755) < 0 || chmod(dir, 0755) < 0) /* whatever the umask */
         return err_errno(e, errno, "make folder %s", dir);
     struct unpack *u = xnew(struct unpack);
     u->job = job;
-    u->raw = archive_read_new();
-    u->tar = archive_read_new();
+    u->raw = libarchive.read_new();
+    u->tar = libarchive.read_new();
     u->hash = crypto_sha256_new();
     pthread_once(&once, make_utf8);
     locale_t before = utf8 ? uselocale(utf8) : (locale_t)0;
-    int r = unpack_all(u, dir, ret_diff_id, e);
-    archive_read_free(u->tar);
-    archive_read_free(u->raw);
+    r = unpack_all(u, dir, ret_diff_id, e);
+    libarchive.read_free(u->tar);
+    libarchive.read_free(u->raw);
     if (utf8)
         uselocale(before);
     free(u);

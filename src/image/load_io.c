@@ -5,9 +5,8 @@
  * which is only a map in memory. */
 #include "image_internal.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/file.h>
 #include <shoal/base/map.h>
 #include <sys/stat.h>
@@ -100,10 +99,10 @@ static int spool_file(struct loader *ld, struct archive *a, struct file *f, stru
     int r = image_blob_begin(&w, ld->root, NULL, IMAGE_LAYER_MAX, e);
     if (r < 0)
         return r;
-    while (r == 0 && (n = archive_read_data(a, buf, CHUNK)) != 0) {
+    while (r == 0 && (n = libarchive.read_data(a, buf, CHUNK)) != 0) {
         if (n < 0)
             r = err_set(e, E_CORRUPT, "%.300s",
-                        archive_error_string(a) ? archive_error_string(a) : "broken archive");
+                        libarchive.error_string(a) ? libarchive.error_string(a) : "broken archive");
         else if ((ld->left -= n) < 0)
             r = err_set(e, E_TOO_BIG, "the archive unpacks to far more than its own size");
         else
@@ -119,10 +118,10 @@ static int spool_file(struct loader *ld, struct archive *a, struct file *f, stru
 static int spread_entry(struct loader *ld, struct archive *a, struct archive_entry *entry,
                         struct err *e)
 {
-    const char *name = archive_entry_pathname(entry);
-    const char *hard = archive_entry_hardlink(entry);
-    const char *soft = archive_entry_symlink(entry);
-    bool regular = !hard && archive_entry_filetype(entry) == AE_IFREG;
+    const char *name = libarchive.entry_pathname(entry);
+    const char *hard = libarchive.entry_hardlink(entry);
+    const char *soft = libarchive.entry_symlink(entry);
+    bool regular = !hard && libarchive.entry_filetype(entry) == AE_IFREG;
     if (!name || strlen(name) > NAME_MAX_BYTES || (hard && strlen(hard) > NAME_MAX_BYTES) ||
         (soft && strlen(soft) > NAME_MAX_BYTES))
         return err_set(e, E_INVALID,
@@ -149,28 +148,30 @@ static int spread_entry(struct loader *ld, struct archive *a, struct archive_ent
 
 static int spread(struct loader *ld, const char *path, struct err *e)
 {
-    struct archive *a = archive_read_new();
     struct archive_entry *entry;
     struct stat st;
-    int code, r = 0;
+    int code, r = archive_load(e);
+    if (r < 0)
+        return r;
+    struct archive *a = libarchive.read_new();
     if (stat(path, &st) < 0)
         r = err_errno(e, errno, "%s", path);
     ld->left =
         r == 0 ? MAX(IMAGE_LAYER_FREE, MIN(IMAGE_LAYER_MAX, st.st_size * IMAGE_RATIO_MAX)) : 0;
-    archive_read_support_filter_gzip(a);
-    archive_read_support_filter_zstd(a);
-    archive_read_support_format_tar(a);
+    libarchive.read_support_filter_gzip(a);
+    libarchive.read_support_filter_zstd(a);
+    libarchive.read_support_format_tar(a);
     if (r == 0 && st.st_size == 0)
         r = err_set(e, E_INVALID, "the archive is empty; make it with `docker save`");
-    if (r == 0 && archive_read_open_filename(a, path, CHUNK) != ARCHIVE_OK)
-        r = err_set(e, E_INVALID, "not a tar archive (%.200s); make it with `docker save`", archive_error_string(a));
-    while (r == 0 && (code = archive_read_next_header(a, &entry)) != ARCHIVE_EOF) {
+    if (r == 0 && libarchive.read_open_filename(a, path, CHUNK) != ARCHIVE_OK)
+        r = err_set(e, E_INVALID, "not a tar archive (%.200s); make it with `docker save`", libarchive.error_string(a));
+    while (r == 0 && (code = libarchive.read_next_header(a, &entry)) != ARCHIVE_EOF) {
         if (code != ARCHIVE_OK && code != ARCHIVE_WARN)
-            r = err_set(e, E_INVALID, "not a whole tar archive: %.200s", archive_error_string(a));
+            r = err_set(e, E_INVALID, "not a whole tar archive: %.200s", libarchive.error_string(a));
         else
             r = spread_entry(ld, a, entry, e);
     }
-    archive_read_free(a);
+    libarchive.read_free(a);
     return r;
 }
 

@@ -2,10 +2,9 @@
  * Through libarchive's raw format; without a time in the header, so the same layer always becomes the same blob. */
 #include "image_internal.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <shoal/base/archive.h>
 #include <unistd.h>
 
 enum { CHUNK = 256 << 10 };
@@ -17,7 +16,7 @@ static la_ssize_t to_blob(struct archive *a, void *arg, const void *p, size_t n)
     struct sink *s = arg;
     if (image_blob_add(s->w, p, n, &s->e) == 0)
         return (la_ssize_t)n;
-    archive_set_error(a, EIO, "%s", s->e.text);
+    libarchive.set_error(a, EIO, "%s", s->e.text);
     return -1;
 }
 
@@ -32,27 +31,30 @@ static int feed(struct archive *a, int fd, const atomic_bool *cancel, struct err
             return err_errno(e, errno, "read a layer");
         if (atomic_load(cancel))
             return err_set(e, E_CLOSED, "cancelled");
-        if (archive_write_data(a, buf, (size_t)n) != n)
-            return err_set(e, E_IO, "pack a layer: %.200s", archive_error_string(a));
+        if (libarchive.write_data(a, buf, (size_t)n) != n)
+            return err_set(e, E_IO, "pack a layer: %.200s", libarchive.error_string(a));
     }
-    return archive_write_close(a) == ARCHIVE_OK
-               ? 0 : err_set(e, E_IO, "pack a layer: %.200s", archive_error_string(a));
+    return libarchive.write_close(a) == ARCHIVE_OK
+               ? 0 : err_set(e, E_IO, "pack a layer: %.200s", libarchive.error_string(a));
 }
 
 static int pack(struct sink *s, int fd, const atomic_bool *cancel, struct err *e)
 {
-    struct archive *a = archive_write_new();
-    struct archive_entry *entry = archive_entry_new();
-    archive_entry_set_filetype(entry, AE_IFREG);
-    archive_write_set_format_raw(a);
-    archive_write_add_filter_gzip(a);
-    archive_write_set_bytes_in_last_block(a, 1);
-    bool ok = archive_write_set_options(a, "gzip:!timestamp,gzip:compression-level=5") == ARCHIVE_OK &&
-              archive_write_open(a, s, NULL, to_blob, NULL) == ARCHIVE_OK &&
-              archive_write_header(a, entry) == ARCHIVE_OK;
-    int r = ok ? feed(a, fd, cancel, e) : err_set(e, E_INTERNAL, "pack a layer: %.200s", archive_error_string(a));
-    archive_entry_free(entry);
-    archive_write_free(a);
+    int r = archive_load(e);
+    if (r < 0)
+        return r;
+    struct archive *a = libarchive.write_new();
+    struct archive_entry *entry = libarchive.entry_new();
+    libarchive.entry_set_filetype(entry, AE_IFREG);
+    libarchive.write_set_format_raw(a);
+    libarchive.write_add_filter_gzip(a);
+    libarchive.write_set_bytes_in_last_block(a, 1);
+    bool ok = libarchive.write_set_options(a, "gzip:!timestamp,gzip:compression-level=5") == ARCHIVE_OK &&
+              libarchive.write_open(a, s, NULL, to_blob, NULL) == ARCHIVE_OK &&
+              libarchive.write_header(a, entry) == ARCHIVE_OK;
+    r = ok ? feed(a, fd, cancel, e) : err_set(e, E_INTERNAL, "pack a layer: %.200s", libarchive.error_string(a));
+    libarchive.entry_free(entry);
+    libarchive.write_free(a);
     return r;
 }
 

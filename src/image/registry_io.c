@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <shoal/base/crypto.h>
+#include <shoal/base/library.h>
 #include <stdio.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -61,9 +62,27 @@ struct call {
     struct err sink;                /* why the body was not taken */
 };
 
+#define CURL_CALLS(F)                                                                                          \
+    F(easy_cleanup) F(easy_escape) F(easy_getinfo) F(easy_init) F(easy_perform) F(easy_reset)                  \
+    F(easy_setopt) F(easy_strerror) F(free) F(global_init) F(slist_append) F(slist_free_all)
+static struct {
+#define F(name) __typeof__(curl_##name) *name;
+    CURL_CALLS(F)
+#undef F
+} libcurl;
+static const char *const curl_names[] = {
+#define F(name) "curl_" #name,
+    CURL_CALLS(F)
+#undef F
+    NULL
+};
+static struct library curl_library = {
+    .file = LIBCURL_FILE, .package = "libcurl4", .names = curl_names, .calls = &libcurl, .lock = PTHREAD_MUTEX_INITIALIZER
+};
+
 static void init_once(void)
 {
-    ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == 0);
+    ASSERT(libcurl.global_init(CURL_GLOBAL_DEFAULT) == 0);
 }
 
 int image_registry_open(struct image_registry **ret, const struct image_registry_config *cfg,
@@ -71,10 +90,12 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct image_credentials cred;
-    pthread_once(&once, init_once);
-    int code = image_credentials_parse(&cred, cfg->auth, e);
+    int code = library_load(&curl_library, e);
+    if (code == 0)
+        code = image_credentials_parse(&cred, cfg->auth, e);
     if (code < 0)
         return code;
+    pthread_once(&once, init_once);
     bool dock = str_equal(cfg->host, "docker.io"); /* its API answers under another name */
     struct image_registry *r = xnew(struct image_registry);
     *r = (struct image_registry){
@@ -91,7 +112,7 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
         .cancelled = cfg->cancelled,
         .arg = cfg->arg,
         .authorization = xstrdup(cfg->authorization),
-        .curl = curl_easy_init(),
+        .curl = libcurl.easy_init(),
     };
     if (!r->authorization && cred.registry_token)
         r->authorization = xasprintf("Bearer %s", cred.registry_token);
@@ -122,7 +143,7 @@ void image_registry_close(struct image_registry *r)
     if (!r)
         return;
     if (r->curl)
-        curl_easy_cleanup(r->curl);
+        libcurl.easy_cleanup(r->curl);
     set_authorization(r, NULL);
     image_credentials_clear(&r->cred);
     image_certs_clear(&r->certs);
@@ -196,7 +217,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
     struct call *c = arg;
     long status = 0;
     n *= size;
-    curl_easy_getinfo(c->r->curl, CURLINFO_RESPONSE_CODE, &status);
+    libcurl.easy_getinfo(c->r->curl, CURLINFO_RESPONSE_CODE, &status);
     if (status < 200 || status > 299) {
         sb_add(&c->text, p, MIN(n, REASON_BODY - MIN(c->text.len, (size_t)REASON_BODY)));
         return n;
@@ -242,20 +263,20 @@ static int on_rewind(void *arg, curl_off_t offset, int origin)
 static void setup_upload(const struct call *c, CURL *curl)
 {
     if (c->method)
-        curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, c->method);
+        libcurl.easy_setopt(curl, CURLOPT_CUSTOMREQUEST, c->method);
     if (str_equal(c->method, "HEAD"))
-        curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+        libcurl.easy_setopt(curl, CURLOPT_NOBODY, 1L);
     if (c->file_size) {
-        curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
-        curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, (curl_off_t)c->file_size);
-        curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_send);
-        curl_easy_setopt(curl, CURLOPT_READDATA, c);
-        curl_easy_setopt(curl, CURLOPT_SEEKFUNCTION, on_rewind);
-        curl_easy_setopt(curl, CURLOPT_SEEKDATA, c);
-        curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 512L << 10);
+        libcurl.easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+        libcurl.easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, (curl_off_t)c->file_size);
+        libcurl.easy_setopt(curl, CURLOPT_READFUNCTION, on_send);
+        libcurl.easy_setopt(curl, CURLOPT_READDATA, c);
+        libcurl.easy_setopt(curl, CURLOPT_SEEKFUNCTION, on_rewind);
+        libcurl.easy_setopt(curl, CURLOPT_SEEKDATA, c);
+        libcurl.easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 512L << 10);
     } else if (c->body) {
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, c->body);
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, (long)c->body_size);
+        libcurl.easy_setopt(curl, CURLOPT_POSTFIELDS, c->body);
+        libcurl.easy_setopt(curl, CURLOPT_POSTFIELDSIZE, (long)c->body_size);
     }
 }
 
@@ -272,11 +293,11 @@ static void setup_certs(struct image_registry *r, const char *url)
     size_t n = strlen(r->base);
     if (r->certs.ca) {
         struct curl_blob blob = { .data = r->certs.ca, .len = strlen(r->certs.ca), .flags = CURL_BLOB_COPY };
-        curl_easy_setopt(r->curl, CURLOPT_CAINFO_BLOB, &blob);
+        libcurl.easy_setopt(r->curl, CURLOPT_CAINFO_BLOB, &blob);
     }
     if (r->certs.cert && strncmp(url, r->base, n) == 0 && url[n] == '/') {
-        curl_easy_setopt(r->curl, CURLOPT_SSLCERT, r->certs.cert);
-        curl_easy_setopt(r->curl, CURLOPT_SSLKEY, r->certs.key);
+        libcurl.easy_setopt(r->curl, CURLOPT_SSLCERT, r->certs.cert);
+        libcurl.easy_setopt(r->curl, CURLOPT_SSLKEY, r->certs.key);
     }
 }
 
@@ -286,36 +307,36 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
     struct image_registry *r = c->r;
     const char *schemes = r->insecure ? "http,https" : "https";
     const char *ca = getenv("SSL_CERT_FILE"); /* as other programs, dockerd among them, take it */
-    curl_easy_reset(r->curl);
-    curl_easy_setopt(r->curl, CURLOPT_URL, url);
-    curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(r->curl, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(r->curl, CURLOPT_MAXREDIRS, 5L);
-    curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, schemes);
-    curl_easy_setopt(r->curl, CURLOPT_REDIR_PROTOCOLS_STR, schemes);
-    curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, r->quick ? (long)QUICK_MS : (long)CONNECT_MS);
-    curl_easy_setopt(r->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(r->curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
-    curl_easy_setopt(r->curl, CURLOPT_BUFFERSIZE, 256L << 10);
-    curl_easy_setopt(r->curl, CURLOPT_USERAGENT, "shoal");
-    curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(r->curl, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(r->curl, CURLOPT_HEADERDATA, c);
-    curl_easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, c);
-    curl_easy_setopt(r->curl, CURLOPT_XFERINFOFUNCTION, on_tick);
-    curl_easy_setopt(r->curl, CURLOPT_XFERINFODATA, r);
-    curl_easy_setopt(r->curl, CURLOPT_NOPROGRESS, 0L);
-    curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, why);
+    libcurl.easy_reset(r->curl);
+    libcurl.easy_setopt(r->curl, CURLOPT_URL, url);
+    libcurl.easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
+    libcurl.easy_setopt(r->curl, CURLOPT_FOLLOWLOCATION, 1L);
+    libcurl.easy_setopt(r->curl, CURLOPT_MAXREDIRS, 5L);
+    libcurl.easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, schemes);
+    libcurl.easy_setopt(r->curl, CURLOPT_REDIR_PROTOCOLS_STR, schemes);
+    libcurl.easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, r->quick ? (long)QUICK_MS : (long)CONNECT_MS);
+    libcurl.easy_setopt(r->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    libcurl.easy_setopt(r->curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
+    libcurl.easy_setopt(r->curl, CURLOPT_BUFFERSIZE, 256L << 10);
+    libcurl.easy_setopt(r->curl, CURLOPT_USERAGENT, "shoal");
+    libcurl.easy_setopt(r->curl, CURLOPT_HTTPHEADER, headers);
+    libcurl.easy_setopt(r->curl, CURLOPT_HEADERFUNCTION, on_header);
+    libcurl.easy_setopt(r->curl, CURLOPT_HEADERDATA, c);
+    libcurl.easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, on_body);
+    libcurl.easy_setopt(r->curl, CURLOPT_WRITEDATA, c);
+    libcurl.easy_setopt(r->curl, CURLOPT_XFERINFOFUNCTION, on_tick);
+    libcurl.easy_setopt(r->curl, CURLOPT_XFERINFODATA, r);
+    libcurl.easy_setopt(r->curl, CURLOPT_NOPROGRESS, 0L);
+    libcurl.easy_setopt(r->curl, CURLOPT_ERRORBUFFER, why);
     if (ca && *ca)
-        curl_easy_setopt(r->curl, CURLOPT_CAINFO, ca);
+        libcurl.easy_setopt(r->curl, CURLOPT_CAINFO, ca);
     setup_certs(r, url);
     char range[32];
     snprintf(range, sizeof range, "%lld-", (long long)c->resumed);
     if (c->resumed)
-        curl_easy_setopt(r->curl, CURLOPT_RANGE, range); /* copied by libcurl */
+        libcurl.easy_setopt(r->curl, CURLOPT_RANGE, range); /* copied by libcurl */
     if (form)
-        curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, form);
+        libcurl.easy_setopt(r->curl, CURLOPT_POSTFIELDS, form);
     setup_upload(c, r->curl);
 }
 
@@ -352,19 +373,19 @@ static int perform(struct call *c, const char *url, const char *authorization, c
     c->placed = false;
     c->part = -1;
     if (line)
-        headers = curl_slist_append(headers, line);
+        headers = libcurl.slist_append(headers, line);
     if (accept)
-        headers = curl_slist_append(headers, accept);
+        headers = libcurl.slist_append(headers, accept);
     AUTO_FREE char *type = c->type ? xasprintf("Content-Type: %s", c->type) : NULL;
     if (type)
-        headers = curl_slist_append(headers, type);
+        headers = libcurl.slist_append(headers, type);
     if (c->method)
-        headers = curl_slist_append(headers, "Expect:"); /* a login comes before, so a body is not sent in vain */
+        headers = libcurl.slist_append(headers, "Expect:"); /* a login comes before, so a body is not sent in vain */
     setup(c, url, headers, form, why);
-    CURLcode code = curl_easy_perform(c->r->curl);
-    curl_easy_getinfo(c->r->curl, CURLINFO_RESPONSE_CODE, &c->status);
-    curl_easy_setopt(c->r->curl, CURLOPT_ERRORBUFFER, NULL);
-    curl_slist_free_all(headers);
+    CURLcode code = libcurl.easy_perform(c->r->curl);
+    libcurl.easy_getinfo(c->r->curl, CURLINFO_RESPONSE_CODE, &c->status);
+    libcurl.easy_setopt(c->r->curl, CURLOPT_ERRORBUFFER, NULL);
+    libcurl.slist_free_all(headers);
     if (line)
         crypto_wipe(line, strlen(line));
     if (code == CURLE_OK)
@@ -379,7 +400,7 @@ static int perform(struct call *c, const char *url, const char *authorization, c
     *ret_again = code != CURLE_PEER_FAILED_VERIFICATION && code != CURLE_UNSUPPORTED_PROTOCOL &&
                  code != CURLE_TOO_MANY_REDIRECTS && code != CURLE_URL_MALFORMAT;
     return err_set(e, code == CURLE_OPERATION_TIMEDOUT ? E_TIMEOUT : E_UNAVAILABLE,
-                   "registry %s: %.250s%s", c->r->host, why[0] ? why : curl_easy_strerror(code), cure(code));
+                   "registry %s: %.250s%s", c->r->host, why[0] ? why : libcurl.easy_strerror(code), cure(code));
 }
 
 static void call_done(struct call *c)
@@ -395,10 +416,10 @@ static void call_done(struct call *c)
 static void add_param(struct image_registry *r, struct sb *b, const char *name, const char *value,
                       char sep)
 {
-    char *coded = value ? curl_easy_escape(r->curl, value, 0) : NULL;
+    char *coded = value ? libcurl.easy_escape(r->curl, value, 0) : NULL;
     if (coded)
         sb_printf(b, "%c%s=%s", sep, name, coded);
-    curl_free(coded);
+    libcurl.free(coded);
 }
 
 /* One parameter for each, as the token specification has it. */
@@ -608,9 +629,9 @@ static char *upload_url(struct image_registry *r, const char *location, const ch
 {
     AUTO_FREE char *whole = location[0] == '/' ? xasprintf("%s%s", r->base, location) : xstrdup(location);
     size_t n = strlen(r->base);
-    char *coded = curl_easy_escape(r->curl, digest, 0);
+    char *coded = libcurl.easy_escape(r->curl, digest, 0);
     char *url = xasprintf("%s%cdigest=%s", whole, strchr(whole, '?') ? '&' : '?', coded ? coded : "");
-    curl_free(coded);
+    libcurl.free(coded);
     *ret_foreign = strncmp(whole, r->base, n) != 0 || (whole[n] != '/' && whole[n] != '?');
     return url;
 }

@@ -10,6 +10,7 @@
 #include <linux/capability.h>
 #include <locale.h>
 #include <sched.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/file.h>
 #include <signal.h>
 #include <stdio.h>
@@ -262,6 +263,8 @@ _Noreturn void copy_main(const void *request, size_t size, int sock)
     umask(0);
     uselocale(newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0)); /* names in archives are bytes or UTF-8 */
     int r = rec_unpack(&copy_request_rec, &c.q, request, size, &e);
+    if (r == 0 && c.q.op != COPY_STAT && c.q.op != COPY_CHANGES)
+        r = archive_load(&e); /* before anything of the container can be in its place */
     if (r == 0)
         r = read_spec(&c, &e);
     if (r == 0)

@@ -1,10 +1,9 @@
 /* A tar into a container. Names are cleaned, ".." is refused; every parent is opened below the container's root anew, and
  * the last component is only used with calls that follow no link. */
 #include "copy_internal.h"
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
 #include <sys/xattr.h>
@@ -82,20 +81,20 @@ static int make_room(const struct in *in, const struct place *p, mode_t type, st
 
 static uid_t owner(const struct in *in, struct archive_entry *x)
 {
-    return in->owned ? in->uid : (uid_t)archive_entry_uid(x);
+    return in->owned ? in->uid : (uid_t)libarchive.entry_uid(x);
 }
 
 static gid_t group(const struct in *in, struct archive_entry *x)
 {
-    return in->owned ? in->gid : (gid_t)archive_entry_gid(x);
+    return in->owned ? in->gid : (gid_t)libarchive.entry_gid(x);
 }
 
 static void times_of(struct archive_entry *x, struct timespec ret[2])
 {
     ret[0] = (struct timespec){ .tv_nsec = UTIME_NOW };
     ret[1] = (struct timespec){ .tv_nsec = UTIME_NOW };
-    if (archive_entry_mtime_is_set(x))
-        ret[1] = (struct timespec){ archive_entry_mtime(x), archive_entry_mtime_nsec(x) };
+    if (libarchive.entry_mtime_is_set(x))
+        ret[1] = (struct timespec){ libarchive.entry_mtime(x), libarchive.entry_mtime_nsec(x) };
 }
 
 static int set_attributes(const struct in *in, int fd, struct archive_entry *x, const char *name, struct err *e)
@@ -105,10 +104,10 @@ static int set_attributes(const struct in *in, int fd, struct archive_entry *x, 
     size_t size;
     struct timespec times[2];
     times_of(x, times);
-    if (fchown(fd, owner(in, x), group(in, x)) < 0 || fchmod(fd, archive_entry_perm(x)) < 0)
+    if (fchown(fd, owner(in, x), group(in, x)) < 0 || fchmod(fd, libarchive.entry_perm(x)) < 0)
         return failed(e, name);
-    archive_entry_xattr_reset(x);
-    while (archive_entry_xattr_next(x, &key, &value, &size) == ARCHIVE_OK)
+    libarchive.entry_xattr_reset(x);
+    while (libarchive.entry_xattr_next(x, &key, &value, &size) == ARCHIVE_OK)
         if ((str_starts(key, "user.") || str_equal(key, "security.capability")) && fsetxattr(fd, key, value, size, 0) < 0 && errno != EOPNOTSUPP)
             return failed(e, name);
     return futimens(fd, times) < 0 ? failed(e, name) : 0;
@@ -121,7 +120,7 @@ static int write_file(const struct in *in, const struct place *p, struct archive
     AUTO_CLOSE int fd = openat(p->parent, p->base, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return failed(e, p->base);
-    while ((n = archive_read_data(in->a, buf, sizeof buf)) > 0)
+    while ((n = libarchive.read_data(in->a, buf, sizeof buf)) > 0)
         if (fd_write_all(fd, buf, (size_t)n, e) < 0)
             return -e->code;
     if (n < 0)
@@ -150,12 +149,12 @@ static int make_link(const struct in *in, const struct place *p, const char *to,
 static int make_other(const struct in *in, const struct place *p, struct archive_entry *x, struct err *e)
 {
     struct timespec times[2];
-    mode_t type = archive_entry_filetype(x);
-    int r = type == AE_IFLNK ? symlinkat(archive_entry_symlink(x) ? archive_entry_symlink(x) : "", p->parent, p->base)
-                             : mknodat(p->parent, p->base, type | archive_entry_perm(x), archive_entry_rdev(x));
+    mode_t type = libarchive.entry_filetype(x);
+    int r = type == AE_IFLNK ? symlinkat(libarchive.entry_symlink(x) ? libarchive.entry_symlink(x) : "", p->parent, p->base)
+                             : mknodat(p->parent, p->base, type | libarchive.entry_perm(x), libarchive.entry_rdev(x));
     times_of(x, times);
     if (r < 0 || fchownat(p->parent, p->base, owner(in, x), group(in, x), AT_SYMLINK_NOFOLLOW) < 0 ||
-        (type != AE_IFLNK && fchmodat(p->parent, p->base, archive_entry_perm(x), 0) < 0) ||
+        (type != AE_IFLNK && fchmodat(p->parent, p->base, libarchive.entry_perm(x), 0) < 0) ||
         utimensat(p->parent, p->base, times, AT_SYMLINK_NOFOLLOW) < 0)
         return failed(e, p->base);
     return 0;
@@ -164,8 +163,8 @@ static int make_other(const struct in *in, const struct place *p, struct archive
 static int take_entry(const struct in *in, struct archive_entry *x, struct err *e)
 {
     struct place p;
-    const char *name = archive_entry_pathname(x), *hard = archive_entry_hardlink(x);
-    mode_t type = hard ? AE_IFREG : archive_entry_filetype(x);
+    const char *name = libarchive.entry_pathname(x), *hard = libarchive.entry_hardlink(x);
+    mode_t type = hard ? AE_IFREG : libarchive.entry_filetype(x);
     int r = name ? find_place(in, name, true, &p, e) : err_set(e, E_INVALID, "the archive has an entry without a name");
     if (!name)
         return r;
@@ -218,9 +217,9 @@ static int read_all(const struct in *in, struct err *e)
 {
     struct archive_entry *x;
     int r = 0, a;
-    while (r == 0 && (a = archive_read_next_header(in->a, &x)) != ARCHIVE_EOF) {
+    while (r == 0 && (a = libarchive.read_next_header(in->a, &x)) != ARCHIVE_EOF) {
         if (a < ARCHIVE_WARN)
-            return err_set(e, E_INVALID, "the archive is damaged or no tar: %.300s", archive_error_string(in->a) ? archive_error_string(in->a) : "");
+            return err_set(e, E_INVALID, "the archive is damaged or no tar: %.300s", libarchive.error_string(in->a) ? libarchive.error_string(in->a) : "");
         r = take_entry(in, x, e);
     }
     return r;
@@ -228,7 +227,7 @@ static int read_all(const struct in *in, struct err *e)
 
 int tar_in(const struct copy *c, struct err *e)
 {
-    struct in in = { .c = c, .a = archive_read_new() };
+    struct in in = { .c = c, .a = libarchive.read_new() };
     AUTO_CLOSE int dest = root_open_in(c->root, c->q.path ? c->q.path : "/", O_PATH);
     struct stat st;
     if (dest < 0 || fstat(dest, &st) < 0)
@@ -236,17 +235,17 @@ int tar_in(const struct copy *c, struct err *e)
                                                    : failed(e, c->q.path);
     if (!S_ISDIR(st.st_mode))
         return err_set(e, E_INVALID, "extraction point is not a directory: %.400s", c->q.path);
-    archive_read_support_filter_gzip(in.a);
-    archive_read_support_filter_zstd(in.a);
-    archive_read_support_format_tar(in.a);
-    archive_read_support_format_empty(in.a);
+    libarchive.read_support_filter_gzip(in.a);
+    libarchive.read_support_filter_zstd(in.a);
+    libarchive.read_support_format_tar(in.a);
+    libarchive.read_support_format_empty(in.a);
     int r = find_owner(&in, e);
     if (r == 0)
         r = fd_write_all(c->sock, "\n", 1, e);
-    if (r == 0 && archive_read_open_fd(in.a, c->sock, PIECE_BYTES) != ARCHIVE_OK)
-        r = err_set(e, E_INVALID, "the archive cannot be read: %.300s", archive_error_string(in.a) ? archive_error_string(in.a) : "");
+    if (r == 0 && libarchive.read_open_fd(in.a, c->sock, PIECE_BYTES) != ARCHIVE_OK)
+        r = err_set(e, E_INVALID, "the archive cannot be read: %.300s", libarchive.error_string(in.a) ? libarchive.error_string(in.a) : "");
     if (r == 0)
         r = read_all(&in, e);
-    archive_read_free(in.a);
+    libarchive.read_free(in.a);
     return r < 0 ? r : fd_write_all(c->sock, "\n", 1, e);
 }

@@ -1,12 +1,11 @@
 /* Files of a container as a tar. Folders are entered by descriptor and never through a link, so what is read is what was
  * found, whatever the container does meanwhile. */
 #include "copy_internal.h"
-#include <archive.h>
-#include <archive_entry.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <shoal/base/archive.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
 #include <sys/vfs.h>
@@ -47,13 +46,13 @@ static void add_xattrs(struct archive_entry *x, int fd)
             continue;
         ssize_t size = fgetxattr(fd, names + i, value, sizeof value);
         if (size >= 0)
-            archive_entry_xattr_add_entry(x, names + i, value, (size_t)size);
+            libarchive.entry_xattr_add_entry(x, names + i, value, (size_t)size);
     }
 }
 
 static int archive_err(const struct out *o, const char *as, struct err *e)
 {
-    const char *why = archive_error_string(o->a);
+    const char *why = libarchive.error_string(o->a);
     return err_set(e, E_IO, "%.300s: %.300s", as, why ? why : "cannot be written");
 }
 
@@ -68,7 +67,7 @@ static int put_data(const struct out *o, int fd, int64_t size, const char *as, s
             return err_errno(e, errno, "%.300s", as);
         if (n == 0)
             break; /* it has become shorter: the rest is filled up */
-        if (archive_write_data(o->a, buf, (size_t)n) < 0)
+        if (libarchive.write_data(o->a, buf, (size_t)n) < 0)
             return archive_err(o, as, e);
         size -= n;
     }
@@ -79,26 +78,26 @@ static int put_data(const struct out *o, int fd, int64_t size, const char *as, s
 static int put_entry(const struct out *o, const struct stat *st, int at, const char *name, int fd, bool foreign, const char *as, struct err *e)
 {
     char link[4096];
-    struct archive_entry *x = archive_entry_new(), *spare = NULL;
+    struct archive_entry *x = libarchive.entry_new(), *spare = NULL;
     AUTO_FREE char *slashed = S_ISDIR(st->st_mode) && !str_ends(as, "/") ? xasprintf("%s/", as) : xstrdup(as);
-    archive_entry_copy_stat(x, st);
-    archive_entry_copy_pathname(x, slashed);
+    libarchive.entry_copy_stat(x, st);
+    libarchive.entry_copy_pathname(x, slashed);
     if (S_ISLNK(st->st_mode)) {
         ssize_t n = readlinkat(at, name, link, sizeof link - 1);
         link[MAX(n, 0)] = '\0';
-        archive_entry_copy_symlink(x, link);
+        libarchive.entry_copy_symlink(x, link);
     }
     if (fd >= 0 && !foreign)
         add_xattrs(x, fd);
     if (foreign && S_ISREG(st->st_mode))
-        archive_entry_set_size(x, 0);
+        libarchive.entry_set_size(x, 0);
     else if (!S_ISDIR(st->st_mode))
-        archive_entry_linkify(o->links, &x, &spare);
-    int r = archive_write_header(o->a, x) < ARCHIVE_WARN ? archive_err(o, as, e) : 0;
-    if (r == 0 && S_ISREG(st->st_mode) && !foreign && archive_entry_size(x) > 0)
-        r = put_data(o, fd, archive_entry_size(x), as, e);
-    archive_entry_free(x);
-    archive_entry_free(spare);
+        libarchive.entry_linkify(o->links, &x, &spare);
+    int r = libarchive.write_header(o->a, x) < ARCHIVE_WARN ? archive_err(o, as, e) : 0;
+    if (r == 0 && S_ISREG(st->st_mode) && !foreign && libarchive.entry_size(x) > 0)
+        r = put_data(o, fd, libarchive.entry_size(x), as, e);
+    libarchive.entry_free(x);
+    libarchive.entry_free(spare);
     return r;
 }
 
@@ -157,17 +156,17 @@ static int walk(const struct out *o, int at, const char *name, const char *as, i
 
 int tar_out(const struct copy *c, int parent, const char *name, const char *as, bool export, struct err *e)
 {
-    struct out o = { .a = archive_write_new(), .links = archive_entry_linkresolver_new(), .sock = c->sock, .export = export };
+    struct out o = { .a = libarchive.write_new(), .links = libarchive.entry_linkresolver_new(), .sock = c->sock, .export = export };
     o.mount = mount_of(c->root, "");
-    archive_write_set_format_pax_restricted(o.a);
-    archive_entry_linkresolver_set_strategy(o.links, ARCHIVE_FORMAT_TAR);
-    archive_write_set_bytes_per_block(o.a, PIECE_BYTES);
-    archive_write_set_bytes_in_last_block(o.a, 1);
-    int r = archive_write_open(o.a, &o, NULL, put, NULL) < ARCHIVE_WARN ? archive_err(&o, as, e) : walk(&o, parent, name, as, 0, e);
+    libarchive.write_set_format_pax_restricted(o.a);
+    libarchive.entry_linkresolver_set_strategy(o.links, ARCHIVE_FORMAT_TAR);
+    libarchive.write_set_bytes_per_block(o.a, PIECE_BYTES);
+    libarchive.write_set_bytes_in_last_block(o.a, 1);
+    int r = libarchive.write_open(o.a, &o, NULL, put, NULL) < ARCHIVE_WARN ? archive_err(&o, as, e) : walk(&o, parent, name, as, 0, e);
     if (r < 0)
         return r; /* not closed: that would write the end of a whole archive */
-    r = archive_write_close(o.a) < ARCHIVE_WARN ? archive_err(&o, as, e) : 0;
-    archive_write_free(o.a);
-    archive_entry_linkresolver_free(o.links);
+    r = libarchive.write_close(o.a) < ARCHIVE_WARN ? archive_err(&o, as, e) : 0;
+    libarchive.write_free(o.a);
+    libarchive.entry_linkresolver_free(o.links);
     return r;
 }
