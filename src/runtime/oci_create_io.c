@@ -18,6 +18,7 @@ struct launch {
     int child[OCI_FD_N];      /* numbers here, above those that the program gets */
     int gate, errors, report; /* our ends */
     int base;
+    pid_t program; /* ends when the process is there */
 };
 
 static void close_at(int *fd)
@@ -108,12 +109,11 @@ static int open_all(struct launch *k, const struct oci_launch *l, struct err *e)
     return r;
 }
 
-/* Runs the program; it ends when the process is there. */
 static int spawn(struct launch *k, struct err *e)
 {
     posix_spawn_file_actions_t fa;
     char path[32], base[16];
-    pid_t pid;
+    pid_t pid = 0;
     int program = memory_file("shim", MFD_EXEC, shim_image, (size_t)(shim_image_end - shim_image), e);
     if (program < 0 || (program = lift(k, program, e)) < 0)
         return program;
@@ -134,8 +134,7 @@ static int spawn(struct launch *k, struct err *e)
         close_at(&k->child[i]);
     if (error)
         return err_errno(e, error, "start the container's program");
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    k->program = pid;
     return 0;
 }
 
@@ -168,6 +167,16 @@ static int run_hooks(struct launch *k, const struct oci_launch *l, struct err *e
     return r == 0 ? fd_write_all(k->gate, &pid, sizeof pid, e) : r;
 }
 
+/* The process has joined it; until then it was empty. */
+static int check_group(const struct oci_launch *l, struct err *e)
+{
+    const char *parent = oci_cgroup_parent(l->bundle), *group = l->bundle->cgroup;
+    if (cgroup_is_own(parent, group, l->groups))
+        return 0;
+    return err_set(e, E_BUSY, "linux.cgroupsPath: the control group %s/%s was taken by another container meanwhile; give each container a "
+                   "group of its own", parent, group);
+}
+
 static int lead(struct launch *k, struct oci_launch *l, struct err *e)
 {
     int r = 0;
@@ -175,25 +184,19 @@ static int lead(struct launch *k, struct oci_launch *l, struct err *e)
         l->pid = 0;
         return refused(k->errors, "", e);
     }
-    if (!l->exec) {
-        r = cgroup_add(oci_cgroup_parent(l->bundle), l->bundle->cgroup, l->pid, e);
-        if (r == 0 && !cgroup_is_own(oci_cgroup_parent(l->bundle), l->bundle->cgroup, l->groups)) /* it was empty until now */
-            r = err_set(e, E_BUSY, "linux.cgroupsPath: the control group %s/%s was taken by another container meanwhile; give each container a "
-                        "group of its own", oci_cgroup_parent(l->bundle), l->bundle->cgroup);
-        if (r == 0)
-            r = fd_write_all(k->gate, "", 1, e);
-    }
     while (r == 0) {
         char byte[2] = "";
         int fd = -1;
         unsigned n_fds = 1;
         long n = fd_recv_with_fds(k->errors, byte, 1, &fd, &n_fds, e);
         if (n == 1 && byte[0] == OCI_WANTS_HOOKS && !l->exec && l->bundle->hooks.n && n_fds == 0) {
-            r = run_hooks(k, l, e);
+            r = check_group(l, e);
+            r = r == 0 ? run_hooks(k, l, e) : r;
             continue;
         }
         if (n == 1 && byte[0] == '\0') {
             l->console = n_fds == 1 ? fd : -1;
+            r = l->exec ? 0 : check_group(l, e);
             break;
         }
         return refused(k->errors, n == 1 ? byte : "", e);
@@ -226,6 +229,8 @@ int oci_launch(struct oci_launch *l, struct err *e)
         r = spawn(&k, e);
     if (r == 0)
         r = lead(&k, l, e);
+    while (k.program && waitpid(k.program, NULL, 0) < 0 && errno == EINTR)
+        ;
     for (int i = 0; i < OCI_FD_N; i++)
         close_at(&k.child[i]);
     close_at(&k.gate);

@@ -192,18 +192,16 @@ static _Noreturn void first_process(struct init *n)
     const struct oci_namespace *groups = oci_namespace_find(b, CLONE_NEWCGROUP);
     struct pty t = { .rows = (unsigned)p->rows, .cols = (unsigned)p->cols };
     struct err e = { 0 };
-    int root = -1, r = 0;
-    char go;
+    int root = -1, r;
     prctl(PR_SET_NAME, "shoal-init", 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     setsid();
-    if (read(at(n, OCI_FD_GATE), &go, 1) != 1) /* in its control group */
-        _exit(127);
-    if (groups && !groups->path && unshare(CLONE_NEWCGROUP) < 0)
+    r = cgroup_join(oci_cgroup_parent(b), b->cgroup, &e);
+    if (r == 0 && groups && !groups->path && unshare(CLONE_NEWCGROUP) < 0)
         r = err_errno(&e, errno, "new cgroup namespace");
-    else if (b->hostname && sethostname(b->hostname, strlen(b->hostname)) < 0)
+    if (r == 0 && b->hostname && sethostname(b->hostname, strlen(b->hostname)) < 0)
         r = err_errno(&e, errno, "host name");
-    else if (b->domainname && setdomainname(b->domainname, strlen(b->domainname)) < 0)
+    if (r == 0 && b->domainname && setdomainname(b->domainname, strlen(b->domainname)) < 0)
         r = err_errno(&e, errno, "domain name");
     umask(0);
     if (r == 0)
@@ -297,7 +295,7 @@ static _Noreturn void exec(struct init *n, const struct oci_life *life)
         err_errno(&e, errno, "the container's process");
     else if (process_has_ended(container, life->start_id)) /* looked at after both were opened: pids are used again */
         err_set(&e, E_CONFLICT, "container not running: its process has ended");
-    else if (cgroup_add(oci_cgroup_parent(&n->bundle), n->bundle.cgroup, getpid(), &e) < 0 || attributes(&n->bundle, p, &e) < 0)
+    else if (cgroup_join(oci_cgroup_parent(&n->bundle), n->bundle.cgroup, &e) < 0 || attributes(&n->bundle, p, &e) < 0)
         process_die(n->errors, &e);
     else if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0)
         err_errno(&e, errno, "join the container");

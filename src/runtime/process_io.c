@@ -407,8 +407,8 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* /proc/self/exe is the host's binary: nobody inside may open it */
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     setsid();
-    if (read(gate, &go, 1) != 1) /* in its control group */
-        _exit(127);
+    if (cgroup_join(p->cgroup_parent, s->id, &e) < 0)
+        process_die(errors, &e);
     if (unshare(CLONE_NEWCGROUP) < 0)
         err_errno(&e, errno, "new cgroup namespace");
     else if (netns >= 0 && setns(netns, CLONE_NEWNET) < 0)
@@ -467,17 +467,10 @@ int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate,
     close(gate[0]);
     close(errors[1]);
     close_fd(netns);
-    int r = pid < 0 ? err_errno(e, error, "new namespaces") : cgroup_add(p->cgroup_parent, s->id, pid, e);
-    if (r == 0 && write(gate[1], "", 1) != 1)
-        r = err_set(e, E_INTERNAL, "the container's first process died");
-    if (r < 0) {
+    if (pid < 0) {
         close(gate[1]);
         close(errors[0]);
-        if (pid > 0) {
-            kill(pid, SIGKILL);
-            waitpid(pid, NULL, 0);
-        }
-        return r;
+        return err_errno(e, error, "new namespaces");
     }
     *ret_pid = pid;
     *ret_gate = gate[1];
@@ -490,7 +483,7 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
 {
     struct err e = { 0 };
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (cgroup_add(p->cgroup_parent, p->spec->id, getpid(), &e) < 0 || process_join_keyring(p->spec->id, &e) < 0)
+    if (cgroup_join(p->cgroup_parent, p->spec->id, &e) < 0 || process_join_keyring(p->spec->id, &e) < 0)
         process_die(errors, &e);
     if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
         err_errno(&e, errno, "join the container");

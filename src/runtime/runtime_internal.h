@@ -41,7 +41,8 @@ struct cgroup_own { uint64_t inode[CGROUP_FOLDERS_MAX]; };
 /* What an earlier run left of its group is killed and removed. -E_EXISTS: it cannot be. */
 int cgroup_create(const char *parent, const struct container_spec *s, struct err *e) must_check;
 bool cgroup_is_own(const char *parent, const char *id, const struct cgroup_own *own); /* all of them, and no others */
-int cgroup_add(const char *parent, const char *id, pid_t pid, struct err *e) must_check;
+/* The caller, which has one thread, moves into it. */
+int cgroup_join(const char *parent, const char *id, struct err *e) must_check;
 bool cgroup_oom_killed(const char *parent, const char *id);
 /* Freezes or thaws all members; -E_BUSY: they do not stop, and go on. */
 bool cgroup_is_frozen(const char *parent, const char *id);
