@@ -251,10 +251,15 @@ int oci_root_setup(const struct oci_bundle *b, struct pty *t, int *ret_root, str
     }
     for (uint32_t i = 0; i < b->sysctls.n && r == 0; i++) /* by the host's /proc: the namespaces are those of who writes */
         r = root_set_sysctl(host, b->sysctls.v[i].key, b->sysctls.v[i].value, e);
+    const char *const *masked = (const char *const *)b->masked.v, *const *read_only = (const char *const *)b->read_only_paths.v;
+    if (r == 0 && shared)
+        r = root_check_unshared(root, masked, b->masked.n, e);
+    if (r == 0 && shared)
+        r = root_check_unshared(root, read_only, b->read_only_paths.n, e);
     if (r == 0)
-        r = root_make_read_only(root, (const char *const *)b->read_only_paths.v, b->read_only_paths.n, e);
+        r = root_make_read_only(root, read_only, b->read_only_paths.n, e);
     if (r == 0)
-        r = root_mask(root, (const char *const *)b->masked.v, b->masked.n, e);
+        r = root_mask(root, masked, b->masked.n, e);
     if (r == 0)
         *ret_root = fcntl(root, F_DUPFD_CLOEXEC, 3);
     return r;

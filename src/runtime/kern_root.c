@@ -271,32 +271,57 @@ static bool is_shared(const struct container_mount *m)
     return m->type == CONTAINER_BIND && propagation_of(m->propagation) & MS_SHARED;
 }
 
-/* A source on a private mount would pass nothing on, and nobody would be told. */
-static int check_source(const struct container_mount *m, unsigned long propagation, struct err *e)
+enum { TIE_PEERS = 1, TIE_MASTER = 2 };
+
+/* How the mount that fd, of path, lies on is tied to others. ret_point: where it is. */
+static int ties_of(int fd, const char *path, char ret_point[4096], struct err *e)
 {
-    bool shared = propagation & MS_SHARED;
     AUTO_FREE char *text = NULL;
-    AUTO_CLOSE int fd = open(m->source, O_PATH | O_CLOEXEC);
     struct statx st;
     size_t n;
-    if (fd < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
-        return err_errno(e, errno, "bind source path %s", m->source);
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
+        return err_errno(e, errno, "%s", path);
     int r = file_read("/proc/self/mountinfo", 4 << 20, &text, &n, e);
     if (r < 0)
         return r;
     for (char *line = text, *next; *line; line = next) {
-        char point[4096];
         next = line + strcspn(line, "\n");
         if (*next)
             *next++ = '\0';
-        if (!(st.stx_mask & STATX_MNT_ID) || strtoull(line, NULL, 10) != st.stx_mnt_id ||
-            sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1)
-            continue;
-        if (strstr(line, " shared:") || (!shared && strstr(line, " master:")))
-            return 0;
-        return err_set(e, E_INVALID, "bind source path %s is mounted on %s, which is not a shared%s mount: no mount would pass "
-                       "between host and container; `mount --make-shared %s`, or choose another propagation than %s", m->source,
-                       point, shared ? "" : " or slave", point, m->propagation);
+        if (st.stx_mask & STATX_MNT_ID && strtoull(line, NULL, 10) == st.stx_mnt_id &&
+            sscanf(line, "%*s %*s %*s %*s %4095s", ret_point) == 1)
+            return (strstr(line, " shared:") ? TIE_PEERS : 0) | (strstr(line, " master:") ? TIE_MASTER : 0);
+    }
+    return err_set(e, E_UNSUPPORTED, "the kernel does not say which mount %s is on; Linux 5.8 or newer does", path);
+}
+
+/* A source on a private mount would pass nothing on, and nobody would be told. */
+static int check_source(const struct container_mount *m, unsigned long propagation, struct err *e)
+{
+    bool shared = propagation & MS_SHARED;
+    char point[4096];
+    AUTO_CLOSE int fd = open(m->source, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, errno, "bind source path %s", m->source);
+    int ties = ties_of(fd, m->source, point, e);
+    if (ties < 0 || ties & (shared ? TIE_PEERS : TIE_PEERS | TIE_MASTER))
+        return MIN(ties, 0);
+    return err_set(e, E_INVALID, "bind source path %s is mounted on %s, which is not a shared%s mount: no mount would pass "
+                   "between host and container; `mount --make-shared %s`, or choose another propagation than %s", m->source,
+                   point, shared ? "" : " or slave", point, m->propagation);
+}
+
+int root_check_unshared(int root, const char *const *paths, unsigned n, struct err *e)
+{
+    char point[4096];
+    for (unsigned i = 0; i < n; i++) {
+        AUTO_CLOSE int fd = root_open_in(root, paths[i], O_PATH | O_NOFOLLOW);
+        int ties = fd < 0 ? 0 : ties_of(fd, paths[i], point, e);
+        if (ties < 0)
+            return ties;
+        if (ties & TIE_PEERS)
+            return err_set(e, E_INVALID, "%s of the container is on a shared mount: what hides or guards it would appear on the host too; "
+                           "give that mount the propagation rslave, or leave the path out", paths[i]);
     }
     return 0;
 }
@@ -345,13 +370,17 @@ static int take_shared(const struct container_spec *s, int *ret, struct err *e)
     return r;
 }
 
-/* After all other mounts: whatever way the image's links lead, none of those comes to lie inside. */
-static int put_shared(int root, const struct container_mount *m, int tree, struct err *e)
+static int shared_target(int root, const struct container_mount *m, int tree, struct err *e)
 {
     struct stat st;
     if (fstat(tree, &st) < 0)
         return err_errno(e, errno, "bind source path %s", m->source);
-    AUTO_CLOSE int at = root_open_target(root, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), e);
+    return root_open_target(root, m->target, TARGET_USER | (S_ISDIR(st.st_mode) ? 0 : TARGET_FILE), e);
+}
+
+static int put_shared(int root, const struct container_mount *m, int tree, struct err *e)
+{
+    AUTO_CLOSE int at = shared_target(root, m, tree, e);
     if (at < 0)
         return at;
     if (syscall(SYS_move_mount, tree, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
@@ -532,12 +561,17 @@ int root_setup(const struct container_spec *s, const char *dir, struct pty *t, s
         r = trees[i] < 0 ? user_mount(root, &s->mounts.v[i], e) : 0;
     if (r == 0)
         r = place_files(s, root, dir, e);
-    for (uint32_t i = 0; i < s->mounts.n && r == 0; i++)
-        r = trees[i] < 0 ? 0 : put_shared(root, &s->mounts.v[i], trees[i], e);
     if (r == 0)
         r = set_sysctls(s, root, e);
+    for (uint32_t i = 0; i < s->mounts.n && r == 0; i++) { /* a folder that hides one of /proc would not look like it */
+        AUTO_CLOSE int at = trees[i] < 0 ? -1 : shared_target(root, &s->mounts.v[i], trees[i], e);
+        r = trees[i] < 0 ? 0 : MIN(at, 0);
+    }
     if (r == 0 && !s->privileged)
         r = hide(root, e);
+    /* Last: whatever way links lead, nothing else comes to lie inside, where it would be on the host too. */
+    for (uint32_t i = 0; i < s->mounts.n && r == 0; i++)
+        r = trees[i] < 0 ? 0 : put_shared(root, &s->mounts.v[i], trees[i], e);
     if (r == 0 && s->read_only && mount(NULL, merged, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL) < 0)
         r = err_errno(e, errno, "make the root read-only");
     return r == 0 ? root_pivot(root, e) : r;

@@ -23,6 +23,8 @@ int root_bind_console(int root, const struct pty *t, struct err *e) must_check;
 /* Covers each path that exists: files by the container's own /dev/null, folders by an empty one. */
 int root_mask(int root, const char *const *paths, unsigned n, struct err *e) must_check;
 int root_make_read_only(int root, const char *const *paths, unsigned n, struct err *e) must_check;
+/* -E_INVALID: one of them is on a mount with peers, which take over what is mounted on it. */
+int root_check_unshared(int root, const char *const *paths, unsigned n, struct err *e) must_check;
 /* Writes one sysctl below /proc/sys of root; key with dots. */
 int root_set_sysctl(int root, const char *key, const char *value, struct err *e) must_check;
 /* root becomes "/", where it stands. */
