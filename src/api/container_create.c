@@ -205,15 +205,57 @@ static int add_mount(struct creation *x, const struct val *v, struct err *e)
     return r;
 }
 
+/* "/a//b/../c/" as "/a/c". */
+static char *clean_path(const char *path)
+{
+    char *clean = xcalloc(1, strlen(path) + 2), *end = clean;
+    for (const char *p = path; *p;) {
+        size_t n = strcspn(p, "/");
+        if (n == 2 && strncmp(p, "..", n) == 0) {
+            while (end > clean && *--end != '/')
+                ;
+        } else if (n && !(n == 1 && *p == '.')) {
+            *end++ = '/';
+            memcpy(end, p, n);
+            end += n;
+        }
+        p += n + strspn(p + n, "/");
+    }
+    if (end == clean)
+        *end++ = '/';
+    *end = '\0';
+    return clean;
+}
+
+/* Of two with one target the first would never be seen; or worse, where it is shared, the second would hide it on the host. */
+static int check_targets(struct creation *x, struct err *e)
+{
+    for (uint32_t i = 0; i < x->spec.mounts.n; i++) {
+        struct container_mount *m = &x->spec.mounts.v[i];
+        if (m->target[0] != '/')
+            return err_set(e, E_INVALID, "mount target \"%s\" must be absolute", m->target);
+        AUTO_FREE char *target = clean_path(m->target);
+        str_set(&m->target, target);
+        for (uint32_t k = 0; k < i; k++) {
+            const char *other = x->spec.mounts.v[k].source;
+            if (str_equal(x->spec.mounts.v[k].target, target))
+                return err_set(e, E_INVALID, "Duplicate mount point: %s is the target of %s and of %s; name another for one of them",
+                               target, other ? other : "a tmpfs", m->source ? m->source : "a tmpfs");
+        }
+    }
+    return 0;
+}
+
 /* A volume without a name, where nothing else is mounted. */
-static int add_anonymous(struct creation *x, const char *target, struct err *e)
+static int add_anonymous(struct creation *x, const char *asked, struct err *e)
 {
     char name[65];
+    AUTO_FREE char *target = clean_path(asked);
     for (uint32_t k = 0; k < x->spec.mounts.n; k++)
         if (str_equal(x->spec.mounts.v[k].target, target))
             return 0;
-    if (target[0] != '/')
-        return err_set(e, E_INVALID, "Volumes: \"%s\" must be an absolute path", target);
+    if (asked[0] != '/')
+        return err_set(e, E_INVALID, "Volumes: \"%s\" must be an absolute path", asked);
     id_random_hex(name);
     AUTO_FREE char *path = api_volume_path(x->c->api, name, true, e);
     struct container_mount *m = REC_ADD(&x->spec.mounts);
@@ -239,6 +281,8 @@ static int storage(struct creation *x, const struct val *body, const struct val 
         if (tmpfs->map[i].value->kind == V_STR && tmpfs->map[i].value->n)
             r = err_set(e, E_UNSUPPORTED, "HostConfig.Tmpfs: options are not built; use --mount type=tmpfs");
     }
+    if (r == 0)
+        r = check_targets(x, e);
     const struct val *volumes = val_get(body, "Volumes");
     for (uint32_t i = 0; volumes && volumes->kind == V_MAP && i < volumes->n && r == 0; i++)
         r = add_anonymous(x, volumes->map[i].key->s, e);

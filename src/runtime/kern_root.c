@@ -380,9 +380,16 @@ static int shared_target(int root, const struct container_mount *m, int tree, st
 
 static int put_shared(int root, const struct container_mount *m, int tree, struct err *e)
 {
+    char point[4096];
     AUTO_CLOSE int at = shared_target(root, m, tree, e);
     if (at < 0)
         return at;
+    int ties = ties_of(at, m->target, point, e); /* a link, or two names of one place, can lead there too */
+    if (ties < 0)
+        return ties;
+    if (ties & TIE_PEERS)
+        return err_set(e, E_INVALID, "mount target \"%s\" of %s lies inside another shared volume and would appear on the host; name one outside",
+                       m->target, m->source);
     if (syscall(SYS_move_mount, tree, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         return err_errno(e, errno, "bind on %s", m->target);
     return finish_bind(root, m->target, MS_NODEV | (m->read_only ? MS_RDONLY : 0), m->propagation, e);
