@@ -153,12 +153,12 @@ static void container_kill(struct call *c)
         return;
     }
     int stop = x->spec.stop_signal ? signal_number(x->spec.stop_signal, NULL) : SIGTERM;
-    if (n == SIGKILL || n == stop)
-        keeper_by_hand(c->api, x, true);
     if (runtime_signal(c->api->b.runtime, x->spec.id, n, &e) < 0) {
         reply_err(c, &e);
         return;
     }
+    if (n == SIGKILL || n == stop)
+        keeper_by_hand(c->api, x, true);
     snprintf(number, sizeof number, "%d", n);
     container_event(c->api, x, "kill", "signal", number);
     reply_empty(c, 204);

@@ -31,6 +31,7 @@ struct box { /* one container */
     bool known;                       /* its creation was reported: so will be its end */
     runtime_done_fn *restarted;
     void *restarted_arg;
+    uint64_t signals;                 /* came meanwhile: bit N - 1 is signal N */
     int attached[ATTACHED_MAX];       /* ends of streams that wait for its next run */
     unsigned n_attached;
 };

@@ -315,6 +315,9 @@ static void got_state(struct box *b, const void *p, size_t size)
         give_attached(b);
         runtime_done_fn *done = TAKE(b->restarted);
         runtime_start(b->rt, b->c.spec.id, done, b->restarted_arg);
+        for (int n = 1; n <= 64; n++)
+            if (b->signals >> (n - 1) & 1)
+                box_ask(b, SHIM_SIGNAL, n, NULL, 0, NULL);
         return;
     }
     if (changed)
@@ -572,6 +575,7 @@ void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, vo
         }
         b->restarted = done; /* until the shim is ready its last end is what is known of it */
         b->restarted_arg = arg;
+        b->signals = 0;
         if (spawn_shim(b, &b->c.spec, &e) < 0) {
             b->restarted = NULL;
             done(arg, -e.code, &e);
@@ -588,9 +592,12 @@ int runtime_signal(struct runtime *rt, const char *id, int signum, struct err *e
     struct box *b = box_find(rt, id);
     if (!b || b->dying)
         return err_set(e, E_NOT_FOUND, "no such container: %.64s", id);
-    if (!container_is_up(&b->c) && !start_is_asked(b))
+    if (!container_is_up(&b->c) && !b->restarted && !start_is_asked(b))
         return err_set(e, E_CONFLICT, "container %.12s is not running", id);
-    box_ask(b, SHIM_SIGNAL, signum, NULL, 0, NULL);
+    if (b->restarted) /* its shim takes none before it is ready */
+        b->signals |= UINT64_C(1) << (signum - 1);
+    else
+        box_ask(b, SHIM_SIGNAL, signum, NULL, 0, NULL);
     return 0;
 }
 
