@@ -121,6 +121,8 @@ static void restarted(void *arg, int result, const struct err *e)
     log_warn("container %.12s could not be started again: %s", k->id, e->text);
     if (x->state.phase != CONTAINER_EXITED || k->waits) /* else its end has planned the next */
         return;
+    if (result == -E_BUSY) /* such as a copy that lasts having its files: none of its runs failed, for this was none */
+        note(k->api, x, x->notes.restarts ? x->notes.restarts - 1 : 0, x->notes.stopped);
     if (wants_restart(x, false))
         plan_restart(k, x);
     else

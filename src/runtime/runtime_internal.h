@@ -135,7 +135,7 @@ enum shim_message {
     SHIM_RESIZE,     /* daemon: body: id of an exec (0: the container), arg = rows << 16 | cols -> REPLY */
     SHIM_QUIT,       /* daemon: kill, clean up, exit: EOF follows */
     SHIM_STATE,      /* shim: packed container_state; at connect and at each change */
-    SHIM_REPLY,      /* shim: arg = 0 or -E_, text */
+    SHIM_REPLY,      /* shim: arg = 0 or -E_, text; id 0: it could not be made again and is as it was, EOF follows */
     SHIM_EXEC_EXIT,  /* shim: id, arg = exit code */
     SHIM_ATTACH,     /* daemon: + a stream socket: stdin and live output of the container -> REPLY */
     SHIM_FREEZE,     /* daemon: arg = 1 all processes stop, 0 they go on -> REPLY */

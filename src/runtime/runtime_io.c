@@ -248,8 +248,8 @@ static void finish_create(struct box *b)
     done(b->created_arg, -e.code, &e);
 }
 
-/* Who waits for something of a container that has ended, or of a shim that is no more. */
-static void answer_waiting(struct box *b)
+/* Who waits for something of a container that has ended, or of a shim that is no more. why: NULL: as its state says. */
+static void answer_waiting(struct box *b, const struct err *why)
 {
     struct err e;
     runtime_done_fn *created = TAKE(b->created), *restarted = TAKE(b->restarted), *stopped = TAKE(b->stopped);
@@ -257,6 +257,8 @@ static void answer_waiting(struct box *b)
         err_set(&e, E_CONFLICT, "container %.12s was removed meanwhile", b->c.spec.id);
     else if (stopped)
         err_set(&e, E_CONFLICT, "container %.12s was stopped while it was started", b->c.spec.id);
+    else if (why)
+        e = *why;
     else
         err_set(&e, E_INVALID, "%s", b->c.state.error ? b->c.state.error : "the container could not be made again");
     if (created)
@@ -324,7 +326,7 @@ static void got_state(struct box *b, const void *p, size_t size)
         announce(b);
     if (next.phase == CONTAINER_EXITED) {
         loop_timer_set(b->stop_timer, -1);
-        answer_waiting(b);
+        answer_waiting(b, NULL);
     }
 }
 
@@ -357,7 +359,7 @@ static void shim_gone(struct box *b)
     b->fd = -1;
     fail_requests(b);
     if (b->deleted) {
-        answer_waiting(b);
+        answer_waiting(b, NULL);
         remove_box(b);
         return;
     }
@@ -369,17 +371,19 @@ static void shim_gone(struct box *b)
         }
         announce(b);
     }
-    answer_waiting(b);
+    answer_waiting(b, NULL);
 }
 
 static void got_reply(struct box *b, const struct shim_head *h, const char *text, size_t size)
 {
     struct err e;
     struct request *q = take_request(b, h->id, 0);
-    if (!q)
-        return;
     if (h->arg < 0)
         err_set(&e, -h->arg, "%.*s", (int)MIN(size, sizeof e.text - 1), text);
+    if (h->id == 0 && h->arg < 0 && b->restarted)
+        answer_waiting(b, &e);
+    if (!q)
+        return;
     answer(q, h->arg, h->arg < 0 ? &e : NULL);
     if (q->started && h->arg >= 0) { /* waits for its end */
         q->stream = NULL;

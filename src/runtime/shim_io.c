@@ -634,17 +634,17 @@ static bool turn(struct shim *s)
     return !s->quit;
 }
 
-/* Of the container, not of this run of it. */
-static int64_t created_ns(const char *dir)
+/* Whether the container has ended before; and when it, not this run of it, was created. */
+static bool ended_before(const char *dir, int64_t *ret_created_ns)
 {
     struct container_state was = { 0 };
     size_t n;
     AUTO_FREE char *text = NULL, *path = path_join(dir, "state.mp");
-    if (file_read(path, SHIM_MESSAGE_MAX_BYTES, &text, &n, NULL) < 0 || rec_unpack(&container_state_rec, &was, text, n, NULL) < 0)
-        return clock_real_ns();
-    int64_t ns = was.created_ns;
+    bool is_kept = file_read(path, SHIM_MESSAGE_MAX_BYTES, &text, &n, NULL) == 0 && rec_unpack(&container_state_rec, &was, text, n, NULL) == 0;
+    bool ended = is_kept && was.phase == CONTAINER_EXITED;
+    *ret_created_ns = is_kept ? was.created_ns : clock_real_ns();
     container_state_clear(&was);
-    return ns;
+    return ended;
 }
 
 int shim_run(const struct shim_args *a)
@@ -667,13 +667,17 @@ int shim_run(const struct shim_args *a)
     sigprocmask(SIG_BLOCK, &set, NULL);
     s.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s.log = log_file_open(a->dir, a->spec->log_max_bytes, a->spec->log_max_files);
-    s.state.created_ns = created_ns(a->dir);
+    bool again = ended_before(a->dir, &s.state.created_ns);
     int r = make_container(&s, &e);
     if (r < 0) {
         s.procs[0].exited = true;
         if (s.procs[0].pid > 0)
             kill_and_reap(s.procs[0].pid);
         accept_daemon(&s); /* the daemon is connected or connecting: it waits for this answer */
+        if (again && s.lock == -E_BUSY) { /* nothing has run: its last end is still its last */
+            reply(&s, s.conns[0], 0, r, &e);
+            return 1;
+        }
         container_exited(&s, 127, e.text);
         return 1;
     }
