@@ -142,12 +142,14 @@ tests_bench_load_LDADD = $(f1_libs)
 
 # ---- simulations ----
 simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern tests/sim/sim_whole
-tests_sim_sim_cluster_SOURCES = tests/sim/sim_cluster.c tests/sim/control_checks.c tests/sim/control_checks.h
+seeds = tests/sim/seeds.c tests/sim/seeds.h tests/sim/shrink.c tests/sim/shrink.h
+tests_sim_sim_cluster_SOURCES = tests/sim/sim_cluster.c tests/sim/control_checks.c tests/sim/control_checks.h $(seeds)
 tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager -I$(srcdir)/tests/sim
 tests_sim_sim_cluster_LDADD = $(f4_libs)
+tests_sim_sim_govern_SOURCES = tests/sim/sim_govern.c $(seeds)
 tests_sim_sim_govern_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
 tests_sim_sim_govern_LDADD = libmanager.a $(f3_libs)
-tests_sim_sim_gossip_SOURCES = tests/sim/sim_gossip.c tests/sim/gossip_world.c tests/sim/gossip_world.h
+tests_sim_sim_gossip_SOURCES = tests/sim/sim_gossip.c tests/sim/gossip_world.c tests/sim/gossip_world.h $(seeds)
 tests_sim_sim_gossip_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip -I$(srcdir)/tests/sim
 tests_sim_sim_gossip_LDADD = libgossip.a $(f1_libs)
 # Raft: the production files with their system calls led to a disk in memory, under the simulation.
@@ -174,13 +176,14 @@ libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip -I$(src
 tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_checks.h tests/sim/disk.c tests/sim/disk.h \
 	tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
 	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
-	tests/sim/whole_users.c
+	tests/sim/whole_users.c $(seeds)
 tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node -I$(srcdir)/tests/sim
 tests_sim_sim_whole_LDADD = libwhole_calls.a libmanager.a libwhole.a libwhole_calls.a libscheduler.a liborchestrator.a libstore.a \
 	libmodel.a $(f0_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
-planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_raft_planted tests/sim/sim_whole_planted
+planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_govern_planted tests/sim/sim_raft_planted \
+	tests/sim/sim_whole_planted
 tests_sim_sim_cluster_planted_SOURCES = $(tests_sim_sim_cluster_SOURCES) $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) \
 	$(libstore_a_SOURCES) src/agent/task.c src/manager/allocator.c
 tests_sim_sim_cluster_planted_CPPFLAGS = $(tests_sim_sim_cluster_CPPFLAGS) -DCLUSTER_PLANTED
@@ -188,6 +191,9 @@ tests_sim_sim_cluster_planted_LDADD = $(f4_libs)
 tests_sim_sim_gossip_planted_SOURCES = $(tests_sim_sim_gossip_SOURCES) $(libgossip_a_SOURCES)
 tests_sim_sim_gossip_planted_CPPFLAGS = $(tests_sim_sim_gossip_CPPFLAGS) -DGOSSIP_PLANTED
 tests_sim_sim_gossip_planted_LDADD = $(f1_libs)
+tests_sim_sim_govern_planted_SOURCES = $(tests_sim_sim_govern_SOURCES) src/manager/govern.c
+tests_sim_sim_govern_planted_CPPFLAGS = $(tests_sim_sim_govern_CPPFLAGS) -DCLUSTER_PLANTED
+tests_sim_sim_govern_planted_LDADD = $(tests_sim_sim_govern_LDADD)
 check_LIBRARIES += libwhole_planted.a
 libwhole_planted_a_SOURCES = $(libwhole_calls_a_SOURCES) $(libmanager_a_SOURCES) $(liborchestrator_a_SOURCES) \
 	$(libscheduler_a_SOURCES) $(libstore_a_SOURCES)

@@ -5,6 +5,7 @@
 #include "govern.h"
 #include "manager_internal.h"
 #include <shoal/base/file.h>
+#include <shoal/base/planted.h>
 #include <stdio.h>
 
 uint32_t govern_rule(uint32_t eligible)
@@ -24,7 +25,7 @@ struct count {
 
 static bool is_lost(const struct govern_policy *p, const struct governed *g)
 {
-    return g->down_ms >= p->replace_ms;
+    return g->down_ms >= (CLUSTER_BUG == 40 ? 0 : p->replace_ms);
 }
 
 /* A manager that shall stay one. */
@@ -40,7 +41,7 @@ static int64_t wait_of(const struct governed *g)
 
 static bool may_become(const struct governed *g)
 {
-    return !g->manager && !g->barred && !g->left && g->ready;
+    return !g->manager && !g->barred && !g->left && (g->ready || CLUSTER_BUG == 43);
 }
 
 static void look_in(struct govern_change *ret, int64_t ms)
@@ -144,7 +145,7 @@ static bool promote(const struct govern_policy *p, const struct governed *v, uin
 
 static bool demote(const struct governed *v, uint32_t i, const struct count *c, struct govern_change *ret)
 {
-    if (c->voters <= 1 || (c->answering - v[i].answers) * 2 <= c->voters - 1)
+    if (c->voters <= 1 || ((c->answering - v[i].answers) * 2 <= c->voters - 1 && CLUSTER_BUG != 42))
         return false; /* without a quorum after it */
     ret->act = GOVERN_DEMOTE;
     ret->node = i;
@@ -155,7 +156,7 @@ static bool demote_lost(const struct govern_policy *p, const struct governed *v,
                         struct govern_change *ret)
 {
     for (uint32_t i = 0; i < n; i++) {
-        bool lost = v[i].manager && is_lost(p, &v[i]) && c->live >= c->target;
+        bool lost = v[i].manager && is_lost(p, &v[i]) && c->live >= c->target && CLUSTER_BUG != 44;
         bool barred = v[i].manager && v[i].voter && v[i].barred && v[i].automatic && c->live >= MAX(c->goal, 1u);
         if ((!lost && !barred) || !demote(v, i, c, ret))
             continue;
@@ -194,7 +195,7 @@ void govern(const struct govern_policy *p, const struct governed *v, uint32_t n,
     *ret = (struct govern_change){ .next_ms = -1 };
     if (give_up(v, n, ret) || p->wanted == 0)
         return;
-    if (is_under_way(v, n)) {
+    if (is_under_way(v, n) && CLUSTER_BUG != 41) {
         look_in(ret, GOVERN_LOOK_MS);
         return;
     }

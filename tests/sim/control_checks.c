@@ -1,5 +1,6 @@
 /* What the simulations of the control plane have in common. */
 #include "control_checks.h"
+#include "seeds.h"
 
 #include <shoal/base/file.h>
 

@@ -5,10 +5,6 @@
 #include <shoal/base/rng.h>
 #include <shoal/store.h>
 
-/* Of the program: says what is wrong and how to see it again, and ends. */
-void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-#define CHECK(cond, ...) ((cond) ? (void)0 : fail(__VA_ARGS__))
-
 /* States of tasks only go forward; a task never changes its slot or node. */
 void check_task_change(const struct task *a, const struct task *b);
 /* No address is given twice, but for those of ended tasks. */

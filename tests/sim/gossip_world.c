@@ -1,6 +1,5 @@
 #include "gossip_world.h"
 #include <shoal/base/crypto.h>
-#include <stdarg.h>
 #include <stdio.h>
 
 #ifdef GOSSIP_PLANTED
@@ -15,18 +14,17 @@ static struct event *spare;
 
 struct world w;
 int64_t world_down_ms = 2000;
-uint64_t world_false_downs, world_false_suspects, world_passed;
+uint64_t world_false_downs, world_false_suspects;
 
-void world_fail(const char *fmt, ...)
+void world_stage(const char *what)
 {
-    va_list ap;
-    va_start(ap, fmt);
-    printf("FAILED: ");
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf(" at %lld ms, while %s, %u nodes\nreplay: sim_gossip --seed %llu\n%llu passed, 1 failed\n", (long long)w.now, w.stage ? w.stage : "starting",
-           w.n, (unsigned long long)w.seed, (unsigned long long)world_passed);
-    exit(1);
+    w.stage = what;
+    say("%s", what);
+}
+
+void world_where(void)
+{
+    printf(", while %s, %u nodes", w.stage ? w.stage : "starting", w.n);
 }
 
 /* Most events are pings, answers and ticks, all small: those are used again, which is twice as fast. */
@@ -100,7 +98,7 @@ static void on_send(void *arg, uint32_t to, const char *addr, uint16_t port, con
 {
     struct sim_node *from = arg;
     if (port != 1 || size > PLAIN_MAX_BYTES)
-        world_fail("a packet of %zu bytes to port %u", size, port);
+        fail("a packet of %zu bytes to port %u", size, port);
     from->sent += size + SEAL_OVERHEAD;
     if (str_equal(addr, w.v[to].addr)) /* else nobody is there any more */
         world_send((unsigned)(from - w.v), to, p, size);
@@ -172,36 +170,36 @@ static void check(struct sim_node *x)
     const struct gossip_core *g = &x->g;
     uint32_t buckets[GOSSIP_BUCKETS] = { 0 }, unheard = 0;
     if (g->queue_n > g->n_members)
-        world_fail("node %zu has %u entries in its queue for %u members", (size_t)(x - w.v), g->queue_n, g->n_members);
+        fail("node %zu has %u entries in its queue for %u members", (size_t)(x - w.v), g->queue_n, g->n_members);
     for (uint32_t i = 0; i < g->n_views; i++) {
         const struct view *v = &g->views[i];
         const struct alerts *a = alerts_of(g, i);
         unsigned b = gossip_bucket(g->t->v[i].tag);
         unheard += v->member && !v->statement;
         if (!v->member && (v->statement || a))
-            world_fail("node %zu holds facts of no member", (size_t)(x - w.v));
+            fail("node %zu holds facts of no member", (size_t)(x - w.v));
         if (v->statement)
             buckets[b] ^= v->statement->hash;
         if (v->member && incarnation_of(g, i) < x->incarnations[i])
-            world_fail("the incarnation of %s goes back at %zu", g->t->v[i].id, (size_t)(x - w.v));
+            fail("the incarnation of %s goes back at %zu", g->t->v[i].id, (size_t)(x - w.v));
         x->incarnations[i] = v->member ? incarnation_of(g, i) : 0;
         for (unsigned k = 0; a && k < a->n; k++) {
             buckets[b] ^= a->v[k]->hash;
             if (a->v[k]->incarnation != incarnation_of(g, i))
-                world_fail("an alert about a past incarnation counts");
+                fail("an alert about a past incarnation counts");
             for (unsigned m = 0; m < k; m++)
                 if (a->v[m]->signer == a->v[k]->signer)
-                    world_fail("one node has two voices");
+                    fail("one node has two voices");
         }
         if (v->state == GOSSIP_SUSPECT && (!a || (g->n_members > 9 && a->n < 2)))
-            world_fail("a verdict by %u voices among %u nodes", a ? a->n : 0, g->n_members);
+            fail("a verdict by %u voices among %u nodes", a ? a->n : 0, g->n_members);
     }
     if (unheard != g->n_unheard)
-        world_fail("node %zu counts %u unheard members of %u", (size_t)(x - w.v), g->n_unheard, unheard);
+        fail("node %zu counts %u unheard members of %u", (size_t)(x - w.v), g->n_unheard, unheard);
     if (memcmp(buckets, g->buckets, sizeof buckets) != 0)
-        world_fail("digests are not those of the facts held");
+        fail("digests are not those of the facts held");
     if (g->stats.bytes_spread > (uint64_t)(w.now - x->born + 1000) * g->cfg.budget_bytes / 1000)
-        world_fail("node %zu sent %llu bytes of news in %lld ms", (size_t)(x - w.v), (unsigned long long)g->stats.bytes_spread,
+        fail("node %zu sent %llu bytes of news in %lld ms", (size_t)(x - w.v), (unsigned long long)g->stats.bytes_spread,
                    (long long)(w.now - x->born));
 }
 
@@ -349,7 +347,7 @@ void world_move(unsigned i)
 
 void world_open(uint64_t seed, unsigned n, bool checked)
 {
-    w = (struct world){ .seed = seed, .n = n, .now = 1000, .checked = checked, .t = gossip_table_new() };
+    w = (struct world){ .n = n, .now = 1000, .checked = checked, .t = gossip_table_new() };
     w.v = xcalloc(n, sizeof *w.v);
     rng_init(&w.rng, seed);
     world_false_downs = world_false_suspects = 0;

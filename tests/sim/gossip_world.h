@@ -4,6 +4,7 @@
 #define GOSSIP_WORLD_H
 
 #include "core.h"
+#include "seeds.h"
 
 struct sim_node {
     struct gossip_core g;
@@ -29,7 +30,7 @@ struct world {
     unsigned loss, doubled, old; /* per mille; old: comes again up to a minute later */
     bool parted, checked;        /* checked: invariants after every event */
     bool (*cut)(unsigned from, unsigned to); /* NULL: no path is cut but by side and node */
-    uint64_t seed, hash, n_events;
+    uint64_t hash, n_events;
     uint32_t budget;             /* of each core; 0: its default */
     const char *stage;
 };
@@ -43,12 +44,12 @@ void world_pause(unsigned i, int64_t ms);
 void world_move(unsigned i);                        /* another address; the node knows */
 void world_run(int64_t ms);
 void world_send(unsigned from, unsigned to, const void *p, size_t size);
-void world_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+void world_stage(const char *what);                 /* for people */
+void world_where(void);                             /* prints it */
 enum gossip_state world_sees(unsigned by, unsigned who);
 unsigned world_count(unsigned who, enum gossip_state s); /* running nodes that see it so */
 unsigned world_up(void);
 extern int64_t world_down_ms;        /* suspect for this long without a break counts as ... */
 extern uint64_t world_false_downs, world_false_suspects; /* ... of a running node; checked where it is told */
-extern uint64_t world_passed;        /* stories before this one */
 
 #endif

@@ -5,14 +5,46 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { TRY_SECONDS = 60 };
+enum { ALL_SECONDS = 60 };
+
+static unsigned n_tries;
+
+static unsigned seconds_left(void)
+{
+    static time_t end;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (!end)
+        end = now.tv_sec + ALL_SECONDS;
+    return now.tv_sec < end ? (unsigned)(end - now.tv_sec) : 0;
+}
+
+bool shrink_is_over(void)
+{
+    return !seconds_left();
+}
+
+static int wait_for(pid_t child)
+{
+    int status = 0;
+    bool told = isatty(2);
+    if (told)
+        fprintf(stderr, "making it smaller: run %u, %u s left ", ++n_tries, seconds_left());
+    while (waitpid(child, &status, 0) != child)
+        ;
+    if (told)
+        fprintf(stderr, "\r\033[K");
+    return status;
+}
 
 bool shrink_fails(void (*try)(void *arg), void *arg)
 {
+    unsigned seconds = seconds_left();
     fflush(stdout);
-    pid_t child = fork();
+    pid_t child = seconds ? fork() : -1;
     if (child < 0)
         return false;
     if (child == 0) {
@@ -21,13 +53,11 @@ bool shrink_fails(void (*try)(void *arg), void *arg)
         dup2(nowhere, 2);
         signal(SIGABRT, SIG_DFL);
         signal(SIGSEGV, SIG_DFL);
-        alarm(TRY_SECONDS);
+        alarm(seconds);
         try(arg);
         _exit(0);
     }
-    int status = 0;
-    while (waitpid(child, &status, 0) != child)
-        ;
+    int status = wait_for(child);
     return WIFEXITED(status) ? WEXITSTATUS(status) == 1 : WIFSIGNALED(status) && WTERMSIG(status) != SIGALRM;
 }
 

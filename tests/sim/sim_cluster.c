@@ -1,7 +1,7 @@
 /* Deterministic simulation of the control plane: the production store, orchestrator, allocator, scheduler, assignments
  * and task state machine; an ordered log in memory in place of Raft (sim_raft proves that part), pretended containers.
  *
- *   sim_cluster [--seeds N] [--seed S] [--once] [--verbose]      N seeds from S on, each twice: both must do the same
+ *   sim_cluster [--seeds N] [--seed S] [options, see seeds.h]      N seeds from S on, each twice: both must do the same
  *
  * Services are created, updated, scaled, rolled back and removed at random while containers fail, nodes are cut off,
  * called lost and come back, are drained, and the leader changes with transactions in flight. Checked after every
@@ -11,13 +11,12 @@
  * the specs say. */
 #include "agent_internal.h"
 #include "control_checks.h"
+#include "seeds.h"
 
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/orchestrator.h>
 #include <shoal/scheduler.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 
 /* Of manager_internal.h, which names the same messages as agent_internal.h. */
@@ -26,8 +25,27 @@ void assignment_build(const struct store *s, const char *node_id, struct assignm
 
 enum { REPLICAS = 3, HOSTS = 5, SERVICES = 4, FLYING_MAX = 256, BOXES_MAX = 4096, SLOTS_SHOWN = 64 };
 #define MS INT64_C(1000000)
-#define CHAOS_NS (60 * SEC_NS)
+#define CHAOS_MS 60000
 #define CALM_NS (120 * SEC_NS)
+
+#define KINDS(X) X(exit) X(image) X(leader) X(cut) X(drain) X(remove) X(rollback) X(scale) X(update)
+enum kind {
+#define X(name) K_##name,
+    KINDS(X)
+#undef X
+};
+static const char *const kinds[] = {
+#define X(name) #name,
+    KINDS(X)
+#undef X
+};
+enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL };
+static struct seeds_limit limits[] = {
+    [L_OPS] = { "--ops", "things that people do", 0, 0, 0 },
+    [L_FAULTS] = { "--faults", "faults", 0, 0, 0 },
+    [L_NODES] = { "--nodes", "nodes", 1, 0, 0 },
+    [L_UNTIL] = { "--until", "ms until the faults end", 1, 0, 0 },
+};
 
 enum event_type { EV_COMMIT, EV_PASS, EV_ASSIGN, EV_REPORT, EV_EXEC, EV_DOWN, EV_CATCH_UP, EV_CLIENT, EV_FAULT };
 struct event {
@@ -63,11 +81,11 @@ struct box { /* a container */
 };
 
 static struct sim {
-    uint64_t seed, seq, ids, n_flying_ever, n_events, hash;
+    uint64_t seq, ids, n_flying_ever, n_events, hash;
     struct rng rng;
     int64_t now;
-    bool calm, verbose, pass_due, pass_flies;
-    unsigned leader;
+    bool calm, pass_due, pass_flies;
+    unsigned leader, n_hosts;
     struct store *store[REPLICAS];
     struct entry *log;
     unsigned n_log;
@@ -93,37 +111,6 @@ int64_t clock_real_ns(void)
 int64_t clock_mono_ns(void)
 {
     return g.now;
-}
-
-static uint64_t n_passed;
-
-void fail(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    printf("seed %llu, event %llu, %lld ms: ", (unsigned long long)g.seed, (unsigned long long)g.n_events,
-           (long long)(g.now / MS));
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf("\nreplay: sim_cluster --seed %llu --verbose\n%llu passed, 1 failed\n", (unsigned long long)g.seed,
-           (unsigned long long)n_passed);
-    exit(1);
-}
-static void on_abort(int sig)
-{
-    fail("signal %d", sig);
-}
-
-__attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
-{
-    va_list ap;
-    if (!g.verbose)
-        return;
-    va_start(ap, fmt);
-    printf("%8lld ", (long long)(g.now / MS));
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
 }
 
 static bool chance(unsigned permille)
@@ -232,7 +219,7 @@ static void want_pass(int64_t delay)
 
 static void note_lost_nodes(void)
 {
-    for (unsigned h = 0; h < HOSTS; h++) {
+    for (unsigned h = 0; h < g.n_hosts; h++) {
         const struct node *n = store_find(led(), TABLE_NODE, g.hosts[h].id);
         if (n->status.state != NODE_DOWN)
             continue;
@@ -261,7 +248,7 @@ static int commit(struct flying *f)
     for (unsigned i = 0; i < REPLICAS; i++)
         if (i != g.leader)
             push(EV_CATCH_UP, i, some_ms(0, 300));
-    for (unsigned i = 0; i < HOSTS; i++)
+    for (unsigned i = 0; i < g.n_hosts; i++)
         if (!g.hosts[i].assign_due) {
             g.hosts[i].assign_due = true;
             push(EV_ASSIGN, i, some_ms(0, 60));
@@ -331,7 +318,7 @@ static void change_leader(void)
     g.n_leaders++;
     g.pass_flies = g.pass_due = false;
     want_pass(0);
-    for (unsigned i = 0; i < HOSTS; i++)
+    for (unsigned i = 0; i < g.n_hosts; i++)
         want_report(i, some_ms(1, 100));
 }
 
@@ -359,7 +346,7 @@ static void pass(void)
 
 static unsigned host_of(const struct agent *a)
 {
-    for (unsigned i = 0; i < HOSTS; i++)
+    for (unsigned i = 0; i < g.n_hosts; i++)
         if (a == &g.hosts[i].a)
             return i;
     fail("an agent of no host");
@@ -493,7 +480,7 @@ static void on_prepare(void *arg, const struct task *t, const struct assignment 
     *b = (struct box){ .slot = t->slot, .n = g.n_boxes++, .host = (unsigned)((struct host *)arg - g.hosts) };
     snprintf(b->task, sizeof b->task, "%s", t->id);
     snprintf(b->service, sizeof b->service, "%s", t->service_id);
-    answer(b, !g.calm && chance(30) ? EXEC_FAILED : EXEC_PREPARED, some_ms(10, 800));
+    answer(b, !g.calm && chance(30) && has_kind(K_image) ? EXEC_FAILED : EXEC_PREPARED, some_ms(10, 800));
 }
 
 static void on_start(void *arg, const char *task)
@@ -538,7 +525,7 @@ static void execute(const struct event *e)
         b->running = true;
         b->lost |= g.hosts[b->host].stale;
         check_place(b);
-        if (!g.calm && chance(300))
+        if (!g.calm && chance(300) && has_kind(K_exit))
             answer(b, EXEC_EXITED, some_ms(1, 15000));
     } else if (e->kind == EXEC_EXITED) {
         b->running = false;
@@ -598,20 +585,22 @@ static void change_service(const struct service *svc)
 {
     struct service_spec spec = { 0 };
     unsigned what = (unsigned)rng_below(&g.rng, 100);
+    enum kind kind = what < 20 ? K_remove : what < 35 && svc->previous ? K_rollback : what < 60 && svc->spec.mode.replicated ? K_scale : K_update;
+    if (!has_kind(kind))
+        return;
     g.n_changes++;
-    if (what < 20) {
+    if (kind == K_remove) {
         struct store_tx *tx = store_tx_new(g.now);
         store_tx_delete(tx, TABLE_SERVICE, svc);
         propose(tx);
         say("remove %s", svc->spec.name);
         return;
     }
-    bool rollback = what < 35 && svc->previous;
-    service_spec_copy(&spec, rollback ? svc->previous : &svc->spec);
-    if (rollback) {
+    service_spec_copy(&spec, kind == K_rollback ? svc->previous : &svc->spec);
+    if (kind == K_rollback) {
         g.n_rollbacks++;
         say("roll back %s", svc->spec.name);
-    } else if (what < 60 && spec.mode.replicated) {
+    } else if (kind == K_scale) {
         spec.mode.replicated->replicas = rng_below(&g.rng, 7);
         say("scale %s to %llu", svc->spec.name, (unsigned long long)spec.mode.replicated->replicas);
     } else {
@@ -619,11 +608,13 @@ static void change_service(const struct service *svc)
         str_set(&spec.task.container->image, image);
         say("update %s to %s", svc->spec.name, image);
     }
-    replace_spec(svc, &spec, rollback);
+    replace_spec(svc, &spec, kind == K_rollback);
 }
 
 static void client(void)
 {
+    if (!limit_take(&limits[L_OPS]))
+        return;
     AUTO_FREE char *name = xasprintf("svc%u", (unsigned)rng_below(&g.rng, SERVICES));
     const struct service *svc = store_find_name(led(), TABLE_SERVICE, name);
     if (svc)
@@ -673,15 +664,18 @@ static void judge(const struct event *e)
 
 static void fault(void)
 {
-    unsigned i = (unsigned)rng_below(&g.rng, HOSTS);
+    unsigned i = (unsigned)rng_below(&g.rng, g.n_hosts);
     struct host *h = &g.hosts[i];
     const struct node *n = store_find(led(), TABLE_NODE, h->id);
     unsigned what = (unsigned)rng_below(&g.rng, 100);
-    if (what < 30) {
+    enum kind kind = what < 30 ? K_leader : what < 80 ? K_cut : K_drain;
+    if (!has_kind(kind) || !limit_take(&limits[L_FAULTS]))
+        return;
+    if (kind == K_leader) {
         change_leader();
-    } else if (what < 80 && h->cut) {
+    } else if (kind == K_cut && h->cut) {
         heal(h);
-    } else if (what < 80) {
+    } else if (kind == K_cut) {
         say("node %s is cut off", h->id);
         h->cut = true;
         h->generation++;
@@ -708,7 +702,7 @@ static void found(void)
     str_set(&net.name, "net");
     store_tx_create(tx, TABLE_NETWORK, &net);
     network_clear(&net);
-    for (unsigned i = 0; i < HOSTS; i++) {
+    for (unsigned i = 0; i < g.n_hosts; i++) {
         struct host *h = &g.hosts[i];
         struct node n = { 0 };
         snprintf(h->id, sizeof h->id, "node%u", i);
@@ -791,7 +785,7 @@ static void check_service(const struct service *svc)
     const struct task **t = store_tasks_of_service(led(), svc->id, &n);
     int state = svc->update_status ? svc->update_status->state : UPDATE_NONE;
     bool paused = state == UPDATE_PAUSED || state == UPDATE_ROLLBACK_PAUSED;
-    uint64_t want = svc->spec.mode.global ? HOSTS : svc->spec.mode.replicated->replicas;
+    uint64_t want = svc->spec.mode.global ? g.n_hosts : svc->spec.mode.replicated->replicas;
     show_tasks(svc);
     CHECK(state != UPDATE_UPDATING && state != UPDATE_ROLLBACK_STARTED, "the update of %s does not end", svc->spec.name);
     for (uint32_t i = 0; i < n; i++) {
@@ -831,7 +825,7 @@ static void check_end(void)
 
 static void tear_down(void)
 {
-    for (unsigned i = 0; i < HOSTS; i++) {
+    for (unsigned i = 0; i < g.n_hosts; i++) {
         struct agent *a = &g.hosts[i].a;
         for (struct map_item *it = NULL; (it = map_next(&a->tasks, it));) {
             struct agent_task *t = it->value;
@@ -850,20 +844,19 @@ static void tear_down(void)
     free(g.events);
 }
 
-static uint64_t run_seed(uint64_t seed, bool verbose)
+static uint64_t run_seed(uint64_t seed)
 {
     memset(&g, 0, sizeof g);
-    g.seed = seed;
-    g.verbose = verbose;
     g.now = 1000 * SEC_NS;
+    g.n_hosts = (unsigned)limit_cut(&limits[L_NODES], HOSTS);
     rng_init(&g.rng, seed);
     found();
     push(EV_CLIENT, 0, 0);
     push(EV_FAULT, 0, some_ms(0, 10000));
-    run_until(g.now + CHAOS_NS);
+    run_until(g.now + (int64_t)limit_cut(&limits[L_UNTIL], CHAOS_MS) * MS);
     g.calm = true;
     say("calm");
-    for (unsigned i = 0; i < HOSTS; i++) {
+    for (unsigned i = 0; i < g.n_hosts; i++) {
         heal(&g.hosts[i]);
         run_until(g.now + SEC_NS);
         const struct node *n = store_find(led(), TABLE_NODE, g.hosts[i].id);
@@ -873,7 +866,7 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     }
     run_until(g.now + CALM_NS);
     check_end();
-    if (verbose)
+    if (is_verbose())
         printf("seed %llu: %llu events, %u entries, %u refused, %u leaders, %u nodes lost, %u changes, %u rollbacks, %u "
                "containers\n", (unsigned long long)seed, (unsigned long long)g.n_events, g.n_log, g.n_refused, g.n_leaders, g.n_lost,
                g.n_changes, g.n_rollbacks, g.n_boxes);
@@ -883,50 +876,46 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     return g.hash;
 }
 
+static int64_t now_ms(void)
+{
+    return g.now / MS;
+}
+
+static void where(void)
+{
+    printf(", event %llu", (unsigned long long)g.n_events);
+}
+
+static struct { uint64_t events, entries, refused, boxes, leaders, lost; } sums;
+
+static void sum(void)
+{
+    sums.events += g.n_events;
+    sums.entries += g.n_log;
+    sums.refused += g.n_refused;
+    sums.boxes += g.n_boxes;
+    sums.leaders += g.n_leaders;
+    sums.lost += g.n_lost;
+}
+
+static void figures(void)
+{
+    printf("%llu events, %llu log entries (%llu refused), %llu containers, %llu leaders, %llu nodes lost\n",
+           (unsigned long long)sums.events, (unsigned long long)sums.entries, (unsigned long long)sums.refused,
+           (unsigned long long)sums.boxes, (unsigned long long)sums.leaders, (unsigned long long)sums.lost);
+}
+
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 0, first = 1, events = 0, entries = 0, refused = 0, boxes = 0, leaders = 0, lost = 0;
-    bool one = false, verbose = false, once = false;
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds)) {
-            i++;
-        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
-            one = true;
-            i++;
-        } else if (str_equal(argv[i], "--verbose")) {
-            verbose = true;
-        } else if (str_equal(argv[i], "--once") || str_equal(argv[i], "--no-shrink")) { /* it never shrinks */
-            once |= argv[i][2] == 'o';
+    static struct seeds s = { .program = "sim_cluster", .kinds = kinds, .n_kinds = ARRAY_N(kinds), .limits = limits,
+                              .n_limits = ARRAY_N(limits), .n = 30, .run = run_seed, .now_ms = now_ms, .where = where, .sum = sum,
+                              .figures = figures };
 #ifdef CLUSTER_PLANTED
-        } else if (more && str_equal(argv[i], "--bug")) {
-            cluster_bug = (int)strtol(argv[++i], NULL, 10);
+    s.bug = &cluster_bug;
 #endif
-        } else {
-            fprintf(stderr, "usage: sim_cluster [--seeds N] [--seed S] [--once] [--verbose]\n");
-            return 2;
-        }
-    }
-    if (!seeds)
-        seeds = one ? 1 : 30;
+    if (!seeds_parse(&s, argc, argv))
+        return 2;
     crypto_init();
-    signal(SIGABRT, on_abort);
     log_set_level(LOG_ERROR);
-    for (uint64_t i = 0; i < seeds; i++) {
-        uint64_t hash = run_seed(first + i, verbose);
-        if (!once && run_seed(first + i, false) != hash)
-            fail("two runs of one seed differ");
-        n_passed++;
-        events += g.n_events;
-        entries += g.n_log;
-        refused += g.n_refused;
-        boxes += g.n_boxes;
-        leaders += g.n_leaders;
-        lost += g.n_lost;
-    }
-    printf("%llu events, %llu log entries (%llu refused), %llu containers, %llu leaders, %llu nodes lost\n",
-           (unsigned long long)events, (unsigned long long)entries, (unsigned long long)refused, (unsigned long long)boxes,
-           (unsigned long long)leaders, (unsigned long long)lost);
-    printf("%llu passed, 0 failed\n", (unsigned long long)seeds);
-    return 0;
+    return seeds_run();
 }

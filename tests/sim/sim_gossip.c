@@ -1,13 +1,32 @@
 /* Gossip of many nodes in virtual time: the production core in a world that goes wrong (gossip_world.c). One seed, one
- * story, told twice to the same end; a failing seed is printed and replayed with --seed. --measure N prints what a cluster
- * of N nodes costs and how fast it notices; --hours H --nodes N counts wrong verdicts at 10 % loss. Built as
- * sim_gossip_planted it has --bug K, to show that it finds each bug planted in the core (tests/sim/planted). */
+ * story, told twice to the same end (seeds.h). --measure N prints what a cluster of N nodes costs and how fast it notices;
+ * --hours H --nodes N counts wrong verdicts at 10 % loss. Built as sim_gossip_planted it has --bug K, to show that it finds
+ * each bug planted in the core (tests/sim/planted). */
 #include "gossip_world.h"
 #include <shoal/base/crypto.h>
 #include <stdio.h>
 #include <time.h>
 
 enum { DOWN_MS = 2000 };
+
+/* Chapters of the story that may be left out, and what happens in the background. */
+#define KINDS(X) X(quiet) X(liar) X(death) X(restart) X(move) X(paths) X(isolation) X(masses) X(partition) X(chaos) \
+    X(goodbye) X(loss) X(copies) X(budget)
+enum kind {
+#define X(name) K_##name,
+    KINDS(X)
+#undef X
+};
+static const char *const kinds[] = {
+#define X(name) #name,
+    KINDS(X)
+#undef X
+};
+enum { L_FAULTS, L_NODES };
+static struct seeds_limit limits[] = {
+    [L_FAULTS] = { "--faults", "faults while everything goes wrong", 0, 0, 0 },
+    [L_NODES] = { "--nodes", "nodes", 3, 0, 0 },
+};
 static unsigned cut_a, cut_b, cut_to; /* see pair_cut() */
 
 static bool until(int64_t limit_ms, bool (*ok)(unsigned who), unsigned who)
@@ -77,10 +96,10 @@ static void nobody_down(void)
         for (unsigned k = 0; w.v[i].up && k < w.n; k++) {
             int64_t since = w.v[i].suspect_since[k];
             if (w.v[k].up && since && w.now - since >= DOWN_MS)
-                world_fail("node %u runs, and node %u has it for suspect for %lld ms", k, i, (long long)(w.now - since));
+                fail("node %u runs, and node %u has it for suspect for %lld ms", k, i, (long long)(w.now - since));
         }
     if (world_false_downs)
-        world_fail("a running node was suspect for too long");
+        fail("a running node was suspect for too long");
 }
 
 static unsigned some(void)
@@ -91,7 +110,7 @@ static unsigned some(void)
 /* ---- chapters ---- */
 static void quiet(void)
 {
-    w.stage = "10 % are lost and all is well";
+    world_stage("10 % are lost and all is well");
     w.loss = (unsigned)rng_below(&w.rng, 101);
     for (int i = 0; i < 40; i++) {
         world_run(250);
@@ -103,7 +122,7 @@ static void quiet(void)
 static void liar(void)
 {
     unsigned by = some(), about = (by + 1 + (unsigned)rng_below(&w.rng, w.n - 1)) % w.n;
-    w.stage = "one node lies";
+    world_stage("one node lies");
     w.loss = 20;
     for (unsigned i = 0; i < 2 * w.n; i++) {
         struct out_packet o;
@@ -122,24 +141,24 @@ static void liar(void)
         world_run(10);
         for (unsigned k = 0; k < w.n; k++) /* the liar itself believes what it likes */
             if (k != about && k != by && world_sees(k, about) != GOSSIP_ALIVE)
-                world_fail("one liar made node %u have %u for suspect", k, about);
+                fail("one liar made node %u have %u for suspect", k, about);
     }
 }
 
 static void death(void)
 {
     unsigned who = some();
-    w.stage = "one dies";
+    world_stage("one dies");
     uint64_t was = w.v[who].g.incarnation;
     world_stop(who);
     if (!until(4000, is_suspect, who))
-        world_fail("node %u is dead, and only %u of %u say so after 4 s", who, world_count(who, GOSSIP_SUSPECT), world_up());
-    w.stage = "one comes back";
+        fail("node %u is dead, and only %u of %u say so after 4 s", who, world_count(who, GOSSIP_SUSPECT), world_up());
+    world_stage("one comes back");
     world_start(who, rng_chance(&w.rng, 300) ? was - MIN(was, 1) : was + 1000); /* or with a clock that went back */
     if (!until(8000, is_alive, who))
-        world_fail("node %u is back, and only %u say so after 8 s", who, world_count(who, GOSSIP_ALIVE));
+        fail("node %u is back, and only %u say so after 8 s", who, world_count(who, GOSSIP_ALIVE));
     if (!until(8000, is_settled, 0))
-        world_fail("not all see the same 8 s after node %u came back", who);
+        fail("not all see the same 8 s after node %u came back", who);
 }
 
 /* Who judges asks the machine of a suspect node, and does not take old answers for new ones. */
@@ -157,40 +176,40 @@ static void restart(void)
 {
     unsigned who = some(), old = w.old;
     uint64_t was = w.v[who].g.incarnation;
-    w.stage = "a daemon ends and its machine goes on";
+    world_stage("a daemon ends and its machine goes on");
     w.old = 300;
     world_stop(who);
     w.v[who].refuses = true;
     if (!until(4000, is_suspect, who))
-        world_fail("the daemon of node %u is gone, and only %u say so after 4 s", who, world_count(who, GOSSIP_SUSPECT));
+        fail("the daemon of node %u is gone, and only %u say so after 4 s", who, world_count(who, GOSSIP_SUSPECT));
     ask(who, 6);
     for (unsigned i = 0; i < w.n; i++)
         if (w.v[i].up && w.now - w.v[i].refused_ms[who] > 2500)
-            world_fail("the machine of node %u answers, and node %u has not heard it for 2.5 s", who, i);
-    w.stage = "the machine dies as well";
+            fail("the machine of node %u answers, and node %u has not heard it for 2.5 s", who, i);
+    world_stage("the machine dies as well");
     w.v[who].refuses = false;
     ask(who, 4);
     int64_t silent = w.now;
     ask(who, 12);
     for (unsigned i = 0; i < w.n; i++)
         if (w.v[i].up && w.v[i].refused_ms[who] > silent)
-            world_fail("node %u takes an old answer of the machine of node %u, which is dead, for a new one", i, who);
+            fail("node %u takes an old answer of the machine of node %u, which is dead, for a new one", i, who);
     w.old = old;
-    w.stage = "it comes back";
+    world_stage("it comes back");
     world_start(who, was + 1000);
     if (!until(8000, is_alive, who))
-        world_fail("node %u is back, and only %u say so after 8 s", who, world_count(who, GOSSIP_ALIVE));
+        fail("node %u is back, and only %u say so after 8 s", who, world_count(who, GOSSIP_ALIVE));
     until(8000, is_settled, 0);
 }
 
 static void move(void)
 {
     unsigned who = some();
-    w.stage = "one changes its address";
+    world_stage("one changes its address");
     world_move(who);
     world_run(6000);
     if (!is_alive(who))
-        world_fail("node %u has another address and is lost", who);
+        fail("node %u has another address and is lost", who);
 }
 
 static bool pair_cut(unsigned from, unsigned to)
@@ -207,13 +226,13 @@ static void bad_paths(void)
     const struct gossip_ring *r = w.v[some()].g.ring;
     cut_a = r->observers[cut_to][0];
     cut_b = r->observers[cut_to][1];
-    w.stage = "two observers have no way to a node";
+    world_stage("two observers have no way to a node");
     w.loss = MIN(w.loss, 30u); /* at 10 % the others' mistakes come on top, now and then */
     w.cut = pair_cut;
     for (int i = 0; i < 60; i++) {
         world_run(100);
         if (world_count(cut_to, GOSSIP_SUSPECT))
-            world_fail("two observers of eight made node %u suspect", cut_to);
+            fail("two observers of eight made node %u suspect", cut_to);
     }
     w.cut = NULL;
     world_run(3000);
@@ -222,28 +241,28 @@ static void bad_paths(void)
 static void isolation(void)
 {
     unsigned who = some();
-    w.stage = "one is cut off";
+    world_stage("one is cut off");
     w.v[who].cut_in = rng_chance(&w.rng, 700);
     w.v[who].cut_out = !w.v[who].cut_in || rng_chance(&w.rng, 700);
     world_run(4000);
     bool blind = w.v[who].cut_in && w.v[who].cut_out;
     for (unsigned i = 0; i < w.n; i++)
         if (i != who && world_sees(i, who) != GOSSIP_SUSPECT)
-            world_fail("node %u is cut off, and node %u does not notice", who, i);
+            fail("node %u is cut off, and node %u does not notice", who, i);
     for (unsigned i = 0; blind && w.n > 3 && i < w.n; i++)
         if (i != who && has_alerted(&w.v[who].g, i, who))
-            world_fail("node %u is cut off itself and accuses others", who);
+            fail("node %u is cut off itself and accuses others", who);
     w.v[who].cut_in = w.v[who].cut_out = false;
-    w.stage = "one is no longer cut off";
+    world_stage("one is no longer cut off");
     if (!until(40000, is_settled, 0))
-        world_fail("node %u is back, and not all are well 40 s later", who);
+        fail("node %u is back, and not all are well 40 s later", who);
 }
 
 static void mass_loss(void)
 {
     if (w.n < 10)
         return;
-    w.stage = "40 % die at once";
+    world_stage("40 % die at once");
     world_false_downs = 0; /* one that was cut off is a running node, and rightly suspect */
     for (unsigned i = 0; i < w.n; i++)
         if (rng_chance(&w.rng, 400) && world_up() > w.n * 55 / 100)
@@ -251,27 +270,27 @@ static void mass_loss(void)
     world_run(12000);
     for (unsigned i = 0; i < w.n; i++)
         if (!w.v[i].up && !is_suspect(i))
-            world_fail("node %u died with many, and only %u of %u say so after 12 s", i, world_count(i, GOSSIP_SUSPECT), world_up());
+            fail("node %u died with many, and only %u of %u say so after 12 s", i, world_count(i, GOSSIP_SUSPECT), world_up());
     nobody_down();
-    w.stage = "all come back";
+    world_stage("all come back");
     for (unsigned i = 0; i < w.n; i++)
         if (!w.v[i].up)
             world_start(i, (uint64_t)w.now * 10);
     if (!until(20000, is_settled, 0))
-        world_fail("not all are well 20 s after all came back");
+        fail("not all are well 20 s after all came back");
 }
 
-static void partition(void)
+static void partition(uint64_t seed)
 {
-    w.stage = "the network is in two parts";
+    world_stage("the network is in two parts");
     for (unsigned i = 0; i < w.n; i++)
-        w.v[i].side = i % 10 < 3 + w.seed % 3;
+        w.v[i].side = i % 10 < 3 + seed % 3;
     w.parted = true;
     world_run(40000);
     w.parted = false;
-    w.stage = "the network is whole again";
+    world_stage("the network is whole again");
     if (!until(60000, is_settled, 0))
-        world_fail("not all are well 60 s after the parts met");
+        fail("not all are well 60 s after the parts met");
 }
 
 static void goodbye(void)
@@ -279,16 +298,16 @@ static void goodbye(void)
     unsigned who = some();
     if (world_up() < 4)
         return;
-    w.stage = "one says goodbye";
+    world_stage("one says goodbye");
     for (int i = 0; i < 3; i++) {
         gossip_core_leave(&w.v[who].g);
         world_run(20);
     }
     world_stop(who);
     if (!until(8000, is_left, who))
-        world_fail("node %u said goodbye, and only %u heard it", who, world_count(who, GOSSIP_LEFT));
+        fail("node %u said goodbye, and only %u heard it", who, world_count(who, GOSSIP_LEFT));
     /* The log takes it out; each node learns that at its own time, and some hear an older table afterwards. */
-    w.stage = "a member is removed";
+    world_stage("a member is removed");
     char id[16];
     snprintf(id, sizeof id, "n%u", who);
     for (unsigned i = 0; i < w.n; i++)
@@ -300,15 +319,15 @@ static void goodbye(void)
         }
     world_run(6000);
     if (!is_out(who))
-        world_fail("node %u was removed, and %u list it again", who, world_up() - world_count(who, GOSSIP_DEAD));
+        fail("node %u was removed, and %u list it again", who, world_up() - world_count(who, GOSSIP_DEAD));
 }
 
 static void chaos(void)
 {
-    w.stage = "everything goes wrong";
+    world_stage("everything goes wrong");
     w.doubled = 50;
     w.old = 50;
-    for (int i = 0; i < 60; i++) {
+    for (int i = 0; i < 60 && limit_take(&limits[L_FAULTS]); i++) {
         unsigned who = some();
         switch (rng_below(&w.rng, 6)) {
         case 0: w.v[who].cut_in = rng_chance(&w.rng, 300); break;
@@ -321,7 +340,7 @@ static void chaos(void)
         w.loss = (unsigned)rng_below(&w.rng, 400);
         world_run((int64_t)rng_range(&w.rng, 50, 1000));
     }
-    w.stage = "everything is well again";
+    world_stage("everything is well again");
     w.loss = 0;
     for (unsigned i = 0; i < w.n; i++) {
         w.v[i].cut_in = w.v[i].cut_out = false;
@@ -332,35 +351,40 @@ static void chaos(void)
     }
     if (!until(90000, is_settled, 0)) {
         not_settled();
-        world_fail("not all see the same 90 s after the last fault");
+        fail("not all see the same 90 s after the last fault");
     }
 }
 
 static uint64_t tell(uint64_t seed)
 {
-    world_open(seed, 3 + (unsigned)(seed * 7 % 38), true);
-    w.stage = "all start at once";
-    w.loss = 100;
-    w.budget = seed % 4 == 0 ? 24 << 10 : 0;
+    world_open(seed, (unsigned)limit_cut(&limits[L_NODES], 3 + seed * 7 % 38), true);
+    world_stage("all start at once");
+    w.loss = has_kind(K_loss) ? 100 : 0;
+    w.budget = seed % 4 == 0 && has_kind(K_budget) ? 24 << 10 : 0;
     for (unsigned i = 0; i < w.n; i++)
         world_start(i, 1000 + rng_below(&w.rng, 1000));
     if (!until(20000, is_known, 0))
-        world_fail("not everybody has heard of everybody in 20 s");
-    quiet();
-    w.loss = (unsigned)rng_below(&w.rng, 50);
-    w.old = w.doubled = 20;
-    liar();
+        fail("not everybody has heard of everybody in 20 s");
+    if (has_kind(K_quiet))
+        quiet();
+    w.loss = (unsigned)rng_below(&w.rng, has_kind(K_loss) ? 50 : 1);
+    w.old = w.doubled = has_kind(K_copies) ? 20 : 0;
+    if (has_kind(K_liar))
+        liar();
     until(5000, is_settled, 0);
-    death();
-    restart();
-    move();
-    bad_paths();
-    isolation();
+    static void (*const chapters[])(void) = { death, restart, move, bad_paths, isolation };
+    for (unsigned i = 0; i < ARRAY_N(chapters); i++)
+        if (has_kind(K_death + i))
+            chapters[i]();
     w.old = 0; /* an old packet across would heal what the core has to */
-    mass_loss();
-    partition();
-    chaos();
-    goodbye();
+    if (has_kind(K_masses))
+        mass_loss();
+    if (has_kind(K_partition))
+        partition(seed);
+    if (has_kind(K_chaos))
+        chaos();
+    if (has_kind(K_goodbye))
+        goodbye();
     uint64_t hash = w.hash ^ w.n_events;
     world_close();
     return hash;
@@ -403,7 +427,7 @@ static void measure_deaths(unsigned deaths)
         world_stop(who);
         for (int64_t died = w.now; left; world_run(10)) {
             if (w.now - died > 10000)
-                world_fail("node %u is dead, and %u do not say so after 10 s", who, left);
+                fail("node %u is dead, and %u do not say so after 10 s", who, left);
             for (unsigned i = 0; i < w.n; i++)
                 if (i != who && !seen[i] && world_sees(i, who) == GOSSIP_SUSPECT) {
                     seen[i] = true;
@@ -414,7 +438,7 @@ static void measure_deaths(unsigned deaths)
         free(seen);
         world_start(who, was + 1000);
         if (!until(15000, is_alive, who))
-            world_fail("node %u is back, and not all say so after 15 s", who);
+            fail("node %u is back, and not all say so after 15 s", who);
         world_run((int64_t)rng_below(&w.rng, 1000));
     }
     qsort(all, n, sizeof *all, compare);
@@ -422,14 +446,14 @@ static void measure_deaths(unsigned deaths)
            (long long)all[n / 2], (long long)all[n * 99 / 100], (long long)all[n - 1]);
     fflush(stdout);
     if (all[n * 99 / 100] > (w.n > 1000 ? 2200 : 2000)) /* virtual time: no machine's speed is in it */
-        world_fail("that is too slow");
+        fail("that is too slow");
     free(all);
 }
 
 static void measure_mass(void)
 {
     int64_t began = w.now;
-    w.stage = "40 % die at once";
+    world_stage("40 % die at once");
     for (unsigned i = 0; i < w.n; i++)
         if (rng_chance(&w.rng, 400))
             world_stop(i);
@@ -441,7 +465,7 @@ static void measure_mass(void)
         for (unsigned i = 0; i < found * 100 / dead; i++)
             reached[i] = reached[i] ? reached[i] : w.now - began;
         if (w.now - began > 20000)
-            world_fail("only %u of %u dead are suspect after 20 s", found, dead);
+            fail("only %u of %u dead are suspect after 20 s", found, dead);
         found = 0;
         for (unsigned i = 0; i < w.n; i++)
             found += !w.v[i].up && world_sees(by, i) == GOSSIP_SUSPECT;
@@ -453,14 +477,14 @@ static void measure_mass(void)
             world_start(i, (uint64_t)w.now * 10);
     began = w.now;
     if (!until(60000, is_settled, 0))
-        world_fail("not all are well 60 s after all came back");
+        fail("not all are well 60 s after all came back");
     printf("they come back: all see all ALIVE after %lld ms\n", (long long)(w.now - began));
     fflush(stdout);
 }
 
 static void measure_partition(void)
 {
-    w.stage = "the network is in two parts";
+    world_stage("the network is in two parts");
     for (unsigned i = 0; i < w.n; i++)
         w.v[i].side = i % 10 < 3;
     w.parted = true;
@@ -468,7 +492,7 @@ static void measure_partition(void)
     w.parted = false;
     int64_t began = w.now;
     if (!until(120000, is_settled, 0))
-        world_fail("not all are well 120 s after the parts met");
+        fail("not all are well 120 s after the parts met");
     printf("30 %% against 70 %% for 20 s, then whole: all see all ALIVE after %lld ms\n", (long long)(w.now - began));
 }
 
@@ -478,7 +502,7 @@ static void measure(unsigned n)
     uint64_t sent, received, max;
     unsigned deaths = n <= 1000 ? 12 : 2;
     world_open(1, n, false);
-    w.stage = "all start at once";
+    world_stage("all start at once");
     w.loss = 10;
     for (unsigned i = 0; i < n; i++)
         world_start(i, 1000 + rng_below(&w.rng, 1000));
@@ -486,7 +510,7 @@ static void measure(unsigned n)
     while (!is_known(0)) {
         world_run(100);
         if (w.now - began > 120000)
-            world_fail("not everybody has heard of everybody in 120 s");
+            fail("not everybody has heard of everybody in 120 s");
     }
     int64_t took = w.now - began;
     traffic(&sent, &received, &max);
@@ -501,8 +525,8 @@ static void measure(unsigned n)
            (unsigned long long)(36 * 28));
     fflush(stdout);
     if (max / 10 + 36 * 28 > 4000 || took > (n > 1000 ? 30000 : 5000))
-        world_fail("that is too much");
-    w.stage = "nodes die";
+        fail("that is too much");
+    world_stage("nodes die");
     measure_deaths(deaths);
     w.loss = 100;
     measure_deaths(deaths / 2 + 1);
@@ -519,7 +543,7 @@ static void measure(unsigned n)
 static void watch(unsigned n, double hours, uint64_t seed)
 {
     world_open(seed, n, false);
-    w.stage = "10 % are lost and all is well";
+    world_stage("10 % are lost and all is well");
     w.loss = 100;
     for (unsigned i = 0; i < n; i++)
         world_start(i, 1000);
@@ -533,54 +557,43 @@ static void watch(unsigned n, double hours, uint64_t seed)
                    (double)(w.now - 1000) / 3600000, (unsigned long long)world_false_suspects, (unsigned long long)world_false_downs, MIN(n, 5u)), fflush(stdout);
     }
     if (world_false_downs)
-        world_fail("a running node was suspect for 2 s");
+        fail("a running node was suspect for 2 s");
     world_close();
+}
+
+/* ---- options ---- */
+static uint64_t hours, minutes, figures;
+
+static bool own_option(const char *name, const char *value)
+{
+    return str_equal(name, "--measure")   ? str_u64(value, 3, 20000, &figures)
+           : str_equal(name, "--hours")   ? str_u64(value, 1, 1000, &hours)
+           : str_equal(name, "--minutes") ? str_u64(value, 1, 60000, &minutes)
+                                          : false;
+}
+
+static int64_t now_ms(void)
+{
+    return w.now;
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 0, first = 1, n = 1000, hours = 0, figures = 0, minutes = 0;
-    bool one = false;
-    for (int i = 1; i < argc; i += 2) {
-        bool more = i + 1 < argc;
-        if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds))
-            continue;
-        if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
-            one = true;
-            continue;
-        }
-        if (more && str_equal(argv[i], "--nodes") && str_u64(argv[i + 1], 3, 20000, &n))
-            continue;
-        if (more && str_equal(argv[i], "--measure") && str_u64(argv[i + 1], 3, 20000, &figures))
-            continue;
-        if (more && str_equal(argv[i], "--hours") && str_u64(argv[i + 1], 1, 1000, &hours))
-            continue;
-        if (more && str_equal(argv[i], "--minutes") && str_u64(argv[i + 1], 1, 60000, &minutes))
-            continue;
+    static struct seeds s = { .program = "sim_gossip", .kinds = kinds, .n_kinds = ARRAY_N(kinds), .limits = limits,
+                              .n_limits = ARRAY_N(limits), .n = 3, .run = tell, .now_ms = now_ms, .where = world_where,
+                              .own = own_option, .own_usage = " | --measure NODES | --hours H | --minutes M [--nodes N]" };
 #ifdef GOSSIP_PLANTED
-        uint64_t bug;
-        if (more && str_equal(argv[i], "--bug") && str_u64(argv[i + 1], 1, 15, &bug)) {
-            gossip_bug = (int)bug;
-            continue;
-        }
+    s.bug = &gossip_bug;
 #endif
-        fprintf(stderr, "usage: sim_gossip [--seeds N] [--seed S] | --measure NODES | --hours H | --minutes M [--nodes N]\n");
+    if (!seeds_parse(&s, argc, argv))
         return 2;
-    }
     crypto_init();
-    if (figures || hours || minutes) {
-        if (figures)
-            measure((unsigned)figures);
-        if (hours || minutes)
-            watch((unsigned)n, (double)hours + (double)minutes / 60, first);
-        printf("1 passed, 0 failed\n");
-        return 0;
-    }
-    if (!seeds)
-        seeds = one ? 1 : 3;
-    for (uint64_t i = 0; i < seeds; i++, world_passed++)
-        if (tell(first + i) != tell(first + i))
-            world_fail("the same seed told another story");
-    printf("%llu passed, 0 failed\n", (unsigned long long)seeds);
+    if (!figures && !hours && !minutes)
+        return seeds_run();
+    if (figures)
+        measure((unsigned)figures);
+    if (hours || minutes)
+        watch(limits[L_NODES].most == UINT64_MAX ? 1000 : (unsigned)MIN(limits[L_NODES].most, 20000u), (double)hours + (double)minutes / 60, s.first);
+    printf("1 passed, 0 failed\n");
     return 0;
 }

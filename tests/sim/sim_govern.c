@@ -2,21 +2,38 @@
  * configuration that changes as members.c changes it, under deaths, returns, flapping, departures, joins, labels and
  * people who promote and demote.
  *
- *   sim_govern [--seeds N] [--seed S] [--verbose]
+ *   sim_govern [--seeds N] [--seed S] [options, see seeds.h]
  *
  * Checked after every change: none by the policy costs a quorum that was there; it changes one role at a time and only
  * when Raft's configuration is the table's; a node that flaps causes no change at all. At the end the faults stop and
  * the cluster must have an odd number of voters as the rule wants, all of them alive, and then rest. */
 #include "govern.h"
+#include "seeds.h"
 
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/rng.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-enum { NODES_MAX = 16, TICK_MS = 250, DOWN_AFTER_MS = 2000 };
+enum { NODES_MAX = 16, TICK_MS = 250, DOWN_AFTER_MS = 2000, CHAOS_MS = 1800000 };
+
+#define KINDS(X) X(flap) X(join) X(die) X(back) X(hand) X(leave) X(remove) X(label)
+enum kind {
+#define X(name) K_##name,
+    KINDS(X)
+#undef X
+};
+static const char *const kinds[] = {
+#define X(name) #name,
+    KINDS(X)
+#undef X
+};
+enum { L_FAULTS, L_NODES, L_UNTIL };
+static struct seeds_limit limits[] = {
+    [L_FAULTS] = { "--faults", "faults, and things that people do", 0, 0, 0 },
+    [L_NODES] = { "--nodes", "nodes", 1, 0, 0 },
+    [L_UNTIL] = { "--until", "ms until the faults end", 1, 0, 0 },
+};
 
 struct host {
     struct node n;
@@ -26,41 +43,20 @@ struct host {
 };
 
 static struct sim {
-    uint64_t seed, hash; /* hash: of all that was seen after each step */
+    uint64_t hash; /* of all that was seen after each step */
     struct rng rng;
     int64_t now_ms;
     struct host h[NODES_MAX];
     struct raft_member raft[RAFT_MEMBERS_MAX];
     uint32_t n_raft, n_ever;
     unsigned leader, changes, losses, by_hand;
-    bool verbose;
     struct govern_policy policy;
     int wanted;
 } g;
 
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt, ...)
-{
-    va_list ap;
-    printf("seed %llu, %lld ms: ", (unsigned long long)g.seed, (long long)g.now_ms);
-    va_start(ap, fmt);
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf("\nreplay: sim_govern --seed %llu --verbose\n", (unsigned long long)g.seed);
-    exit(1);
-}
-#define CHECK(cond, ...) ((cond) ? (void)0 : fail(__VA_ARGS__))
-
-__attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
-{
-    va_list ap;
-    if (!g.verbose)
-        return;
-    va_start(ap, fmt);
-    printf("%9lld ", (long long)g.now_ms);
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
-}
+#ifdef CLUSTER_PLANTED
+int cluster_bug;
+#endif
 
 static int64_t now_ns(void)
 {
@@ -109,7 +105,7 @@ static void elect(void)
 
 static void add_host(bool manager)
 {
-    for (unsigned i = 0; i < NODES_MAX; i++) {
+    for (unsigned i = 0; i < limit_cut(&limits[L_NODES], NODES_MAX); i++) {
         struct host *h = &g.h[i];
         char name[16];
         if (h->exists)
@@ -321,7 +317,9 @@ static void fault(void)
 {
     struct host *h = &g.h[rng_below(&g.rng, NODES_MAX)];
     unsigned what = (unsigned)rng_below(&g.rng, 100);
-    if (h->exists && node_has_left(&h->n) && h->alive)
+    enum kind kind = what < 8 ? K_join : what < 50 ? K_die : what < 70 ? K_back : what < 78 ? K_hand : what < 82 ? K_leave
+                   : what < 88 ? K_remove : K_label;
+    if ((h->exists && node_has_left(&h->n) && h->alive) || !has_kind(kind) || !limit_take(&limits[L_FAULTS]))
         return;
     if (what < 8) {
         add_host(rng_chance(&g.rng, 100));
@@ -372,11 +370,9 @@ static void check_rest(void)
     CHECK(voters >= want || reach <= voters, "%u voters, %u are wanted, and %u nodes could be more", voters, want, spare);
 }
 
-static uint64_t run_seed(uint64_t seed, bool verbose)
+static uint64_t run_seed(uint64_t seed)
 {
     memset(&g, 0, sizeof g);
-    g.seed = seed;
-    g.verbose = verbose;
     g.now_ms = 1000000;
     rng_init(&g.rng, seed);
     static const int wanted[] = { -1, -1, 3, 5 };
@@ -389,14 +385,15 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     /* one flaps, never for as long as makes it lost */
     unsigned before = g.changes;
     struct host *h = &g.h[rng_below(&g.rng, g.n_ever)];
-    for (int k = 0; k < 40 && g.n_ever > 1; k++) {
+    for (int k = 0; k < 40 && g.n_ever > 1 && has_kind(K_flap); k++) {
         set_alive(h, false);
         run((int64_t)rng_range(&g.rng, 500, (uint64_t)g.policy.replace_ms - 1000), 0);
         set_alive(h, true);
         run((int64_t)rng_range(&g.rng, 500, GOVERN_RETURN_MS - 1000), 0);
     }
     CHECK(g.changes == before, "a node that flaps caused %u changes", g.changes - before);
-    run(1800000, (unsigned)rng_range(&g.rng, 1, 30));
+    unsigned permille = (unsigned)rng_range(&g.rng, 1, 30);
+    run((int64_t)limit_cut(&limits[L_UNTIL], CHAOS_MS), permille);
     say("calm");
     for (unsigned i = 0; i < NODES_MAX; i++)
         if (g.h[i].exists)
@@ -412,36 +409,35 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     return g.hash;
 }
 
+static int64_t now_ms(void)
+{
+    return g.now_ms;
+}
+
+static struct { uint64_t changes, hands, losses; } sums;
+
+static void sum(void)
+{
+    sums.changes += g.changes;
+    sums.hands += g.by_hand;
+    sums.losses += g.losses;
+}
+
+static void figures(void)
+{
+    printf("%llu changes of roles by the policy, %llu by hand, %llu nodes lost\n", (unsigned long long)sums.changes,
+           (unsigned long long)sums.hands, (unsigned long long)sums.losses);
+}
+
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 0, first = 1, changes = 0, losses = 0, hands = 0;
-    bool one = false, verbose = false;
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds)) {
-            i++;
-        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
-            one = true;
-            i++;
-        } else if (str_equal(argv[i], "--verbose")) {
-            verbose = true;
-        } else {
-            fprintf(stderr, "usage: sim_govern [--seeds N] [--seed S] [--verbose]\n");
-            return 2;
-        }
-    }
-    if (!seeds)
-        seeds = one ? 1 : 200;
+    static struct seeds s = { .program = "sim_govern", .kinds = kinds, .n_kinds = ARRAY_N(kinds), .limits = limits,
+                              .n_limits = ARRAY_N(limits), .n = 200, .run = run_seed, .now_ms = now_ms, .sum = sum, .figures = figures };
+#ifdef CLUSTER_PLANTED
+    s.bug = &cluster_bug;
+#endif
+    if (!seeds_parse(&s, argc, argv))
+        return 2;
     crypto_init();
-    for (uint64_t i = 0; i < seeds; i++) {
-        uint64_t hash = run_seed(first + i, verbose);
-        CHECK(run_seed(first + i, false) == hash, "two runs of one seed differ");
-        changes += g.changes;
-        losses += g.losses;
-        hands += g.by_hand;
-    }
-    printf("%llu changes of roles by the policy, %llu by hand, %llu nodes lost\n", (unsigned long long)changes,
-           (unsigned long long)hands, (unsigned long long)losses);
-    printf("%llu passed, 0 failed\n", (unsigned long long)seeds);
-    return 0;
+    return seeds_run();
 }

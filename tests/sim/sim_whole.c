@@ -1,6 +1,6 @@
 /* See whole.h.
  *
- *   sim_whole [--seeds N] [--seed S] [--once] [--verbose]      N seeds from S on, each twice: both must do the same
+ *   sim_whole [--seeds N] [--seed S] [options, see seeds.h]      N seeds from S on, each twice: both must do the same
  *
  * A seed: hosts found a cluster by init and join; for a minute people use it while daemons are killed and stopped,
  * machines lose their power, processes are paused, clocks jump, disks hang, the network loses, repeats, delays and
@@ -9,46 +9,26 @@
 
 #include "whole.h"
 
-#include <signal.h>
 #include <stdarg.h>
 
 struct sim g;
 #ifdef CLUSTER_PLANTED
 int cluster_bug;
 #endif
-static uint64_t n_passed;
+static const char *const kinds[] = {
+#define X(name) #name,
+    KINDS(X)
+#undef X
+};
+struct seeds_limit limits[LIMITS] = {
+    [L_OPS] = { "--ops", "things that people do", 0, 0, 0 },
+    [L_FAULTS] = { "--faults", "faults", 0, 0, 0 },
+    [L_NODES] = { "--nodes", "hosts", 2, 0, 0 },
+    [L_UNTIL] = { "--until", "ms until the faults end", 1, 0, 0 },
+};
 
-#define CHAOS_NS (60 * SEC_NS)
+enum { CHAOS_MS = 60000, LOSS = 5 };
 #define CALM_NS (90 * SEC_NS)
-
-void fail(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    printf("seed %llu, event %llu, %lld ms: ", U(g.seed), U(g.events), (long long)(g.now / MS));
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf("\nreplay: sim_whole --seed %llu --verbose\n%llu passed, 1 failed\n", U(g.seed), U(n_passed));
-    fflush(stdout);
-    _exit(1);
-}
-
-static void on_abort(int sig)
-{
-    fail("signal %d", sig);
-}
-
-void say(const char *fmt, ...)
-{
-    va_list ap;
-    if (!g.verbose)
-        return;
-    va_start(ap, fmt);
-    printf("%8lld ", (long long)(g.now / MS));
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
-}
 
 void mix(uint64_t v)
 {
@@ -59,7 +39,7 @@ void mix(uint64_t v)
 static void show_log(enum log_level level, const char *module, const char *fmt, va_list ap)
 {
     static const char *const names[] = { "error", "warn", "info", "debug" };
-    if (!g.verbose || level > (getenv("SIM_DEBUG") ? LOG_DEBUG : LOG_INFO))
+    if (!is_verbose() || level > (getenv("SIM_DEBUG") ? LOG_DEBUG : LOG_INFO))
         return;
     printf("%8lld   %s %s %s: ", (long long)(g.now / MS), g.self ? g.self->name : "-", names[level], module);
     vprintf(fmt, ap);
@@ -115,7 +95,7 @@ static void wake(struct event *e)
 static void heal_network(void)
 {
     memset(g.blocked, 0, sizeof g.blocked);
-    g.loss = 5;
+    g.loss = has_kind(K_loss) ? LOSS : 0;
     g.slow = 0;
 }
 
@@ -151,6 +131,10 @@ static void part_network(void)
 static void strike(struct host *h)
 {
     unsigned what = (unsigned)pick(S_FAULT, 0, 99);
+    enum kind kind = what < 20 ? K_part : what < 45 ? K_kill : what < 58 ? K_power : what < 75 ? K_pause : what < 82 ? K_clock
+                   : what < 90 ? K_hang : what < 95 ? K_stop : K_leave;
+    if (!has_kind(kind) || !limit_take(&limits[L_FAULTS]))
+        return;
     if (what < 20) {
         part_network();
         return;
@@ -229,22 +213,20 @@ static void tidy(struct event *e)
     leave(h);
 }
 
-static uint64_t run_seed(uint64_t seed, bool verbose)
+static uint64_t run_seed(uint64_t seed)
 {
     memset(&g, 0, sizeof g);
-    g.seed = seed;
-    g.verbose = verbose;
     g.now = 1000 * SEC_NS;
-    g.loss = 5;
+    heal_network();
     for (unsigned i = 0; i < STREAMS; i++)
         rng_init(&g.rng[i], seed * STREAMS + i);
-    hosts_found((unsigned)pick(S_FAULT, 3, 6), (unsigned)pick(S_FAULT, 0, 1));
+    hosts_found((unsigned)limit_cut(&limits[L_NODES], pick(S_FAULT, 3, 6)), (unsigned)pick(S_FAULT, 0, 1));
     say("all are in");
     checks_start();
     users_start();
     struct event *e = push(NULL, some_ms(S_FAULT, 0, 3000), nemesis, 0, 0);
     (void)e;
-    run_until(g.now + CHAOS_NS);
+    run_until(g.now + (int64_t)limit_cut(&limits[L_UNTIL], CHAOS_MS) * MS);
     say("calm");
     g.calm = true;
     heal_network();
@@ -261,7 +243,7 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     run_until(g.now + 20 * SEC_NS);
     checks_end();
     mix(g.seq);
-    if (verbose)
+    if (is_verbose())
         printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u acknowledged, "
                "%u refused, %u reads, %u containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills,
                g.n_powers, g.n_pauses, g.n_parts, g.n_acked, g.n_refused, g.n_reads, g.n_boxes, U(g.hash));
@@ -274,52 +256,48 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     return g.hash;
 }
 
+static int64_t now_ms(void)
+{
+    return g.now / MS;
+}
+
+static void where(void)
+{
+    printf(", event %llu", U(g.events));
+}
+
+static struct { uint64_t events, leaders, kills, powers, acked, reads, boxes; } sums;
+
+static void sum(void)
+{
+    sums.events += g.events;
+    sums.leaders += g.n_leaders;
+    sums.kills += g.n_kills;
+    sums.powers += g.n_powers;
+    sums.acked += g.n_acked;
+    sums.reads += g.n_reads;
+    sums.boxes += g.n_boxes;
+}
+
+static void figures(void)
+{
+    printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu writes acknowledged, %llu reads, %llu containers\n",
+           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.acked), U(sums.reads), U(sums.boxes));
+}
+
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 0, first = 1, events = 0, acked = 0, reads = 0, leaders = 0, kills = 0, powers = 0, boxes = 0;
-    bool one = false, verbose = false, once = false;
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (more && str_equal(argv[i], "--seeds") && str_u64(argv[i + 1], 1, UINT32_MAX, &seeds)) {
-            i++;
-        } else if (more && str_equal(argv[i], "--seed") && str_u64(argv[i + 1], 0, UINT64_MAX, &first)) {
-            one = true;
-            i++;
-        } else if (str_equal(argv[i], "--verbose")) {
-            verbose = true;
-        } else if (str_equal(argv[i], "--once") || str_equal(argv[i], "--no-shrink")) { /* it never shrinks */
-            once |= argv[i][2] == 'o';
-#ifdef CLUSTER_PLANTED
-        } else if (more && str_equal(argv[i], "--bug")) {
-            cluster_bug = (int)strtol(argv[++i], NULL, 10);
-#endif
-        } else {
-            fprintf(stderr, "usage: sim_whole [--seeds N] [--seed S] [--once] [--verbose]\n");
-            return 2;
-        }
-    }
+    static struct seeds s = { .program = "sim_whole", .kinds = kinds, .n_kinds = ARRAY_N(kinds), .limits = limits,
+                              .n_limits = ARRAY_N(limits), .n = 2, .run = run_seed, .now_ms = now_ms, .where = where, .sum = sum,
+                              .figures = figures };
     static struct randombytes_implementation from_seed = { .implementation_name = random_name, .random = random_word, .buf = random_bytes };
+#ifdef CLUSTER_PLANTED
+    s.bug = &cluster_bug;
+#endif
+    if (!seeds_parse(&s, argc, argv))
+        return 2;
     rng_init(&g.rng[S_RANDOM], 1);
     randombytes_set_implementation(&from_seed);
     crypto_init();
-    signal(SIGABRT, on_abort);
-    if (!seeds)
-        seeds = one ? 1 : 2;
-    for (uint64_t i = 0; i < seeds; i++) {
-        uint64_t hash = run_seed(first + i, verbose);
-        if (!once && run_seed(first + i, false) != hash)
-            fail("two runs of one seed differ");
-        n_passed++;
-        events += g.events;
-        acked += g.n_acked;
-        reads += g.n_reads;
-        leaders += g.n_leaders;
-        kills += g.n_kills;
-        powers += g.n_powers;
-        boxes += g.n_boxes;
-    }
-    printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu writes acknowledged, %llu reads, %llu containers\n", U(events),
-           U(leaders), U(kills), U(powers), U(acked), U(reads), U(boxes));
-    printf("%llu passed, 0 failed\n", U(seeds));
-    return 0;
+    return seeds_run();
 }

@@ -16,6 +16,7 @@
 #include "control_checks.h"
 #include "disk.h"
 #include "node_internal.h"
+#include "seeds.h"
 
 #include <shoal/base/rng.h>
 
@@ -87,10 +88,21 @@ struct box { /* a container */
     int64_t exit_code;
 };
 
+/* What may be left out: faults, what befalls containers, what people do. */
+#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(stop) X(leave) X(exit) X(image) X(service) \
+    X(change) X(drain) X(role) X(remove) X(keys)
+enum kind {
+#define X(name) K_##name,
+    KINDS(X)
+#undef X
+};
+enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
+extern struct seeds_limit limits[LIMITS];
+
 enum stream_of { S_RANDOM, S_NET, S_DISK, S_BOX, S_USER, S_FAULT, STREAMS };
 
 struct sim {
-    uint64_t seed, hash, seq, events;
+    uint64_t hash, seq, events;
     int64_t now;
     struct rng rng[STREAMS];
     struct event *heap;
@@ -105,7 +117,7 @@ struct sim {
     unsigned n_timers, cap_timers;
     struct box boxes[BOXES_MAX];
     unsigned n_boxes;
-    bool calm, verbose, ending;
+    bool calm, ending;
     char worker_token[128], manager_token[128];
     struct users *users;
     struct checks *checks;
@@ -114,7 +126,6 @@ struct sim {
 extern struct sim g;
 
 #define U(x) ((unsigned long long)(x))
-__attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
 void mix(uint64_t v);
 
 static inline uint64_t pick(enum stream_of s, uint64_t lo, uint64_t hi)

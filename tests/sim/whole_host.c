@@ -149,7 +149,7 @@ static void box_event(struct event *e)
         b->running = true;
         b->since = g.now;
         checks_box_started(b);
-        if (!g.calm && chance(S_BOX, 150))
+        if (!g.calm && chance(S_BOX, 150) && has_kind(K_exit))
             answer(b, EXEC_EXITED, some_ms(S_BOX, 1, 15000));
         break;
     case EXEC_EXITED:
@@ -173,7 +173,7 @@ static void on_prepare(void *arg, const struct task *t, const struct assignment 
     *b = (struct box){ .slot = t->slot, .host = h };
     snprintf(b->task, sizeof b->task, "%s", t->id);
     snprintf(b->service, sizeof b->service, "%s", t->service_id);
-    answer(b, !g.calm && chance(S_BOX, 30) ? EXEC_FAILED : EXEC_PREPARED, some_ms(S_BOX, 10, 800));
+    answer(b, !g.calm && chance(S_BOX, 30) && has_kind(K_image) ? EXEC_FAILED : EXEC_PREPARED, some_ms(S_BOX, 10, 800));
 }
 
 static void on_start(void *arg, const char *task)

@@ -140,12 +140,17 @@ static void change_node(struct manager *m)
         return;
     AUTO_FREE char *id = xstrdup(n->id);
     if (n->status.state == NODE_DOWN && !host_by_node(n->id) && chance(S_USER, 500)) {
+        if (!has_kind(K_remove))
+            return;
         say("remove node %s", n->id);
         control_node_remove(m, id, true, done, (char *)(uintptr_t)"the removal of a node");
         return;
     }
+    bool drain = chance(S_USER, 500);
+    if (!has_kind(drain ? K_drain : K_role))
+        return;
     node_spec_copy(&spec, &n->spec);
-    if (chance(S_USER, 500))
+    if (drain)
         spec.availability = n->spec.availability == AVAIL_DRAIN ? AVAIL_ACTIVE : AVAIL_DRAIN;
     else
         spec.role = n->spec.role == ROLE_MANAGER ? ROLE_WORKER : ROLE_MANAGER;
@@ -162,13 +167,17 @@ static void act(struct host *h)
     unsigned what = (unsigned)pick(S_USER, 0, 99);
     AUTO_FREE char *name = xasprintf("svc%u", (unsigned)pick(S_USER, 0, SERVICES - 1));
     const struct service *svc = store_find_name(manager_store(m), TABLE_SERVICE, name);
+    if (!limit_take(&limits[L_OPS]))
+        return;
     if (what < 60)
         write_config(h);
-    else if (what < 85)
-        svc ? change_service(m, svc) : create_service(m, name);
-    else if (what < 97)
+    else if (what < 85 && svc && has_kind(K_change))
+        change_service(m, svc);
+    else if (what < 85 && !svc && has_kind(K_service))
+        create_service(m, name);
+    else if (what >= 85 && what < 97)
         change_node(m);
-    else
+    else if (what >= 97 && has_kind(K_keys))
         control_keys_rotate(m, done, (char *)(uintptr_t)"the rotation of keys");
 }
 

@@ -1,5 +1,6 @@
 /* Bugs planted for the simulation of the control plane: it has to find each (tests/sim/planted). Only the builds of
- * sim_cluster_planted and sim_whole_planted define CLUSTER_PLANTED; everywhere else CLUSTER_BUG is the constant 0. */
+ * sim_cluster_planted, sim_govern_planted and sim_whole_planted define CLUSTER_PLANTED; everywhere else CLUSTER_BUG is
+ * the constant 0. */
 #ifndef SHOAL_BASE_PLANTED_H
 #define SHOAL_BASE_PLANTED_H
 
