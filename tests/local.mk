@@ -143,7 +143,8 @@ tests_bench_load_LDADD = $(f1_libs)
 # ---- simulations ----
 simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern tests/sim/sim_whole
 seeds = tests/sim/seeds.c tests/sim/seeds.h tests/sim/shrink.c tests/sim/shrink.h
-tests_sim_sim_cluster_SOURCES = tests/sim/sim_cluster.c tests/sim/control_checks.c tests/sim/control_checks.h $(seeds)
+tests_sim_sim_cluster_SOURCES = tests/sim/sim_cluster.c tests/sim/control_checks.c tests/sim/control_checks.h \
+	tests/sim/queue.c tests/sim/queue.h $(seeds)
 tests_sim_sim_cluster_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent -I$(srcdir)/src/manager -I$(srcdir)/tests/sim
 tests_sim_sim_cluster_LDADD = $(f4_libs)
 tests_sim_sim_govern_SOURCES = tests/sim/sim_govern.c $(seeds)
@@ -174,7 +175,7 @@ libwhole_calls_a_SOURCES = $(libgossip_a_SOURCES) src/agent/agent.c src/agent/ag
 libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/gossip -I$(srcdir)/membership/raft -I$(srcdir)/src/agent \
 	-I$(srcdir)/src/node -I$(srcdir)/src/net -include $(srcdir)/tests/sim/whole_calls.h
 tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_checks.h tests/sim/disk.c tests/sim/disk.h \
-	tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
+	tests/sim/queue.c tests/sim/queue.h tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
 	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
 	tests/sim/whole_users.c $(seeds)
 tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node -I$(srcdir)/tests/sim

@@ -11,6 +11,7 @@
  * the specs say. */
 #include "agent_internal.h"
 #include "control_checks.h"
+#include "queue.h"
 #include "seeds.h"
 
 #include <shoal/base/crypto.h>
@@ -49,8 +50,8 @@ static struct seeds_limit limits[] = {
 
 enum event_type { EV_COMMIT, EV_PASS, EV_ASSIGN, EV_REPORT, EV_EXEC, EV_DOWN, EV_CATCH_UP, EV_CLIENT, EV_FAULT };
 struct event {
-    int64_t at;
-    uint64_t seq, n; /* n: flying number, box number or generation */
+    struct due due;
+    uint64_t n; /* flying number, box number or generation */
     enum event_type type;
     enum executor_event_kind kind;
     unsigned who;
@@ -81,7 +82,7 @@ struct box { /* a container */
 };
 
 static struct sim {
-    uint64_t seq, ids, n_flying_ever, n_events, hash;
+    uint64_t ids, n_flying_ever, n_events, hash;
     struct rng rng;
     int64_t now;
     bool calm, pass_due, pass_flies;
@@ -91,8 +92,7 @@ static struct sim {
     unsigned n_log;
     struct flying flying[FLYING_MAX];
     unsigned n_flying;
-    struct event *events;
-    unsigned n_queue, cap_queue;
+    struct queue queue;
     struct host hosts[HOSTS];
     struct box boxes[BOXES_MAX];
     unsigned n_boxes;
@@ -130,12 +130,8 @@ static void new_id(char out[26])
 
 static struct event *push(enum event_type type, unsigned who, int64_t delay)
 {
-    if (g.n_queue == g.cap_queue) {
-        g.cap_queue = g.cap_queue ? 2 * g.cap_queue : 256;
-        g.events = xrealloc(g.events, g.cap_queue, sizeof *g.events);
-    }
-    g.events[g.n_queue] = (struct event){ .at = g.now + delay, .seq = ++g.seq, .type = type, .who = who };
-    return &g.events[g.n_queue++];
+    struct event e = { .due.at = g.now + delay, .type = type, .who = who };
+    return queue_push(&g.queue, &e);
 }
 
 static const struct store *led(void)
@@ -760,19 +756,12 @@ static void handle(const struct event *e)
 
 static void run_until(int64_t end)
 {
-    for (;;) {
-        unsigned first = 0;
-        for (unsigned i = 1; i < g.n_queue; i++)
-            if (g.events[i].at < g.events[first].at ||
-                (g.events[i].at == g.events[first].at && g.events[i].seq < g.events[first].seq))
-                first = i;
-        if (!g.n_queue || g.events[first].at > end)
-            break;
-        struct event e = g.events[first];
-        g.events[first] = g.events[--g.n_queue];
-        g.now = e.at;
+    while (queue_is_due(&g.queue, end)) {
+        struct event e;
+        queue_pop(&g.queue, &e);
+        g.now = e.due.at;
         g.n_events++;
-        g.hash = (g.hash ^ (uint64_t)e.at ^ e.seq << 40 ^ (uint64_t)e.type << 56) * UINT64_C(0x9e3779b97f4a7c15);
+        g.hash = (g.hash ^ (uint64_t)e.due.at ^ e.due.seq << 40 ^ (uint64_t)e.type << 56) * UINT64_C(0x9e3779b97f4a7c15);
         handle(&e);
     }
     g.now = end;
@@ -841,12 +830,13 @@ static void tear_down(void)
     for (unsigned i = 0; i < g.n_log; i++)
         free(g.log[i].bytes);
     free(g.log);
-    free(g.events);
+    queue_done(&g.queue);
 }
 
 static uint64_t run_seed(uint64_t seed)
 {
     memset(&g, 0, sizeof g);
+    g.queue.size = sizeof(struct event);
     g.now = 1000 * SEC_NS;
     g.n_hosts = (unsigned)limit_cut(&limits[L_NODES], HOSTS);
     rng_init(&g.rng, seed);

@@ -216,6 +216,7 @@ static void tidy(struct event *e)
 static uint64_t run_seed(uint64_t seed)
 {
     memset(&g, 0, sizeof g);
+    g.queue.size = sizeof(struct event);
     g.now = 1000 * SEC_NS;
     heal_network();
     for (unsigned i = 0; i < STREAMS; i++)
@@ -242,7 +243,7 @@ static uint64_t run_seed(uint64_t seed)
     g.ending = true;
     run_until(g.now + 20 * SEC_NS);
     checks_end();
-    mix(g.seq);
+    mix(g.queue.seq);
     if (is_verbose())
         printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u acknowledged, "
                "%u refused, %u reads, %u containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills,
@@ -252,7 +253,7 @@ static uint64_t run_seed(uint64_t seed)
     checks_free();
     g.checks = NULL;
     net_free();
-    queue_free();
+    loop_done();
     return g.hash;
 }
 

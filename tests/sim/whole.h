@@ -16,6 +16,7 @@
 #include "control_checks.h"
 #include "disk.h"
 #include "node_internal.h"
+#include "queue.h"
 #include "seeds.h"
 
 #include <shoal/base/rng.h>
@@ -25,8 +26,7 @@ enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, LANES = 2, PORT = 23
 
 struct host;
 struct event {
-    int64_t at;
-    uint64_t seq;
+    struct due due;
     struct host *host; /* in whose daemon it happens; NULL: in none */
     uint64_t life;     /* of that daemon; another one knows nothing of it */
     void (*fn)(struct event *e);
@@ -102,11 +102,10 @@ extern struct seeds_limit limits[LIMITS];
 enum stream_of { S_RANDOM, S_NET, S_DISK, S_BOX, S_USER, S_FAULT, STREAMS };
 
 struct sim {
-    uint64_t hash, seq, events;
+    uint64_t hash, events;
     int64_t now;
     struct rng rng[STREAMS];
-    struct event *heap;
-    unsigned n_heap, cap_heap;
+    struct queue queue;
     struct host hosts[HOSTS_MAX], *self;
     unsigned n_hosts, loss; /* loss: permille of datagrams */
     bool blocked[HOSTS_MAX][HOSTS_MAX];
@@ -147,7 +146,7 @@ void run_until(int64_t at);
 void enter(struct host *h); /* what follows happens in this daemon */
 void leave(struct host *h); /* the end of its turn */
 void loop_crash(struct loop *l); /* nothing of it happens any more: jobs end without effect, deferred calls are made */
-void queue_free(void);
+void loop_done(void); /* of all */
 
 /* ---- whole_net.c ---- */
 void net_wake(struct host *h); /* the machine can be reached again */

@@ -5,60 +5,20 @@
 enum { ROUNDS_MAX = 64 };
 
 /* ---- queue ---- */
-static bool before(const struct event *a, const struct event *b)
-{
-    return a->at != b->at ? a->at < b->at : a->seq < b->seq;
-}
-
-static unsigned sift_up(struct event e)
-{
-    unsigned i = g.n_heap++;
-    for (; i && before(&e, &g.heap[(i - 1) / 2]); i = (i - 1) / 2)
-        g.heap[i] = g.heap[(i - 1) / 2];
-    g.heap[i] = e;
-    return i;
-}
-
-static void make_room(void)
-{
-    if (g.n_heap < g.cap_heap)
-        return;
-    g.cap_heap = g.cap_heap ? 2 * g.cap_heap : 1024;
-    g.heap = xrealloc(g.heap, g.cap_heap, sizeof *g.heap);
-}
-
 struct event *push(struct host *h, int64_t delay, void (*fn)(struct event *), uint64_t a, uint64_t b)
 {
-    make_room();
-    struct event e = { .at = g.now + MAX(delay, 0), .seq = ++g.seq, .host = h, .life = h ? h->life : 0, .fn = fn, .a = a, .b = b };
-    return &g.heap[sift_up(e)];
+    struct event e = { .due.at = g.now + MAX(delay, 0), .host = h, .life = h ? h->life : 0, .fn = fn, .a = a, .b = b };
+    return queue_push(&g.queue, &e);
 }
 
-static struct event pop(void)
+void loop_done(void)
 {
-    struct event top = g.heap[0], last = g.heap[--g.n_heap];
-    unsigned i = 0;
-    for (;;) {
-        unsigned c = 2 * i + 1;
-        if (c >= g.n_heap)
-            break;
-        if (c + 1 < g.n_heap && before(&g.heap[c + 1], &g.heap[c]))
-            c++;
-        if (!before(&g.heap[c], &last))
-            break;
-        g.heap[i] = g.heap[c];
-        i = c;
+    while (g.queue.n) {
+        struct event e;
+        queue_pop(&g.queue, &e);
+        free(e.bytes);
     }
-    if (g.n_heap)
-        g.heap[i] = last;
-    return top;
-}
-
-void queue_free(void)
-{
-    while (g.n_heap)
-        free(g.heap[--g.n_heap].bytes);
-    free(g.heap);
+    queue_done(&g.queue);
     for (unsigned i = 0; i < g.n_timers; i++)
         CHECK(!g.timers[i], "a timer is left");
     free(g.timers);
@@ -66,22 +26,22 @@ void queue_free(void)
 
 void run_until(int64_t at)
 {
-    while (g.n_heap && g.heap[0].at <= at) {
-        struct event e = pop();
-        g.now = e.at;
+    while (queue_is_due(&g.queue, at)) {
+        struct event e;
+        queue_pop(&g.queue, &e);
+        g.now = e.due.at;
         struct host *h = e.host;
         if (h && (e.life != h->life || !h->loop)) {
             free(e.bytes);
             continue;
         }
         if (h && h->paused) { /* after what else waits there: the order stays */
-            e.at = MAX(h->resume, g.now + 1);
-            make_room();
-            sift_up(e);
+            e.due.at = MAX(h->resume, g.now + 1);
+            queue_again(&g.queue, &e);
             continue;
         }
         g.events++;
-        mix((uint64_t)e.at * 8 + (h ? h->n : 7));
+        mix((uint64_t)e.due.at * 8 + (h ? h->n : 7));
         if (h)
             enter(h);
         e.fn(&e);
