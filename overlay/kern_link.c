@@ -53,8 +53,19 @@ static int change(const char *name, const char *what, struct rtnl_link *wanted, 
     return r < 0 ? fail(e, r, what, name) : 0;
 }
 
+/* A kernel without IPv6 has no such file. */
+int link_without_ipv6(const char *name, struct err *e)
+{
+    AUTO_FREE char *sysctl = xasprintf("net/ipv6/conf/%s/disable_ipv6", name);
+    int r = sysctl_set(sysctl, "1", e);
+    return r == -E_NOT_FOUND ? 0 : r;
+}
+
 int link_up(const char *name, struct err *e)
 {
+    int r = link_without_ipv6(name, e);
+    if (r < 0)
+        return r;
     struct rtnl_link *l = rtnl_link_alloc();
     rtnl_link_set_flags(l, IFF_UP);
     return change(name, "bring up", l, e);

@@ -61,6 +61,9 @@ void netns_leave(int back);
 
 /* ---- kern_link.c: in the present namespace ---- */
 bool link_exists(const char *name);
+/* No IPv6 is given to containers; but the kernel would take a route from any router advertisement that one sends
+ * (CVE-2020-13401), for the host as well. link_up() sees to it before the link can receive. */
+int link_without_ipv6(const char *name, struct err *e) must_check;
 int link_up(const char *name, struct err *e) must_check;
 int link_make_bridge(const char *name, struct err *e) must_check; /* exists already: fine */
 /* A pair: name here, peer_name in the namespace of the descriptor. */

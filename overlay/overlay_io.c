@@ -233,7 +233,7 @@ static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
     /* One that stands is kept, with the connections through it (a restarted daemon comes by here). */
     if (link_has_address(INGRESS_LINK, addr) && (!o->ingress_addr || str_equal(o->ingress_addr, self->ingress_addr))) {
         str_set(&o->ingress_addr, self->ingress_addr);
-        return 0;
+        return link_without_ipv6(INGRESS_LINK, e);
     }
     link_remove(INGRESS_LINK);
     int host = netns_enter("/proc/thread-self/ns/net", e); /* a descriptor of where we are */
@@ -604,6 +604,7 @@ const struct sandbox *overlay_sandbox_next(const struct overlay *o, const struct
 static void load_sandbox(struct overlay *o, const char *id)
 {
     struct err e = { 0 };
+    char host[16];
     AUTO_FREE char *file = path_join(o->sandbox_dir, id), *data = NULL;
     AUTO_FREE char *path = sandbox_path(o, id);
     size_t size;
@@ -617,7 +618,8 @@ static void load_sandbox(struct overlay *o, const char *id)
     }
     map_put(&o->sandboxes, id, s);
     map_put(&o->paths, id, TAKE(path));
-    if (open_resolver(o, s, &e) < 0)
+    link_name(host, GATEWAY_PREFIX, id, 0);
+    if (open_resolver(o, s, &e) < 0 || link_without_ipv6(host, &e) < 0 /* made by a daemon that left it on */)
         log_warn("sandbox %s: %s", id, e.text);
 }
 

@@ -7,6 +7,7 @@
   dns udp|tcp NAME TYPE [SERVER]       prints the return code and the data of the answers, one line
   nameserver ADDR           DNS on ADDR:53: outside.test, big.test (many addresses), NXDOMAIN for the rest
   send udp ADDR PORT HEX    one datagram
+  advert LINK               an IPv6 router advertisement: "the way out is by me"
   replay PCAP ADDR          all that was recorded for ADDR (UDP payloads, beginnings of TCP streams) again, and with a bit flipped
   vxlan ADDR PORT VNI MAC FROM TO WORD   a plain VXLAN packet holding a UDP datagram
 """
@@ -203,6 +204,19 @@ def send(_, addr, port, data):
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(bytes.fromhex(data), (addr, int(port)))
 
 
+def advert(link):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    s.bind((link, 0x86DD))
+    mac = s.getsockname()[4]
+    source, to = socket.inet_pton(socket.AF_INET6, "fe80::bad"), socket.inet_pton(socket.AF_INET6, "ff02::1")
+    body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + b"\1\1" + mac
+    sum16 = sum(struct.unpack("!%dH" % ((36 + len(body)) // 2), source + to + struct.pack("!HH", len(body), 58) + body))
+    while sum16 >> 16:
+        sum16 = (sum16 & 0xFFFF) + (sum16 >> 16)
+    body = body[:2] + struct.pack("!H", ~sum16 & 0xFFFF) + body[4:]
+    s.send(bytes.fromhex("333300000001") + mac + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + to + body)
+
+
 def recorded(pcap):
     """(protocol, source, destination, port, payload) of the IPv4 packets."""
     with open(pcap, "rb") as f:
@@ -268,6 +282,6 @@ def vxlan(addr, port, vni, mac, source, to, word):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "flow", "hold", "dns", "nameserver", "send", "replay", "vxlan"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
         sys.exit(__doc__)
     globals()[sys.argv[1]](*sys.argv[2:])
