@@ -19,6 +19,7 @@ struct plan_input {
     const char *gateway_links; /* wildcard for the names of their hosts' ends */
     const char *gateway_pool, *ingress_link;
     uint32_t gateway_addr;      /* of the host in that pool */
+    uint16_t control_port, gossip_port, tunnel_port;
 };
 /* Suspect, and not known to lack but its daemon: containers and tunnel of a DISCONNECTED node go on. */
 bool plan_is_silent(const struct plan_input *in, const char *node_id);
@@ -29,6 +30,7 @@ uint32_t *plan_gone(const struct assignment *before, const struct assignment *no
 /* Is the network needed here: a sandbox is on it, or it is ingress. */
 bool plan_needs_network(const struct plan_input *in, const struct network *n);
 void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
+const char *plan_port_use(const struct plan_input *in, const struct port *p); /* by this node itself; NULL: none */
 /* nft commands that replace our table, for the host and for one sandbox. */
 void plan_host_rules(const struct plan_input *in, struct sb *out);
 bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out); /* false: nothing to choose or refuse */

@@ -520,6 +520,17 @@ static int sandbox_build(struct overlay *o, const struct sandbox *s, const char 
     return r;
 }
 
+static int check_ports(const struct overlay *o, const struct sandbox *s, struct err *e)
+{
+    for (uint32_t i = 0; i < s->ports.n; i++) {
+        const char *use = plan_port_use(&o->in, &s->ports.v[i]);
+        if (use)
+            return err_set(e, E_INVALID, "port %u is this node's own: it uses it for %s; publish another",
+                           (unsigned)s->ports.v[i].published, use);
+    }
+    return 0;
+}
+
 int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char **ret_netns, struct err *e)
 {
     char gateway[32];
@@ -528,7 +539,9 @@ int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char *
         *ret_netns = had;
         return 0;
     }
-    int r = gateway_up(o, e);
+    int r = check_ports(o, s, e);
+    if (r == 0)
+        r = gateway_up(o, e);
     if (r == 0 && !s->internal)
         r = gateway_address(o, gateway, e);
     if (r < 0)
@@ -661,7 +674,8 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     map_init(&o->rules);
     o->in = (struct plan_input){ .a = &o->a, .suspects = &o->suspects, .sandboxes = &o->sandboxes,
                                  .gateway_links = GATEWAY_PREFIX "*", .gateway_pool = o->gateway_pool,
-                                 .ingress_link = INGRESS_LINK };
+                                 .ingress_link = INGRESS_LINK, .control_port = cfg->control_port,
+                                 .gossip_port = cfg->gossip_port, .tunnel_port = cfg->tunnel_port };
     if (!address_parse(pool, &o->gateway_base, &o->gateway_bits) || o->gateway_bits > 29 || o->gateway_bits < 8)
         r = err_set(e, E_INVALID, "gateway pool \"%s\" must be like 172.30.0.0/16", pool);
     o->gateway_base &= ~UINT32_C(0) << (32 - o->gateway_bits);

@@ -207,24 +207,29 @@ bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, st
     return any;
 }
 
+const char *plan_port_use(const struct plan_input *in, const struct port *p)
+{
+    return port_use_of_node(p, in->control_port, in->gossip_port, in->tunnel_port);
+}
+
 /* One published port of a service: every address of this host, by TCP port. */
 static void publish(const struct plan_input *in, const struct service_entry *e, const struct port *p,
                     const char *ingress_id, struct sb *nat, struct sb *refuse)
 {
     struct strs to = { 0 };
-    if (p->mode != PUBLISH_INGRESS || !p->published)
+    if (p->mode != PUBLISH_INGRESS || !p->published || plan_port_use(in, p))
         return;
     if (backends(in, e->id, ingress_id, &to)) {
         sb_printf(nat, "%s dport %u ", protocols[p->protocol], (unsigned)p->published);
         dnat(nat, &to, (unsigned)p->target);
     } else {
-        sb_printf(refuse, "%s dport %u reject%s\n", protocols[p->protocol], (unsigned)p->published,
+        sb_printf(refuse, "%s dport %u ct state new reject%s\n", protocols[p->protocol], (unsigned)p->published,
                   p->protocol == PROTO_TCP ? " with tcp reset" : "");
     }
     strs_clear(&to);
 }
 
-static void publish_here(const struct sandbox *s, struct sb *nat)
+static void publish_here(const struct plan_input *in, const struct sandbox *s, struct sb *nat)
 {
     char addr[32];
     uint32_t a;
@@ -232,8 +237,9 @@ static void publish_here(const struct sandbox *s, struct sb *nat)
         return;
     address_format(addr, a, -1);
     for (uint32_t i = 0; i < s->ports.n; i++)
-        sb_printf(nat, "%s dport %u dnat to %s:%u\n", protocols[s->ports.v[i].protocol],
-                  (unsigned)s->ports.v[i].published, addr, (unsigned)s->ports.v[i].target);
+        if (!plan_port_use(in, &s->ports.v[i]))
+            sb_printf(nat, "%s dport %u dnat to %s:%u\n", protocols[s->ports.v[i].protocol],
+                      (unsigned)s->ports.v[i].published, addr, (unsigned)s->ports.v[i].target);
 }
 
 void plan_host_rules(const struct plan_input *in, struct sb *out)
@@ -247,7 +253,7 @@ void plan_host_rules(const struct plan_input *in, struct sb *out)
         for (uint32_t k = 0; k < in->a->services.v[i].ports.n; k++)
             publish(in, &in->a->services.v[i], &in->a->services.v[i].ports.v[k], ingress->id, &nat, &refuse);
     for (struct map_item *it = NULL; (it = map_next(in->sandboxes, it));)
-        publish_here(it->value, &nat);
+        publish_here(in, it->value, &nat);
     begin(out);
     address_format(gateway, in->gateway_addr, -1);
     sb_printf(out, "define gw = \"%s\"\ndefine in = \"%s\"\n", in->gateway_links, in->ingress_link);

@@ -85,15 +85,18 @@ static const struct network *ingress_network(const struct store *s)
     return NULL;
 }
 
+static void mark_port(struct plan *p, int protocol, uint64_t port)
+{
+    char key[32];
+    snprintf(key, sizeof key, "%d/%u", protocol, (unsigned)port);
+    map_put(&p->ports, key, p);
+}
+
 static void mark_ports(struct plan *p, const struct endpoint *ep)
 {
-    for (uint32_t i = 0; i < ep->ports.n; i++) {
-        char key[32];
-        if (ep->ports.v[i].mode != PUBLISH_INGRESS || !ep->ports.v[i].published)
-            continue;
-        snprintf(key, sizeof key, "%d/%u", ep->ports.v[i].protocol, (unsigned)ep->ports.v[i].published);
-        map_put(&p->ports, key, p);
-    }
+    for (uint32_t i = 0; i < ep->ports.n; i++)
+        if (ep->ports.v[i].mode == PUBLISH_INGRESS && ep->ports.v[i].published)
+            mark_port(p, ep->ports.v[i].protocol, ep->ports.v[i].published);
 }
 
 static bool holds_addresses(const struct task *t)
@@ -116,9 +119,13 @@ static void mark_all(struct plan *p)
         for (uint32_t i = 0; i < t->attachments.n && holds_addresses(t) && CLUSTER_BUG != 4; i++)
             for (uint32_t k = 0; k < t->attachments.v[i].addresses.n; k++)
                 mark_used(p, t->attachments.v[i].network.id, t->attachments.v[i].addresses.v[k]);
-    for (const struct node *n = NULL; (n = store_next(p->s, TABLE_NODE, n));)
+    for (const struct node *n = NULL; (n = store_next(p->s, TABLE_NODE, n));) {
+        mark_port(p, PROTO_TCP, n->control_port);
+        mark_port(p, PROTO_UDP, n->gossip_port);
+        mark_port(p, PROTO_UDP, n->tunnel_port);
         if (ing)
             mark_used(p, ing->id, n->ingress_addr);
+    }
 }
 
 /* Next free address after the last one given (so that a freed address rests as long as possible); the

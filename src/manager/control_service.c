@@ -49,6 +49,20 @@ static int resolve_files(const struct store *s, struct service_spec *spec, struc
     return r;
 }
 
+/* The cluster's own: published, they would be taken from the very links by which this could be undone. */
+static int check_own_ports(const struct store *s, const struct endpoint_spec *ep, struct err *e)
+{
+    for (const struct node *n = NULL; ep && (n = store_next(s, TABLE_NODE, n));)
+        for (uint32_t k = 0; k < ep->ports.n; k++) {
+            const char *use = port_use_of_node(&ep->ports.v[k], n->control_port, n->gossip_port, n->tunnel_port);
+            if (use)
+                return err_set(e, E_INVALID, "port '%u' is the cluster's own: node %s uses it for %s; choose another",
+                               (unsigned)ep->ports.v[k].published,
+                               n->description.hostname ? n->description.hostname : n->id, use);
+        }
+    return 0;
+}
+
 static int check_ports(const struct store *s, const char *own_id, const struct endpoint_spec *ep,
                        struct err *e)
 {
@@ -75,6 +89,8 @@ static int check_spec(const struct manager *m, const char *own_id, struct servic
         r = resolve_networks(m->store, spec, e);
     if (r == 0)
         r = resolve_files(m->store, spec, e);
+    if (r == 0)
+        r = check_own_ports(m->store, spec->endpoint, e);
     if (r == 0)
         r = check_ports(m->store, own_id, spec->endpoint, e);
     return r;

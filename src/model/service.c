@@ -87,6 +87,15 @@ static int check_mode(struct service_spec *s, struct err *e)
     return 0;
 }
 
+const char *port_use_of_node(const struct port *p, uint64_t control, uint64_t gossip, uint64_t tunnel)
+{
+    if (!p->published || p->protocol == PROTO_SCTP)
+        return NULL;
+    if (p->protocol == PROTO_TCP)
+        return p->published == control ? "control" : NULL;
+    return p->published == gossip ? "gossip" : p->published == tunnel ? "the tunnel" : NULL;
+}
+
 static int check_ports(const struct endpoint_spec *ep, struct err *e)
 {
     for (uint32_t i = 0; i < ep->ports.n; i++) {

@@ -44,6 +44,8 @@ REC_DECLARE(driver)
     X(T, UINT, published, _, 4, "PublishedPort", "on the nodes; 0: chosen from 30000-32767", .max = 65535)       \
     X(T, ENUM, mode, _, 5, "PublishMode", "ingress or host", .names = publish_mode_names, .flags = F_ALWAYS)
 REC_DECLARE(port)
+/* What a node with these ports (tcp, udp, udp) uses the published port for itself: a word; NULL: for nothing. */
+const char *port_use_of_node(const struct port *p, uint64_t control, uint64_t gossip, uint64_t tunnel);
 
 #define endpoint_spec_FIELDS(X, T)                                                                       \
     X(T, ENUM, mode, _, 1, "Mode", "vip or dnsrr", .names = endpoint_mode_names, .flags = F_LIVE | F_ALWAYS)  \
