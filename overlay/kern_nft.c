@@ -1,8 +1,13 @@
 /* The door to libnftables: one batch of commands, all or nothing, in the present network namespace. */
 #include "overlay_internal.h"
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
 #include <nftables/libnftables.h>
 #include <shoal/base/library.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define NFT_CALLS(F) \
     F(ctx_buffer_error) F(ctx_buffer_output) F(ctx_free) F(ctx_get_error_buffer) F(ctx_new) F(run_cmd_from_buffer)
@@ -44,4 +49,26 @@ int nft_run(struct loop *l, const char *commands, struct err *e)
     if (loop_work(l, LANE_BULK, end_work, NULL, c) < 0)
         libnftables.ctx_free(c);
     return r;
+}
+
+/* By a message of its own: libnftables would read the rules of everybody first. */
+bool nft_table_exists(void)
+{
+    struct nfgenmsg head = { .nfgen_family = AF_INET, .version = NFNETLINK_V0 };
+    struct nl_sock *s = nl_socket_alloc();
+    struct nl_msg *m = nlmsg_alloc_simple(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0);
+    int r = s && m && nlmsg_append(m, &head, sizeof head, NLMSG_ALIGNTO) == 0 ? nla_put_string(m, NFTA_TABLE_NAME, "shoal")
+                                                                             : -NLE_NOMEM;
+    if (r == 0)
+        r = nl_connect(s, NETLINK_NETFILTER);
+    if (r == 0) {
+        nl_socket_disable_auto_ack(s);
+        r = nl_send_auto(s, m);
+    }
+    if (r >= 0)
+        r = nl_recvmsgs_default(s);
+    nlmsg_free(m);
+    if (s)
+        nl_socket_free(s);
+    return r != -NLE_OBJ_NOTFOUND;
 }

@@ -84,6 +84,7 @@ int sysctl_set(const char *name, const char *value, struct err *e) must_check; /
 
 /* ---- kern_nft.c: the door to libnftables; in the present namespace ---- */
 int nft_run(struct loop *l, const char *commands, struct err *e) must_check;
+bool nft_table_exists(void); /* ours; true also when the kernel does not say */
 
 /* ---- kern_conntrack.c: in the present namespace ---- */
 /* Forgets the connections that are answered by one of these addresses. */

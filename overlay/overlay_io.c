@@ -16,7 +16,7 @@ LOG_MODULE("overlay");
 #define GATEWAY_PREFIX "shg"    /* of the pairs to the sandboxes */
 #define INGRESS_LINK "shoal-in"
 #define GATEWAY_POOL "172.30.0.0/16"
-enum { RETRY_MS = 1000 };
+enum { RETRY_MS = 1000, WATCH_MS = 2000 };
 
 struct network_ns { char *path; uint32_t vni; unsigned mtu /* as set, 0: not made yet */; bool wanted, has_ingress; };
 
@@ -32,7 +32,7 @@ struct overlay {
     struct plan_input in;
     struct resolver *resolver;
     struct tunnel_client *tunnel;
-    struct loop_timer *retry;
+    struct loop_timer *retry, *watch;
     uint32_t gateway_base, gateway_next;
     unsigned gateway_bits;
     bool gateway_up;
@@ -357,6 +357,19 @@ static void reconcile(void *arg)
         log_warn("%s; tried again in a second", e.text);
         loop_timer_set(o->retry, RETRY_MS);
     }
+}
+
+/* Others flush rules too (nft flush ruleset, a restart of nftables.service), and nobody tells: looked after. So it is
+ * seen as well that sandboxes outlived overlay_clear(), when the daemon left its cluster and opens again. */
+static void watch(void *arg)
+{
+    struct overlay *o = arg;
+    if ((o->node_id || o->sandboxes.n) && !(nft_table_exists() && link_exists(GATEWAY_LINK))) {
+        log_warn("rules or links of this host are gone, made again");
+        free(map_remove(&o->rules, ""));
+        reconcile(o);
+    }
+    loop_timer_set(o->watch, WATCH_MS);
 }
 
 static void forget(const char *netns, const uint32_t *addrs, unsigned n)
@@ -688,12 +701,14 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     AUTO_FREE char *socket_path = path_join(cfg->run_dir, "tunnel.sock");
     o->tunnel = tunnel_client_new(l, cfg->self_exe, socket_path, reconcile, o);
     o->retry = loop_timer_new(l, reconcile, o);
+    o->watch = loop_timer_new(l, watch, o);
     o->resolver = resolver_new(l, &o->in, cfg->resolv_conf ? cfg->resolv_conf : "/etc/resolv.conf");
     if (r < 0) {
         overlay_close(o);
         return r;
     }
     load(o);
+    loop_timer_set(o->watch, 0);
     *ret = o;
     return 0;
 }
@@ -702,6 +717,7 @@ static void release(struct overlay *o, bool quit)
 {
     tunnel_client_free(o->tunnel, quit);
     loop_timer_free(o->retry);
+    loop_timer_free(o->watch);
     resolver_free(o->resolver);
     for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
         sandbox_clear(it->value);
