@@ -1,6 +1,8 @@
 /* The door to ctnetlink: connections that the present namespace has sent to an address by NAT are forgotten, so
- * that their next packet is sent to another replica: a UDP flow goes on there, TCP is answered by a reset. */
+ * that their next packet is sent to another replica: a UDP flow goes on there, TCP is answered by a reset. A UDP flow
+ * that began before its port was published would likewise stay with the host for ever. */
 #include "overlay_internal.h"
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
 #include <netlink/msg.h>
@@ -12,6 +14,7 @@ enum { FLOWS_MAX = 1 << 20 };
 struct search {
     const uint32_t *addrs;
     unsigned n_addrs;
+    const uint8_t *udp; /* may be NULL */
     struct nl_msg **deletes;
     unsigned n, cap;
 };
@@ -40,12 +43,24 @@ static bool is_answered_by(const struct search *s, struct nlattr *tuple)
     return false;
 }
 
+/* Without NAT, by UDP to one of the ports. */
+static bool is_passed_by(const struct search *s, struct nlattr *tuple, struct nlattr *status)
+{
+    struct nlattr *t[CTA_TUPLE_MAX + 1], *p[CTA_PROTO_MAX + 1];
+    if (!s->udp || !status || nla_len(status) != 4 || ntohl(nla_get_u32(status)) & IPS_NAT_MASK ||
+        nla_parse_nested(t, CTA_TUPLE_MAX, tuple, NULL) < 0 || !t[CTA_TUPLE_PROTO] ||
+        nla_parse_nested(p, CTA_PROTO_MAX, t[CTA_TUPLE_PROTO], NULL) < 0 || !p[CTA_PROTO_NUM] || !p[CTA_PROTO_DST_PORT] ||
+        nla_len(p[CTA_PROTO_NUM]) != 1 || nla_get_u8(p[CTA_PROTO_NUM]) != IPPROTO_UDP || nla_len(p[CTA_PROTO_DST_PORT]) != 2)
+        return false;
+    return port_set_has(s->udp, ntohs(nla_get_u16(p[CTA_PROTO_DST_PORT])));
+}
+
 static int on_flow(struct nl_msg *m, void *arg)
 {
     struct search *s = arg;
     struct nlattr *a[CTA_MAX + 1];
     if (nlmsg_parse(nlmsg_hdr(m), sizeof(struct nfgenmsg), a, CTA_MAX, NULL) < 0 || !a[CTA_TUPLE_ORIG] ||
-        !is_answered_by(s, a[CTA_TUPLE_REPLY]) || s->n == FLOWS_MAX)
+        !(is_answered_by(s, a[CTA_TUPLE_REPLY]) || is_passed_by(s, a[CTA_TUPLE_ORIG], a[CTA_STATUS])) || s->n == FLOWS_MAX)
         return NL_OK;
     struct nl_msg *d = message(IPCTNL_MSG_CT_DELETE, 0);
     if (!d || nla_put(d, CTA_TUPLE_ORIG | NLA_F_NESTED, nla_len(a[CTA_TUPLE_ORIG]), nla_data(a[CTA_TUPLE_ORIG])) < 0 ||
@@ -61,9 +76,9 @@ static int on_flow(struct nl_msg *m, void *arg)
     return NL_OK;
 }
 
-int conntrack_forget(const uint32_t *addrs, unsigned n, struct err *e)
+int conntrack_forget(const uint32_t *addrs, unsigned n, const uint8_t *udp, struct err *e)
 {
-    struct search s = { .addrs = addrs, .n_addrs = n };
+    struct search s = { .addrs = addrs, .n_addrs = n, .udp = udp };
     struct nl_sock *sock = nl_socket_alloc();
     struct nl_msg *dump = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP);
     int r = sock && dump ? nl_connect(sock, NETLINK_NETFILTER) : -NLE_NOMEM;

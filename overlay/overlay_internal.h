@@ -31,8 +31,14 @@ uint32_t *plan_gone(const struct assignment *before, const struct assignment *no
 bool plan_needs_network(const struct plan_input *in, const struct network *n);
 void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
 const char *plan_port_use(const struct plan_input *in, const struct port *p); /* by this node itself; NULL: none */
+/* A bit a port. */
+enum { PORT_SET_BYTES = 65536 / 8 };
+static inline bool port_set_has(const uint8_t *s, unsigned port)
+{
+    return s[port / 8] >> port % 8 & 1;
+}
 /* nft commands that replace our table, for the host and for one sandbox. */
-void plan_host_rules(const struct plan_input *in, struct sb *out);
+void plan_host_rules(const struct plan_input *in, struct sb *out, uint8_t *udp /* set, zero: gets the ports sent on */);
 bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out); /* false: nothing to choose or refuse */
 
 /* ---- dns.c (pure) ---- */
@@ -87,8 +93,9 @@ int nft_run(struct loop *l, const char *commands, struct err *e) must_check;
 bool nft_table_exists(void); /* ours; true also when the kernel does not say */
 
 /* ---- kern_conntrack.c: in the present namespace ---- */
-/* Forgets the connections that are answered by one of these addresses. */
-int conntrack_forget(const uint32_t *addrs, unsigned n, struct err *e) must_check;
+/* Forgets the connections that are answered by one of these addresses, and flows to these UDP ports (may be NULL)
+ * that go where they were sent. */
+int conntrack_forget(const uint32_t *addrs, unsigned n, const uint8_t *udp, struct err *e) must_check;
 
 /* ---- tunnel_client_io.c: the tunnel process ---- */
 struct tunnel_client;

@@ -8,6 +8,7 @@
 #include <shoal/base/file.h>
 #include <shoal/base/log.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 LOG_MODULE("overlay");
@@ -30,6 +31,9 @@ struct overlay {
     struct map paths;                         /* sandbox id -> path of its namespace */
     struct map rules;                         /* sandbox id or "" (host) -> rules in force */
     struct plan_input in;
+    uint8_t udp[PORT_SET_BYTES]; /* ports that the host's rules send on */
+    uint32_t *gone; /* of sandboxes with ports; forgotten as soon as the rules have forgotten them */
+    unsigned n_gone;
     struct resolver *resolver;
     struct tunnel_client *tunnel;
     struct loop_timer *retry, *watch;
@@ -102,14 +106,52 @@ static int sandbox_rules(struct overlay *o, const struct sandbox *s, bool fresh,
     return r;
 }
 
+static void forget(const char *netns, const uint32_t *addrs, unsigned n, const uint8_t *udp)
+{
+    struct err e;
+    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : conntrack_forget(addrs, n, udp, &e);
+    if (back >= 0)
+        netns_leave(back);
+    if (r < 0)
+        log_warn("%s", e.text);
+}
+
+/* The rules are for new flows only: UDP that was sent to a port before it was published, or to a sandbox that is gone,
+ * would go on so as long as it is sent. */
+static void forget_stale(struct overlay *o, uint8_t *udp)
+{
+    bool gained = false;
+    for (int i = 0; i < PORT_SET_BYTES; i++) {
+        uint8_t now = udp[i];
+        udp[i] &= (uint8_t)~o->udp[i];
+        gained |= udp[i] != 0;
+        o->udp[i] = now;
+    }
+    if (gained || o->n_gone)
+        forget(NULL, o->gone, o->n_gone, udp);
+    o->n_gone = 0;
+}
+
 static int host_rules(struct overlay *o, struct err *e)
 {
     struct sb rules;
+    uint8_t udp[PORT_SET_BYTES] = { 0 };
     sb_init(&rules, 0);
-    plan_host_rules(&o->in, &rules);
+    plan_host_rules(&o->in, &rules, udp);
     int r = apply_rules(o, "", NULL, &rules, e);
     sb_done(&rules);
+    if (r == 0)
+        forget_stale(o, udp);
     return r;
+}
+
+static void sandbox_is_gone(struct overlay *o, const struct sandbox *s)
+{
+    uint32_t addr;
+    if (!s->ports.n || !s->gateway_addr || !address_parse(s->gateway_addr, &addr, NULL))
+        return;
+    o->gone = xrealloc(o->gone, o->n_gone + 1, sizeof *o->gone);
+    o->gone[o->n_gone++] = addr;
 }
 
 /* ---- the way out of containers: a pair to the host for each, no wire between them ---- */
@@ -367,19 +409,10 @@ static void watch(void *arg)
     if ((o->node_id || o->sandboxes.n) && !(nft_table_exists() && link_exists(GATEWAY_LINK))) {
         log_warn("rules or links of this host are gone, made again");
         free(map_remove(&o->rules, ""));
+        memset(o->udp, 0, sizeof o->udp);
         reconcile(o);
     }
     loop_timer_set(o->watch, WATCH_MS);
-}
-
-static void forget(const char *netns, const uint32_t *addrs, unsigned n)
-{
-    struct err e;
-    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : conntrack_forget(addrs, n, &e);
-    if (back >= 0)
-        netns_leave(back);
-    if (r < 0)
-        log_warn("%s", e.text);
 }
 
 /* Connections to replicas that are gone: without this their packets go to the dead address for ever. */
@@ -392,7 +425,7 @@ static void forget_gone(struct overlay *o, const struct assignment *before)
         return;
     for (uint32_t i = n = 0; i < n_gone; i++)
         n += address_parse(before->replicas.v[gone[i]].addr, &addrs[n], NULL);
-    forget(NULL, addrs, n);
+    forget(NULL, addrs, n, NULL);
     for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
         const struct sandbox *s = it->value;
         n = 0;
@@ -403,7 +436,7 @@ static void forget_gone(struct overlay *o, const struct assignment *before)
                     break;
                 }
         if (n)
-            forget(map_find(&o->paths, it->key), addrs, n);
+            forget(map_find(&o->paths, it->key), addrs, n, NULL);
     }
 }
 
@@ -605,6 +638,7 @@ void overlay_sandbox_remove(struct overlay *o, const char *id)
     unlink(file);
     free(map_remove(&o->rules, id));
     free(path);
+    sandbox_is_gone(o, s);
     sandbox_clear(s);
     free(s);
     loop_timer_set(o->retry, 0); /* networks that nobody uses now, host rules */
@@ -742,6 +776,7 @@ static void release(struct overlay *o, bool quit)
     free(o->gateway_pool);
     free(o->node_id);
     free(o->ingress_addr);
+    free(o->gone);
     free(o);
 }
 

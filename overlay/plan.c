@@ -212,9 +212,15 @@ const char *plan_port_use(const struct plan_input *in, const struct port *p)
     return port_use_of_node(p, in->control_port, in->gossip_port, in->tunnel_port);
 }
 
+static void mark_udp(uint8_t *udp, const struct port *p)
+{
+    if (p->protocol == PROTO_UDP)
+        udp[p->published / 8] |= (uint8_t)(1 << p->published % 8);
+}
+
 /* One published port of a service: every address of this host, by TCP port. */
 static void publish(const struct plan_input *in, const struct service_entry *e, const struct port *p,
-                    const char *ingress_id, struct sb *nat, struct sb *refuse)
+                    const char *ingress_id, struct sb *nat, struct sb *refuse, uint8_t *udp)
 {
     struct strs to = { 0 };
     if (p->mode != PUBLISH_INGRESS || !p->published || plan_port_use(in, p))
@@ -222,6 +228,7 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
     if (backends(in, e->id, ingress_id, &to)) {
         sb_printf(nat, "%s dport %u ", protocols[p->protocol], (unsigned)p->published);
         dnat(nat, &to, (unsigned)p->target);
+        mark_udp(udp, p);
     } else {
         sb_printf(refuse, "%s dport %u ct state new reject%s\n", protocols[p->protocol], (unsigned)p->published,
                   p->protocol == PROTO_TCP ? " with tcp reset" : "");
@@ -229,20 +236,23 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
     strs_clear(&to);
 }
 
-static void publish_here(const struct plan_input *in, const struct sandbox *s, struct sb *nat)
+static void publish_here(const struct plan_input *in, const struct sandbox *s, struct sb *nat, uint8_t *udp)
 {
     char addr[32];
     uint32_t a;
     if (!s->gateway_addr || !address_parse(s->gateway_addr, &a, NULL))
         return;
     address_format(addr, a, -1);
-    for (uint32_t i = 0; i < s->ports.n; i++)
-        if (!plan_port_use(in, &s->ports.v[i]))
-            sb_printf(nat, "%s dport %u dnat to %s:%u\n", protocols[s->ports.v[i].protocol],
-                      (unsigned)s->ports.v[i].published, addr, (unsigned)s->ports.v[i].target);
+    for (uint32_t i = 0; i < s->ports.n; i++) {
+        if (plan_port_use(in, &s->ports.v[i]))
+            continue;
+        sb_printf(nat, "%s dport %u dnat to %s:%u\n", protocols[s->ports.v[i].protocol],
+                  (unsigned)s->ports.v[i].published, addr, (unsigned)s->ports.v[i].target);
+        mark_udp(udp, &s->ports.v[i]);
+    }
 }
 
-void plan_host_rules(const struct plan_input *in, struct sb *out)
+void plan_host_rules(const struct plan_input *in, struct sb *out, uint8_t *udp)
 {
     const struct network *ingress = plan_ingress(in);
     struct sb nat, refuse;
@@ -251,9 +261,9 @@ void plan_host_rules(const struct plan_input *in, struct sb *out)
     sb_init(&refuse, 0);
     for (uint32_t i = 0; ingress && i < in->a->services.n; i++)
         for (uint32_t k = 0; k < in->a->services.v[i].ports.n; k++)
-            publish(in, &in->a->services.v[i], &in->a->services.v[i].ports.v[k], ingress->id, &nat, &refuse);
+            publish(in, &in->a->services.v[i], &in->a->services.v[i].ports.v[k], ingress->id, &nat, &refuse, udp);
     for (struct map_item *it = NULL; (it = map_next(in->sandboxes, it));)
-        publish_here(in, it->value, &nat);
+        publish_here(in, it->value, &nat, udp);
     begin(out);
     address_format(gateway, in->gateway_addr, -1);
     sb_printf(out, "define gw = \"%s\"\ndefine in = \"%s\"\n", in->gateway_links, in->ingress_link);

@@ -15,6 +15,7 @@ struct host {
     struct map sandboxes;
     struct plan_input in;
     struct sb rules;
+    uint8_t udp[PORT_SET_BYTES];
 };
 
 /* A node with the usual ports, and the ingress network. */
@@ -65,7 +66,8 @@ static bool says(struct host *h, const char *text)
 {
     sb_done(&h->rules);
     sb_init(&h->rules, 0);
-    plan_host_rules(&h->in, &h->rules);
+    memset(h->udp, 0, sizeof h->udp);
+    plan_host_rules(&h->in, &h->rules, h->udp);
     return strstr(h->rules.s, text) != NULL;
 }
 
@@ -77,9 +79,13 @@ static void a_port_without_replicas_refuses_new_connections_only(void **state)
     publishes(&h, "dns", PROTO_UDP, 53);
     assert_true(says(&h, "\ntcp dport 8080 ct state new reject with tcp reset\n"));
     assert_true(says(&h, "\nudp dport 53 ct state new reject\n"));
+    assert_false(port_set_has(h.udp, 53));
     replica(&h, "web", "10.255.0.9/16");
     assert_true(says(&h, "\ntcp dport 8080 dnat to 10.255.0.9:80\n"));
     assert_false(says(&h, "tcp dport 8080 ct state new reject"));
+    replica(&h, "dns", "10.255.0.8/16");
+    assert_true(says(&h, "\nudp dport 53 dnat to 10.255.0.8:80\n"));
+    assert_true(port_set_has(h.udp, 53) && !port_set_has(h.udp, 8080));
     host_done(&h);
 }
 
