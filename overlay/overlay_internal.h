@@ -30,7 +30,8 @@ uint32_t *plan_gone(const struct assignment *before, const struct assignment *no
 /* Is the network needed here: a sandbox is on it, or it is ingress. */
 bool plan_needs_network(const struct plan_input *in, const struct network *n);
 void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
-const char *plan_port_use(const struct plan_input *in, const struct port *p); /* by this node itself; NULL: none */
+/* Who has a port of s here already: -E_CONFLICT. */
+int plan_check_ports(const struct plan_input *in, const struct sandbox *s, struct err *e) must_check;
 /* A bit a port. */
 enum { PORT_SET_BYTES = 65536 / 8 };
 static inline bool port_set_has(const uint8_t *s, unsigned port)

@@ -566,17 +566,6 @@ static int sandbox_build(struct overlay *o, const struct sandbox *s, const char 
     return r;
 }
 
-static int check_ports(const struct overlay *o, const struct sandbox *s, struct err *e)
-{
-    for (uint32_t i = 0; i < s->ports.n; i++) {
-        const char *use = plan_port_use(&o->in, &s->ports.v[i]);
-        if (use)
-            return err_set(e, E_INVALID, "port %u is this node's own: it uses it for %s; publish another",
-                           (unsigned)s->ports.v[i].published, use);
-    }
-    return 0;
-}
-
 int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char **ret_netns, struct err *e)
 {
     char gateway[32];
@@ -585,7 +574,7 @@ int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char *
         *ret_netns = had;
         return 0;
     }
-    int r = check_ports(o, s, e);
+    int r = plan_check_ports(&o->in, s, e);
     if (r == 0)
         r = gateway_up(o, e);
     if (r == 0 && !s->internal)
@@ -642,6 +631,40 @@ void overlay_sandbox_remove(struct overlay *o, const char *id)
     sandbox_clear(s);
     free(s);
     loop_timer_set(o->retry, 0); /* networks that nobody uses now, host rules */
+}
+
+static int set_idle(struct overlay *o, struct sandbox *s, bool idle, struct err *e)
+{
+    if (s->idle == idle)
+        return 0;
+    s->idle = idle;
+    if (idle)
+        sandbox_is_gone(o, s);
+    int r = sandbox_save(o, s, e);
+    return r == 0 ? host_rules(o, e) : r;
+}
+
+void overlay_sandbox_rest(struct overlay *o, const char *id)
+{
+    struct err e;
+    struct sandbox *s = map_find(&o->sandboxes, id);
+    if (s && set_idle(o, s, true, &e) < 0) {
+        log_warn("%s", e.text);
+        loop_timer_set(o->retry, RETRY_MS);
+    }
+}
+
+int overlay_sandbox_wake(struct overlay *o, const char *id, struct err *e)
+{
+    struct sandbox *s = map_find(&o->sandboxes, id);
+    if (!s)
+        return err_set(e, E_NOT_FOUND, "sandbox %s does not exist", id);
+    struct sandbox awake = *s;
+    awake.idle = false;
+    int r = s->idle ? plan_check_ports(&o->in, &awake, e) : 0;
+    if (r == 0 && (r = set_idle(o, s, false, e)) < 0)
+        overlay_sandbox_rest(o, id);
+    return r;
 }
 
 const struct sandbox *overlay_sandbox(const struct overlay *o, const char *id)

@@ -207,9 +207,46 @@ bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, st
     return any;
 }
 
-const char *plan_port_use(const struct plan_input *in, const struct port *p)
+static const char *port_use(const struct plan_input *in, const struct port *p)
 {
     return port_use_of_node(p, in->control_port, in->gossip_port, in->tunnel_port);
+}
+
+static bool has_port(const struct port *all, uint32_t n, const struct port *p, enum publish_mode mode)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (all[i].published == p->published && all[i].protocol == p->protocol && all[i].mode == (int)mode)
+            return true;
+    return false;
+}
+
+static int check_port(const struct plan_input *in, const struct sandbox *own, const struct port *p, struct err *e)
+{
+    const char *use = port_use(in, p), *protocol = protocols[p->protocol];
+    unsigned port = (unsigned)p->published;
+    if (use)
+        return err_set(e, E_INVALID, "port %u is this node's own: it uses it for %s; publish another", port, use);
+    if (own->idle)
+        return 0;
+    for (struct map_item *it = NULL; (it = map_next(in->sandboxes, it));) {
+        const struct sandbox *s = it->value;
+        if (!s->idle && !str_equal(s->id, own->id) && has_port(s->ports.v, s->ports.n, p, PUBLISH_HOST))
+            return err_set(e, E_CONFLICT, "port is already allocated: %u/%s is container %.12s's", port, protocol, s->id);
+    }
+    for (uint32_t i = 0; i < in->a->services.n; i++) {
+        const struct service_entry *s = &in->a->services.v[i];
+        if (has_port(s->ports.v, s->ports.n, p, PUBLISH_INGRESS))
+            return err_set(e, E_CONFLICT, "port is already allocated: %u/%s is service %s's", port, protocol, s->name);
+    }
+    return 0;
+}
+
+int plan_check_ports(const struct plan_input *in, const struct sandbox *s, struct err *e)
+{
+    int r = 0;
+    for (uint32_t i = 0; i < s->ports.n && r == 0; i++)
+        r = check_port(in, s, &s->ports.v[i], e);
+    return r;
 }
 
 static void mark_udp(uint8_t *udp, const struct port *p)
@@ -223,7 +260,7 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
                     const char *ingress_id, struct sb *nat, struct sb *refuse, uint8_t *udp)
 {
     struct strs to = { 0 };
-    if (p->mode != PUBLISH_INGRESS || !p->published || plan_port_use(in, p))
+    if (p->mode != PUBLISH_INGRESS || !p->published || port_use(in, p))
         return;
     if (backends(in, e->id, ingress_id, &to)) {
         sb_printf(nat, "%s dport %u ", protocols[p->protocol], (unsigned)p->published);
@@ -240,11 +277,11 @@ static void publish_here(const struct plan_input *in, const struct sandbox *s, s
 {
     char addr[32];
     uint32_t a;
-    if (!s->gateway_addr || !address_parse(s->gateway_addr, &a, NULL))
+    if (s->idle || !s->gateway_addr || !address_parse(s->gateway_addr, &a, NULL))
         return;
     address_format(addr, a, -1);
     for (uint32_t i = 0; i < s->ports.n; i++) {
-        if (plan_port_use(in, &s->ports.v[i]))
+        if (port_use(in, &s->ports.v[i]))
             continue;
         sb_printf(nat, "%s dport %u dnat to %s:%u\n", protocols[s->ports.v[i].protocol],
                   (unsigned)s->ports.v[i].published, addr, (unsigned)s->ports.v[i].target);

@@ -23,7 +23,8 @@ REC_DECLARE(sandbox_link)
     X(T, LIST, ports, port, 3, "Ports", "published on this host only (mode host)", .max = 256) \
     X(T, BOOL, internal, _, 4, "Internal", "no way out")                           \
     X(T, STR, gateway_addr, _, 5, "GatewayAddr", "on the pair to its host; chosen here", .max = 64) \
-    X(T, STRS, nameservers, _, 6, "Nameservers", "asked for names from outside; empty: the host's", .max = 8)
+    X(T, STRS, nameservers, _, 6, "Nameservers", "asked for names from outside; empty: the host's", .max = 8) \
+    X(T, BOOL, idle, _, 7, "Idle", "its container does not run: its ports are not sent to it, others may have them")
 REC_DECLARE(sandbox)
 
 struct overlay;
@@ -45,9 +46,12 @@ void overlay_clear(struct overlay *o);
 void overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects);
 
 /* Makes the namespace, connected and filtered; gives its path (borrowed while it exists). Nothing is left on
- * error. Networks must be known by overlay_apply. */
+ * error. Networks must be known by overlay_apply. -E_CONFLICT: somebody has a port of it. */
 int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char **ret_netns, struct err *e) must_check;
 void overlay_sandbox_remove(struct overlay *o, const char *id); /* unknown is fine */
+/* A container that ended keeps its sandbox, but not its ports: -E_CONFLICT when it wakes and another has one. */
+void overlay_sandbox_rest(struct overlay *o, const char *id);
+int overlay_sandbox_wake(struct overlay *o, const char *id, struct err *e) must_check;
 const struct sandbox *overlay_sandbox(const struct overlay *o, const char *id);
 /* Those kept from before a restart: for (s = NULL; (s = overlay_sandbox_next(o, s));) */
 const struct sandbox *overlay_sandbox_next(const struct overlay *o, const struct sandbox *after);

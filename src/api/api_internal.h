@@ -152,6 +152,7 @@ void api_volumes_of_container_remove(struct api *a, const struct container *c);
 void keeper_open(struct api *a);
 void keeper_free(struct api *a);
 void keeper_event(struct api *a, const struct container *c);
+void keeper_rest(struct api *a, const struct container *c); /* one that does not run has no ports */
 bool keeper_waits(const struct api *a, const char *id); /* to be restarted after a while */
 /* A person starts or stops it: what its policy would do is off. */
 void keeper_by_hand(struct api *a, const struct container *c, bool stopped);

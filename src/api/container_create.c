@@ -467,8 +467,10 @@ int container_network_again(struct api *a, const struct container *k, struct err
     struct call c = { .api = a };
     struct creation x = { .c = &c };
     const char *netns = NULL;
-    if (!k->spec.netns || str_equal(k->spec.netns, "host") || overlay_sandbox(a->b.overlay(a->b.arg), k->spec.id))
+    if (!k->spec.netns || str_equal(k->spec.netns, "host"))
         return 0;
+    if (overlay_sandbox(a->b.overlay(a->b.arg), k->spec.id))
+        return overlay_sandbox_wake(a->b.overlay(a->b.arg), k->spec.id, e);
     struct val_doc *d = container_asked(k);
     str_set(&x.sandbox.id, k->spec.id);
     int r = network(&x, d ? val_get(val_root(d), "HostConfig") : NULL, e);
@@ -507,6 +509,7 @@ static void create_body(struct call *c, const struct val *body, const char *text
     str_set(&x->spec.name, name && *name ? (*name == '/' ? name + 1 : name) : own);
     if (r == 0 && !x->host && !x->none) {
         str_set(&x->sandbox.id, x->spec.id);
+        x->sandbox.idle = true; /* until it starts */
         r = overlay_sandbox_add(c->api->b.overlay(c->api->b.arg), &x->sandbox, &netns, &e);
     }
     if (r < 0) {

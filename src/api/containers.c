@@ -24,6 +24,8 @@ static void started(void *arg, int result, const struct err *e)
 {
     struct call *c = arg;
     const struct container *x = result < 0 ? runtime_find(c->api->b.runtime, c->param[1]) : NULL;
+    if (x)
+        keeper_rest(c->api, x);
     if (x && x->state.phase == CONTAINER_EXITED && !may_run(c, x) && !keeper_waits(c->api, x->spec.id))
         container_wait_over(c->api, x);
     done_no_content(c, result, e);

@@ -112,6 +112,12 @@ static void plan_restart(struct keep *k, const struct container *x)
     loop_timer_set(k->timer, k->delay_ms);
 }
 
+void keeper_rest(struct api *a, const struct container *x)
+{
+    if (!container_is_up(x) && !runtime_is_starting(a->b.runtime, x->spec.id))
+        overlay_sandbox_rest(a->b.overlay(a->b.arg), x->spec.id);
+}
+
 static void restarted(void *arg, int result, const struct err *e)
 {
     struct keep *k = arg;
@@ -119,6 +125,7 @@ static void restarted(void *arg, int result, const struct err *e)
     if (result == 0 || !x)
         return;
     log_warn("container %.12s could not be started again: %s", k->id, e->text);
+    keeper_rest(k->api, x);
     if (x->state.phase != CONTAINER_EXITED || k->waits) /* else its end has planned the next */
         return;
     if (result == -E_BUSY) /* such as a copy that lasts having its files: none of its runs failed, for this was none */
@@ -269,6 +276,7 @@ static bool auto_remove(struct api *a, const struct container *x)
 
 static void ended(struct keep *k, const struct container *x)
 {
+    overlay_sandbox_rest(k->api->b.overlay(k->api->b.arg), x->spec.id);
     stop_health(k);
     if (!str_equal(k->status, "none"))
         k->status = "unhealthy";
@@ -292,6 +300,10 @@ void keeper_event(struct api *a, const struct container *x)
         struct keep *k = keep_new(a, x->spec.id);
         k->started_ms = loop_now_ms(a->b.loop);
         start_health(k, x);
+        struct err e; /* again, if the end before this start was told after it was asked for */
+        if (overlay_sandbox(a->b.overlay(a->b.arg), x->spec.id) &&
+            overlay_sandbox_wake(a->b.overlay(a->b.arg), x->spec.id, &e) < 0)
+            log_warn("container %.12s: %s", x->spec.id, e.text);
     } else if (x->state.phase == CONTAINER_EXITED && x->before != CONTAINER_EXITED) {
         ended(keep_new(a, x->spec.id), x);
     }
@@ -311,8 +323,10 @@ void keeper_open(struct api *a)
         if (container_is_up(x)) {
             k->started_ms = loop_now_ms(a->b.loop);
             start_health(k, x);
-        } else if (!auto_remove(a, x) && wants_restart(x, true)) {
-            plan_restart(k, x);
+        } else {
+            keeper_rest(a, x);
+            if (!auto_remove(a, x) && wants_restart(x, true))
+                plan_restart(k, x);
         }
     }
     strs_clear(&ids);

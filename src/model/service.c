@@ -104,6 +104,9 @@ static int check_ports(const struct endpoint_spec *ep, struct err *e)
             return err_set(e, E_INVALID,
                            "EndpointSpec.Ports[%u]: port %u is published by ingress, which needs "
                            "endpoint mode vip; use vip or publish mode host", i, (unsigned)p->target);
+        if (p->mode == PUBLISH_HOST && !p->published)
+            return err_set(e, E_UNSUPPORTED, "EndpointSpec.Ports[%u]: port %u is published by its host, which needs "
+                           "a fixed published port; name one, or use publish mode ingress", i, (unsigned)p->target);
         for (uint32_t j = 0; j < i && p->published; j++) {
             const struct port *q = &ep->ports.v[j];
             if (q->published == p->published && q->protocol == p->protocol && q->mode == p->mode)

@@ -62,6 +62,16 @@ static void replica(struct host *h, const char *service, const char *addr)
     r->ready = true;
 }
 
+static struct sandbox *sandbox(struct host *h, const char *id, int protocol, unsigned published)
+{
+    struct sandbox *s = xnew(struct sandbox);
+    str_set(&s->id, id);
+    str_set(&s->gateway_addr, "172.30.0.2/16");
+    *REC_ADD(&s->ports) = (struct port){ .protocol = protocol, .published = published, .target = 80, .mode = PUBLISH_HOST };
+    map_put(&h->sandboxes, id, s);
+    return s;
+}
+
 static bool says(struct host *h, const char *text)
 {
     sb_done(&h->rules);
@@ -105,13 +115,45 @@ static void the_node_s_own_ports_are_nobody_s(void **state)
         assert_int_equal(says(&h, text), !cases[i].own); /* sent on */
         host_done(&h);
         host_init(&h);
-        struct sandbox *s = xnew(struct sandbox);
-        str_set(&s->gateway_addr, "172.30.0.2/16");
-        *REC_ADD(&s->ports) = (struct port){ .protocol = cases[i].protocol, .published = cases[i].port, .target = 80, .mode = PUBLISH_HOST };
-        map_put(&h.sandboxes, "c1", s);
+        sandbox(&h, "c1", cases[i].protocol, cases[i].port);
         assert_int_equal(says(&h, text), !cases[i].own);
         host_done(&h);
     }
+}
+
+static void a_port_has_one_owner(void **state)
+{
+    struct host h;
+    struct err e;
+    host_init(&h);
+    publishes(&h, "web", PROTO_TCP, 8080);
+    struct sandbox *first = sandbox(&h, "first", PROTO_TCP, 80), *second = sandbox(&h, "second", PROTO_TCP, 80);
+    assert_int_equal(plan_check_ports(&h.in, second, &e), -E_CONFLICT);
+    assert_string_equal(e.text, "port is already allocated: 80/tcp is container first's");
+    second->ports.v[0].protocol = PROTO_UDP;
+    assert_int_equal(plan_check_ports(&h.in, second, &e), 0);
+    second->ports.v[0].protocol = PROTO_TCP;
+    first->idle = true;
+    assert_int_equal(plan_check_ports(&h.in, second, &e), 0);
+    second->ports.v[0].published = 8080;
+    assert_int_equal(plan_check_ports(&h.in, second, &e), -E_CONFLICT);
+    assert_string_equal(e.text, "port is already allocated: 8080/tcp is service web's");
+    second->idle = true; /* does not run: nothing is asked for yet */
+    assert_int_equal(plan_check_ports(&h.in, second, &e), 0);
+    second->ports.v[0].published = 2377;
+    assert_int_equal(plan_check_ports(&h.in, second, &e), -E_INVALID);
+    host_done(&h);
+}
+
+static void who_does_not_run_gets_nothing(void **state)
+{
+    struct host h;
+    host_init(&h);
+    struct sandbox *s = sandbox(&h, "c1", PROTO_TCP, 80);
+    assert_true(says(&h, "tcp dport 80 dnat to 172.30.0.2:80"));
+    s->idle = true;
+    assert_false(says(&h, "dport 80 "));
+    host_done(&h);
 }
 
 int main(void)
@@ -119,6 +161,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_port_without_replicas_refuses_new_connections_only),
         cmocka_unit_test(the_node_s_own_ports_are_nobody_s),
+        cmocka_unit_test(a_port_has_one_owner),
+        cmocka_unit_test(who_does_not_run_gets_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
