@@ -75,7 +75,8 @@ int link_set_mtu(const char *name, unsigned mtu, struct err *e)
 {
     struct rtnl_link *l = rtnl_link_alloc();
     rtnl_link_set_mtu(l, mtu);
-    return change(name, "set the MTU of", l, e);
+    int r = change(name, "set the MTU of", l, e);
+    return r < 0 ? r : link_without_ipv6(name, e); /* below 1280 bytes there was none to switch off */
 }
 
 int link_set_mac(const char *name, const uint8_t mac[6], struct err *e)

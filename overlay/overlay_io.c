@@ -16,6 +16,7 @@ LOG_MODULE("overlay");
 #define GATEWAY_LINK "shoal-gw" /* holds the gateway's address and keeps what nobody has of the pool here */
 #define GATEWAY_PREFIX "shg"    /* of the pairs to the sandboxes */
 #define INGRESS_LINK "shoal-in"
+#define INGRESS_INSIDE "host" /* its other end */
 #define GATEWAY_POOL "172.30.0.0/16"
 enum { RETRY_MS = 1000, WATCH_MS = 2000 };
 
@@ -40,7 +41,7 @@ struct overlay {
     uint32_t gateway_base, gateway_next;
     unsigned gateway_bits;
     bool gateway_up;
-    unsigned underlay_mtu;
+    unsigned underlay_mtu, links_mtu /* the underlay's when the links were set to it */;
     char *ingress_addr; /* as set on the host's end */
 };
 
@@ -74,6 +75,11 @@ static void measure_mtu(struct overlay *o)
 static unsigned overlay_mtu(const struct overlay *o)
 {
     return o->underlay_mtu - TUNNEL_MTU_OVERHEAD;
+}
+
+static unsigned gateway_mtu(const struct overlay *o)
+{
+    return MIN(o->underlay_mtu, 1500u);
 }
 
 /* ---- rules: only what changed goes to the kernel ---- */
@@ -281,7 +287,7 @@ static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
     int host = netns_enter("/proc/thread-self/ns/net", e); /* a descriptor of where we are */
     if (host < 0)
         return host;
-    int r = connect_to(n, "host", INGRESS_LINK, host, overlay_mtu(o), addr, e);
+    int r = connect_to(n, INGRESS_INSIDE, INGRESS_LINK, host, overlay_mtu(o), addr, e);
     close(host);
     if (r == 0)
         r = link_add_address(INGRESS_LINK, addr, bits, e);
@@ -365,6 +371,45 @@ static int reconcile_networks(struct overlay *o, struct err *e)
     return result;
 }
 
+static void set_mtu(const char *netns, const char *name, unsigned mtu)
+{
+    struct err e;
+    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : link_set_mtu(name, mtu, &e);
+    if (back >= 0)
+        netns_leave(back);
+    if (r < 0) /* a container may do what it likes to its end */
+        log_warn("%s", e.text);
+}
+
+/* The links that stand follow the underlay when its MTU changes, each with both ends. */
+static void follow_mtu(struct overlay *o)
+{
+    char name[16];
+    if (!plan_self(&o->in) || o->links_mtu == o->underlay_mtu)
+        return;
+    o->links_mtu = o->underlay_mtu;
+    for (struct map_item *it = NULL; (it = map_next(&o->networks, it));) {
+        const struct network_ns *n = it->value;
+        if (n->has_ingress && o->ingress_addr) {
+            set_mtu(NULL, INGRESS_LINK, overlay_mtu(o));
+            set_mtu(n->path, INGRESS_INSIDE, overlay_mtu(o));
+        }
+    }
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
+        const struct sandbox *s = it->value;
+        const char *path = map_find(&o->paths, it->key);
+        for (uint32_t i = 0; path && i <= s->links.n; i++) {
+            const struct network_ns *n = i < s->links.n ? network_of(o, (uint32_t)s->links.v[i].vni) : NULL;
+            if (i < s->links.n ? !n : !s->gateway_addr)
+                continue;
+            link_name(name, n ? "v" : GATEWAY_PREFIX, s->id, n ? n->vni : 0);
+            set_mtu(n ? n->path : NULL, name, n ? overlay_mtu(o) : gateway_mtu(o));
+            snprintf(name, sizeof name, "eth%u", i);
+            set_mtu(path, name, n ? overlay_mtu(o) : gateway_mtu(o));
+        }
+    }
+}
+
 static void configure_tunnel(struct overlay *o)
 {
     struct tunnel_config c = { 0 };
@@ -388,6 +433,7 @@ static void reconcile(void *arg)
     configure_tunnel(o);
     if (reconcile_networks(o, &e) < 0)
         r = -1;
+    follow_mtu(o);
     if ((o->node_id || o->sandboxes.n) && gateway_up(o, &e) < 0)
         r = -1;
     if ((o->node_id || o->sandboxes.n) && host_rules(o, &e) < 0)
@@ -412,6 +458,9 @@ static void watch(void *arg)
         memset(o->udp, 0, sizeof o->udp);
         reconcile(o);
     }
+    measure_mtu(o);
+    if (plan_self(&o->in) && o->links_mtu != o->underlay_mtu)
+        reconcile(o);
     loop_timer_set(o->watch, WATCH_MS);
 }
 
@@ -514,7 +563,7 @@ static int connect_gateway(struct overlay *o, const struct sandbox *s, int netns
     snprintf(eth, sizeof eth, "eth%u", s->links.n);
     address_parse(s->gateway_addr, &addr, &bits);
     link_remove(host);
-    int r = link_make_veth(host, eth, netns, MIN(o->underlay_mtu, 1500u), NULL, e);
+    int r = link_make_veth(host, eth, netns, gateway_mtu(o), NULL, e);
     if (r == 0)
         r = link_up(host, e);
     if (r == 0)
