@@ -1,5 +1,5 @@
 /* A failing run made smaller, for any simulation: the run is repeated in child processes with less and less, for a
- * minute in all; how far it is a terminal is told. */
+ * minute of processor time in all; how far it is a terminal is told. */
 #ifndef SIM_SHRINK_H
 #define SIM_SHRINK_H
 
