@@ -4,6 +4,7 @@
  * role made wrong. */
 #include "manager_internal.h"
 #include <shoal/base/file.h>
+#include <shoal/base/planted.h>
 
 LOG_MODULE("ca");
 
@@ -225,7 +226,7 @@ void ca_certify_again(struct manager *m, const char *node_id, struct session_hel
     if (!c || !n)
         return;
     bool other = h->epoch != c->epoch || h->role != n->spec.role || (n->spec.role == ROLE_MANAGER && h->raft_id != n->raft_id) ||
-                 h->ca.n != 32 || !crypto_equal(h->ca.v, c->ca_public.v, 32);
+                 h->ca.n != 32 || (CLUSTER_BUG != 31 && !crypto_equal(h->ca.v, c->ca_public.v, 32));
     if (!other && !certificate_is_due(node_id, h->not_after, c->spec.ca.node_cert_expiry, clock_real_ns()))
         return;
     if (h->role == ROLE_MANAGER && n->spec.role != ROLE_MANAGER && (m->change_running || members_has(m, h->raft_id)))

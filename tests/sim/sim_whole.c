@@ -3,8 +3,9 @@
  *   sim_whole [--seeds N] [--seed S] [options, see seeds.h]      N seeds from S on, each twice: both must do the same
  *
  * A seed: hosts found a cluster by init and join; for a minute people use it while daemons are killed and stopped,
- * machines lose their power, processes are paused, clocks jump, disks hang, the network loses, repeats, delays and
- * parts, nodes leave and join anew; then the faults end and the cluster must become what people asked for. */
+ * machines lose their power, processes are paused, clocks jump, disks hang, are full, fail or rot, the network loses,
+ * repeats, delays and parts, nodes leave and join anew; then the faults end and the cluster must become what people asked
+ * for. They also promote and demote, rotate all kinds of keys and tokens, lock the managers' disks and unlock them. */
 #include <sodium.h> /* before our header, which renames what both declare */
 
 #include "whole.h"
@@ -128,41 +129,81 @@ static void part_network(void)
     push(NULL, some_ms(S_FAULT, 100, 8000), heal_event, 0, 0);
 }
 
+/* A single disk rots, and once: others have what it loses, as long as they are enough. */
+static bool may_rot(struct host *h)
+{
+    struct raft_status s = { 0 };
+    const struct host *leader = some_leader();
+    if (!h->d.manager || !leader || g.has_rotted || h->loop->n_jobs[LANE_LOG])
+        return false;
+    manager_raft_status(leader->d.manager, &s);
+    return s.n_voters >= 3 && !s.n_learners;
+}
+
+static enum kind some_fault(void)
+{
+    static const struct { enum kind kind; unsigned weight; } faults[] = {
+        { K_part, 17 }, { K_kill, 18 }, { K_power, 12 }, { K_pause, 14 }, { K_clock, 6 }, { K_hang, 7 }, { K_full, 6 },
+        { K_sync, 4 }, { K_rot, 9 }, { K_stop, 4 }, { K_leave, 3 },
+    };
+    unsigned n = (unsigned)pick(S_FAULT, 0, 99), i = 0;
+    for (; n >= faults[i].weight; i++)
+        n -= faults[i].weight;
+    return faults[i].kind;
+}
+
 static void strike(struct host *h)
 {
-    unsigned what = (unsigned)pick(S_FAULT, 0, 99);
-    enum kind kind = what < 20 ? K_part : what < 45 ? K_kill : what < 58 ? K_power : what < 75 ? K_pause : what < 82 ? K_clock
-                   : what < 90 ? K_hang : what < 95 ? K_stop : K_leave;
+    enum kind kind = some_fault();
     if (!has_kind(kind) || !limit_take(&limits[L_FAULTS]))
         return;
-    if (what < 20) {
+    if (kind == K_part) {
         part_network();
         return;
     }
     if (!h->loop || h->paused || h->leaving)
         return;
-    if (what < 45) {
+    switch (kind) {
+    case K_kill:
         host_crash(h, false);
         host_restart(h, some_ms(S_FAULT, 10, chance(S_FAULT, 700) ? 1500 : 12000));
-    } else if (what < 58) {
+        break;
+    case K_power:
         host_crash(h, true);
         host_restart(h, some_ms(S_FAULT, 1000, 15000));
-    } else if (what < 75) {
+        break;
+    case K_pause:
         h->paused = true;
         h->resume = g.now + some_ms(S_FAULT, 50, chance(S_FAULT, 700) ? 1000 : 8000);
         say("%s is paused for %lld ms", h->name, (long long)((h->resume - g.now) / MS));
         push(NULL, h->resume - g.now, wake, h->n, h->life);
         g.n_pauses++;
-    } else if (what < 82) {
+        break;
+    case K_clock:
         h->wall += some_ms(S_FAULT, 0, 20000) - 10 * SEC_NS;
         say("the clock of %s jumps", h->name);
-    } else if (what < 90) {
+        break;
+    case K_hang:
         h->hang = g.now + some_ms(S_FAULT, 10, 3000);
         say("the disk of %s hangs", h->name);
-    } else if (what < 95 && h->d.manager) {
-        host_stop(h, some_ms(S_FAULT, 10, 3000));
-    } else if (what >= 95 && host_is_member(h)) {
-        host_leave_cluster(h);
+        break;
+    case K_full: host_fill_disk(h, some_ms(S_FAULT, 100, chance(S_FAULT, 700) ? 2000 : 15000)); break;
+    case K_sync:
+        h->harmed = true;
+        say("the next fsync of %s fails", h->name);
+        disk_fail_sync(chance(S_FAULT, 700) ? h->raft_disk : h->disk, true);
+        break;
+    case K_rot:
+        if (may_rot(h))
+            host_rot(h);
+        break;
+    case K_stop:
+        if (h->d.manager)
+            host_stop(h, some_ms(S_FAULT, 10, 3000));
+        break;
+    default:
+        if (host_is_member(h) && !g.rotten)
+            host_leave_cluster(h);
     }
 }
 
@@ -233,6 +274,10 @@ static uint64_t run_seed(uint64_t seed)
     heal_network();
     for (unsigned i = 0; i < g.n_hosts; i++) {
         g.hosts[i].paused = false;
+        disk_set_full(g.hosts[i].disk, false);
+        disk_set_full(g.hosts[i].raft_disk, false);
+        disk_fail_sync(g.hosts[i].disk, false);
+        disk_fail_sync(g.hosts[i].raft_disk, false);
         if (g.hosts[i].loop)
             net_wake(&g.hosts[i]);
         else
@@ -245,9 +290,10 @@ static uint64_t run_seed(uint64_t seed)
     checks_end();
     mix(g.queue.seq);
     if (is_verbose())
-        printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u acknowledged, "
-               "%u refused, %u reads, %u containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills,
-               g.n_powers, g.n_pauses, g.n_parts, g.n_acked, g.n_refused, g.n_reads, g.n_boxes, U(g.hash));
+        printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u full, %u failed and "
+               "%u rotten disks, %u unlocked, %u acknowledged, %u refused, %u reads, %u containers, state %016llx\n", U(seed), U(g.events),
+               g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full, g.n_aborts, g.n_rotten, g.n_unlocked,
+               g.n_acked, g.n_refused, g.n_reads, g.n_boxes, U(g.hash));
     hosts_free();
     users_free();
     checks_free();
@@ -267,7 +313,7 @@ static void where(void)
     printf(", event %llu", U(g.events));
 }
 
-static struct { uint64_t events, leaders, kills, powers, acked, reads, boxes; } sums;
+static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, boxes; } sums;
 
 static void sum(void)
 {
@@ -275,6 +321,9 @@ static void sum(void)
     sums.leaders += g.n_leaders;
     sums.kills += g.n_kills;
     sums.powers += g.n_powers;
+    sums.aborts += g.n_aborts;
+    sums.rotten += g.n_rotten;
+    sums.unlocked += g.n_unlocked;
     sums.acked += g.n_acked;
     sums.reads += g.n_reads;
     sums.boxes += g.n_boxes;
@@ -282,8 +331,9 @@ static void sum(void)
 
 static void figures(void)
 {
-    printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu writes acknowledged, %llu reads, %llu containers\n",
-           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.acked), U(sums.reads), U(sums.boxes));
+    printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu unlocked, %llu writes "
+           "acknowledged, %llu reads, %llu containers\n",
+           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.boxes));
 }
 
 int main(int argc, char **argv)

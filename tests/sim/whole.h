@@ -19,9 +19,10 @@
 #include "queue.h"
 #include "seeds.h"
 
+#include <setjmp.h>
 #include <shoal/base/rng.h>
 
-enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, LANES = 2, PORT = 2377, GOSSIP_PORT = 7946 };
+enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, UNLOCK_KEYS_MAX = 64, LANES = 2, PORT = 2377, GOSSIP_PORT = 7946 };
 #define MS MS_NS
 
 struct host;
@@ -67,6 +68,7 @@ struct host {
     bool off, paused;   /* off: no power */
     bool wants_in;      /* it is to join until it is in */
     bool joining, leaving;
+    bool harmed; /* its disk was full or failed, so that it may not do what it is asked for */
     struct disk *disk, *raft_disk;
     int64_t wall, drift, resume, hang, down, stale_until; /* wall: offset of its clock; drift: permille of true speed; hang: its disk answers not before;
                                                                 * down: until it starts again; stale_until: was called lost */
@@ -89,8 +91,8 @@ struct box { /* a container */
 };
 
 /* What may be left out: faults, what befalls containers, what people do. */
-#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(stop) X(leave) X(exit) X(image) X(service) \
-    X(change) X(drain) X(role) X(remove) X(keys)
+#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(stop) X(leave) X(exit) \
+    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock)
 enum kind {
 #define X(name) K_##name,
     KINDS(X)
@@ -118,9 +120,15 @@ struct sim {
     unsigned n_boxes;
     bool calm, ending;
     char worker_token[128], manager_token[128];
+    uint8_t unlock_keys[UNLOCK_KEYS_MAX][32]; /* that ever were in force */
+    unsigned n_unlock_keys;
+    struct host *rotten; /* its log has lost something, until it says that it is whole */
+    bool has_rotted;
+    jmp_buf aborted; /* where the call goes on that a daemon stopped itself in */
+    bool may_abort;
     struct users *users;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked;
 };
 extern struct sim g;
 
@@ -145,6 +153,7 @@ struct event *push(struct host *h, int64_t delay, void (*fn)(struct event *), ui
 void run_until(int64_t at);
 void enter(struct host *h); /* what follows happens in this daemon */
 void leave(struct host *h); /* the end of its turn */
+void loop_abort(struct loop *l); /* the same without a call */
 void loop_crash(struct loop *l); /* nothing of it happens any more: jobs end without effect, deferred calls are made */
 void loop_done(void); /* of all */
 
@@ -156,6 +165,9 @@ void net_free(void);
 /* ---- whole_host.c ---- */
 void host_boot(struct host *h);
 void host_crash(struct host *h, bool power);
+void host_abort(struct host *h); /* the daemon stopped itself, in the midst of a call */
+void host_fill_disk(struct host *h, int64_t time);
+void host_rot(struct host *h); /* which is down for it */
 void host_stop(struct host *h, int64_t down); /* as SIGTERM does it: hands over, then ends; back after that time */
 void host_restart(struct host *h, int64_t delay);
 bool host_is_removed(const struct host *h); /* its node is in the table no more: it can only join as a new one */
@@ -167,6 +179,7 @@ struct host *host_by_node(const char *node_id); /* NULL: none of them, any more 
 struct host *some_leader(void);                 /* NULL: none now */
 
 /* ---- whole_users.c ---- */
+void users_note_key(const struct cluster *c); /* somebody writes the unlock key down */
 void users_start(void);
 void users_free(void);
 void users_check(const struct store *s); /* what they were promised is there */

@@ -57,6 +57,8 @@ static void on_change(void *arg, enum store_op op, enum store_table t, const voi
     (void)op;
     if (t == TABLE_TASK && old_obj && new_obj)
         check_task_change(old_obj, new_obj);
+    if (t == TABLE_CLUSTER && new_obj)
+        users_note_key(new_obj);
     if (t == TABLE_NODE && new_obj && store_index(manager_store(h->d.manager)) >= g.checks->newest)
         node_changed(old_obj, new_obj);
 }
@@ -87,6 +89,8 @@ static void check_leader(struct host *h)
 {
     struct raft_status s;
     manager_raft_status(h->d.manager, &s);
+    if (g.rotten == h && s.voter && s.leader && !s.damaged)
+        g.rotten = NULL;
     if (s.role != RAFT_LEADER)
         return;
     CHECK(s.term < TERMS_MAX, "there are too many terms");
@@ -212,6 +216,23 @@ static void check_service(const struct store *s, const struct service *svc, unsi
     CHECK(running == want, "%s has %u running tasks, not %llu", svc->spec.name, running, U(want));
 }
 
+/* What was begun has come to its end, and each disk is locked as the cluster wants it. */
+static void check_keys(const struct store *s)
+{
+    const struct cluster *c = store_cluster(s);
+    CHECK(!c->rotating, "the rotation of the cluster key does not end");
+    CHECK(c->gossip_keys.n == 1 && !c->keys_due, "the rotation of the gossip keys does not end");
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        const struct daemon *d = &g.hosts[i].d;
+        CHECK((d->member.certificate->role == ROLE_MANAGER) == (d->manager != NULL), "%s is a %s by its certificate only", g.hosts[i].name,
+              d->manager ? "worker" : "manager");
+        CHECK(!memcmp(d->member.certificate->ca_public.v, c->ca_public.v, 32), "the certificate of %s is by an old key", g.hosts[i].name);
+        CHECK(d->lock.on == (d->manager && c->spec.encryption.autolock), "%s is %slocked", g.hosts[i].name, d->lock.on ? "" : "not ");
+        CHECK(!d->lock.on || !memcmp(d->lock.key, c->unlock_key.v, 32), "%s is locked with an old key", g.hosts[i].name);
+        CHECK(!d->identity.old_disk_key.n && !d->lock_unsaved, "%s does not come to its new key", g.hosts[i].name);
+    }
+}
+
 void checks_end(void)
 {
     const struct store *s = newest_store();
@@ -230,6 +251,7 @@ void checks_end(void)
         say("node %s: state %d, availability %d, role %d, %s", n->id, n->status.state, n->spec.availability, n->spec.role,
             n->status.message ? n->status.message : "");
     users_check(s);
+    check_keys(s);
     for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
         check_service(s, svc, ready);
     for (const struct task *t = NULL; (t = store_next(s, TABLE_TASK, t));)

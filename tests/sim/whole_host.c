@@ -284,15 +284,27 @@ static void end_of_join(void *arg, const struct err *e)
     struct host *h = arg;
     h->joining = false;
     say("%s %s%s", h->name, e ? "could not join: " : "joined", e ? e->text : "");
-    if (e)
+    if (e && !h->harmed)
         CHECK(e->code == E_TIMEOUT || e->code == E_UNAVAILABLE || e->code == E_BUSY || e->code == E_DENIED || e->code == E_NOT_LEADER,
               "%s is not taken in: %s", h->name, e->text);
     h->wants_in = e != NULL && !h->dying;
 }
 
+/* As people do: what a manager says now, or what they were told before. */
+static void read_tokens(void)
+{
+    const struct store *s = newest_store();
+    const struct cluster *c = s ? store_cluster(s) : NULL;
+    if (!c || chance(S_USER, 100))
+        return;
+    snprintf(g.worker_token, sizeof g.worker_token, "%s", c->tokens->worker);
+    snprintf(g.manager_token, sizeof g.manager_token, "%s", c->tokens->manager);
+}
+
 static void try_join(struct event *ev)
 {
     struct host *h = ev->host;
+    read_tokens();
     struct node_join in = { .token = chance(S_USER, 600) ? g.manager_token : g.worker_token };
     if (host_is_member(h)) /* a join whose end was not seen */
         h->wants_in = false;
@@ -311,6 +323,34 @@ static void try_join(struct event *ev)
     strs_clear(&in.remote_addrs);
 }
 
+/* The daemon ends and is started again, as systemd does it. */
+static void cannot_start(struct host *h, const struct err *e)
+{
+    CHECK(h->harmed, "%s: %s", h->name, e->text);
+    say("%s does not start: %s", h->name, e->text);
+    host_crash(h, false);
+    host_restart(h, SEC_NS);
+}
+
+static void enter_cluster(struct host *h)
+{
+    struct err e = { 0 };
+    if (member_start(&h->d, true, &e) < 0)
+        cannot_start(h, &e);
+}
+
+/* Somebody tries the keys that were written down, the latest first. */
+static void unlock(struct event *ev)
+{
+    struct host *h = ev->host;
+    struct err e = { 0 };
+    for (unsigned i = g.n_unlock_keys; i > 0 && h->d.locked; i--)
+        h->d.locked = lock_open(&h->d, g.unlock_keys[i - 1], &e) < 0;
+    CHECK(!h->d.locked, "%s is locked, and no key opens it: %s", h->name, e.text);
+    g.n_unlocked++;
+    enter_cluster(h);
+}
+
 void host_boot(struct host *h)
 {
     struct err e = { 0 };
@@ -323,17 +363,21 @@ void host_boot(struct host *h)
     enter(h);
     *d = (struct daemon){ .loop = h->loop, .cfg = { .root = h->root, .control_port = PORT, .gossip_port = GOSSIP_PORT, .tunnel_port = 4789 } };
     sb_init(&d->packed_certificate, LINK_PAYLOAD_MAX_BYTES);
-    CHECK(identity_load(h->root, &d->identity, &e) == 0, "%s: %s", h->name, e.text);
-    int r = membership_load(h->root, &d->identity, &d->member, &e);
-    if (r == -E_NOT_FOUND) {
-        membership_remove(h->root);
-    } else {
-        CHECK(r == 0, "%s: %s", h->name, e.text);
-        r = member_start(d, true, &e);
-        CHECK(r == 0, "%s: %s", h->name, e.text);
-    }
     push(h, 0, try_join, 0, 0);
-    leave(h);
+    int r = identity_load(h->root, &d->identity, &e);
+    d->locked = r == 0 && identity_is_sealed(&d->identity);
+    if (r == 0 && !d->locked)
+        r = membership_load(h->root, &d->identity, &d->member, &e);
+    if (d->locked)
+        push(h, some_ms(S_USER, 100, 4000), unlock, 0, 0);
+    else if (r == -E_NOT_FOUND)
+        membership_remove(h->root);
+    else if (r == 0)
+        enter_cluster(h);
+    else
+        cannot_start(h, &e);
+    if (h->loop)
+        leave(h);
 }
 
 static void close_parts(struct daemon *d)
@@ -351,6 +395,16 @@ static void forget_memory(struct daemon *d)
     sb_done(&d->packed_certificate);
 }
 
+static void has_ended(struct host *h)
+{
+    h->loop = NULL;
+    h->life++;
+    h->dying = ALIVE;
+    h->watched = NULL;
+    h->checked = 0;
+    g.self = NULL;
+}
+
 void host_crash(struct host *h, bool power)
 {
     if (!h->loop)
@@ -359,6 +413,8 @@ void host_crash(struct host *h, bool power)
     power ? g.n_powers++ : g.n_kills++;
     enter(h);
     h->dying = power ? POWER_LOST : KILLED;
+    disk_fail_sync(h->raft_disk, false);
+    disk_fail_sync(h->disk, false);
     disk_fuse(h->raft_disk, (unsigned)pick(S_DISK, 0, 4)); /* in the midst of what the worker does */
     disk_fuse(h->disk, 0);
     close_parts(&h->d);
@@ -366,12 +422,7 @@ void host_crash(struct host *h, bool power)
     loop_crash(h->loop);
     forget_memory(&h->d);
     free(h->loop);
-    h->loop = NULL;
-    h->life++;
-    h->dying = ALIVE;
-    h->watched = NULL;
-    h->checked = 0;
-    g.self = NULL;
+    has_ended(h);
     g.n_torn += disk_crash(h->raft_disk, power) + disk_crash(h->disk, power);
     if (!power)
         return;
@@ -381,6 +432,50 @@ void host_crash(struct host *h, bool power)
             g.boxes[i].running = false;
             g.boxes[i].exit_code = 255;
         }
+}
+
+void host_abort(struct host *h)
+{
+    say("%s stops itself", h->name);
+    g.n_aborts++;
+    net_crash(h);
+    loop_abort(h->loop);
+    h->listener = NULL;
+    h->udp = NULL;
+    h->executor = NULL;
+    has_ended(h);
+    disk_crash(h->raft_disk, false);
+    disk_crash(h->disk, false);
+    host_restart(h, SEC_NS);
+}
+
+static void has_space(struct event *e)
+{
+    disk_set_full(g.hosts[e->a].disk, false);
+    disk_set_full(g.hosts[e->a].raft_disk, false);
+}
+
+void host_fill_disk(struct host *h, int64_t time)
+{
+    say("the disk of %s is full for %lld ms", h->name, (long long)(time / MS));
+    h->harmed = true;
+    g.n_full++;
+    disk_set_full(h->disk, true);
+    disk_set_full(h->raft_disk, true);
+    push(NULL, time, has_space, h->n, 0);
+}
+
+void host_rot(struct host *h)
+{
+    char where[64];
+    host_crash(h, false);
+    host_restart(h, some_ms(S_FAULT, 10, 1500));
+    if (!disk_rot(h->raft_disk, &g.rng[S_FAULT], where))
+        return;
+    say("%s: rot in %s", h->name, where);
+    g.has_rotted = true;
+    g.rotten = h;
+    g.n_rotten++;
 }
 
 bool host_is_removed(const struct host *h)

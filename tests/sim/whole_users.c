@@ -147,7 +147,7 @@ static void change_node(struct manager *m)
         return;
     }
     bool drain = chance(S_USER, 500);
-    if (!has_kind(drain ? K_drain : K_role))
+    if (!has_kind(drain ? K_drain : K_role) || (!drain && g.rotten)) /* of few voters each may be needed */
         return;
     node_spec_copy(&spec, &n->spec);
     if (drain)
@@ -160,6 +160,40 @@ static void change_node(struct manager *m)
     node_spec_clear(&spec);
 }
 
+/* ---- keys ---- */
+void users_note_key(const struct cluster *c)
+{
+    const struct bytes *k = &c->unlock_key;
+    bool known = k->n != 32;
+    for (unsigned i = 0; i < g.n_unlock_keys && !known; i++)
+        known = !memcmp(g.unlock_keys[i], k->v, 32);
+    if (known)
+        return;
+    CHECK(g.n_unlock_keys < UNLOCK_KEYS_MAX, "too many unlock keys");
+    memcpy(g.unlock_keys[g.n_unlock_keys++], k->v, 32);
+}
+
+static void change_cluster(struct manager *m, enum kind kind)
+{
+    const struct cluster *c = store_cluster(manager_store(m));
+    struct cluster_spec spec = { 0 };
+    unsigned rotate = 0;
+    cluster_spec_copy(&spec, &c->spec);
+    if (kind == K_ca)
+        spec.ca.force_rotate++;
+    else if (kind == K_tokens)
+        rotate = (unsigned)pick(S_USER, 1, ROTATE_WORKER_TOKEN | ROTATE_MANAGER_TOKEN);
+    else if (spec.encryption.autolock && chance(S_USER, 500))
+        rotate = ROTATE_UNLOCK_KEY;
+    else
+        spec.encryption.autolock = !spec.encryption.autolock;
+    say("the cluster: key %llu, autolock %s, new %s%s%s", U(spec.ca.force_rotate), spec.encryption.autolock ? "on" : "off",
+        rotate & ROTATE_WORKER_TOKEN ? "worker token " : "", rotate & ROTATE_MANAGER_TOKEN ? "manager token " : "",
+        rotate & ROTATE_UNLOCK_KEY ? "unlock key" : "");
+    control_cluster_update(m, c->version.index, &spec, rotate, done, (char *)(uintptr_t)"the change of the cluster");
+    cluster_spec_clear(&spec);
+}
+
 /* ---- one after another ---- */
 static void act(struct host *h)
 {
@@ -169,15 +203,20 @@ static void act(struct host *h)
     const struct service *svc = store_find_name(manager_store(m), TABLE_SERVICE, name);
     if (!limit_take(&limits[L_OPS]))
         return;
-    if (what < 60)
+    enum kind kind = what < 78 ? svc ? K_change : K_service : what < 92 ? K_keys : what < 94 ? K_ca : what < 97 ? K_tokens : K_lock;
+    if (what < 55)
         write_config(h);
-    else if (what < 85 && svc && has_kind(K_change))
-        change_service(m, svc);
-    else if (what < 85 && !svc && has_kind(K_service))
-        create_service(m, name);
-    else if (what >= 85 && what < 97)
+    else if (what >= 78 && what < 90)
         change_node(m);
-    else if (what >= 97 && has_kind(K_keys))
+    else if (!has_kind(kind))
+        return;
+    else if (kind == K_change)
+        change_service(m, svc);
+    else if (kind == K_service)
+        create_service(m, name);
+    else if (kind != K_keys)
+        change_cluster(m, kind);
+    else
         control_keys_rotate(m, done, (char *)(uintptr_t)"the rotation of keys");
 }
 
