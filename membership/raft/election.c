@@ -1,6 +1,8 @@
 /* Elections: pre-vote, leader stickiness and transfer campaigns (thesis 4.2.3, 9.6, 3.10), all always
  * on, since the combinations of switches were themselves a source of bugs (consensus.md 1.2 no. 14, 15,
- * 17). A candidate counts its own vote only once that vote is durable, also when it is alone. */
+ * 17). A candidate counts its own vote only once that vote, and with it its log, is durable, also when it is alone. It
+ * asks for the others' at once: their disks write while its own does. Should it die before, it may ask anew in the same
+ * term with a shorter log; answers to a campaign of an earlier life do not fit, as campaigns count from a random number. A pre-vote waits for the disk: one that hangs shall not stand at all. */
 #include "internal.h"
 
 void raft_election_reset(struct raft *r)
@@ -57,7 +59,7 @@ static void ask_votes(struct raft *r, uint8_t type, uint64_t term, uint8_t flags
     for (uint32_t i = 0; i < c->n; i++) {
         if (!c->members[i].voter || c->members[i].id == r->id)
             continue;
-        struct raft_message *m = raft_send_new(r, c->members[i].id, type, AFTER_ALL);
+        struct raft_message *m = raft_send_new(r, c->members[i].id, type, type == RAFT_MSG_VOTE ? AFTER_NOTHING : AFTER_ALL);
         m->term = term;
         m->flags = flags;
         m->request = r->campaign;
@@ -86,7 +88,7 @@ static void count_votes(struct raft *r)
             refused += !r->votes[i].granted;
         }
     }
-    if (granted >= raft_quorum(r)) {
+    if (granted >= raft_quorum(r) && !r->self_vote_waits) { /* else it might lead the same term once more after a crash */
         if (r->role == RAFT_PRE_CANDIDATE)
             raft_campaign(r, false);
         else

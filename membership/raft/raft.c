@@ -208,6 +208,7 @@ int raft_new(struct raft **ret, const struct raft_config *cfg, const struct raft
     r->cfg = *cfg;
     raft_config_defaults(&r->cfg);
     r->rng = *rng;
+    r->campaign = rng_u64(&r->rng);
     r->id = boot->id;
     r->term = r->written_term = boot->term;
     r->vote = r->written_vote = boot->vote;

@@ -95,7 +95,8 @@ void check_promise(const struct node *n, const char *bytes, size_t size)
 {
     const struct shadow *s = &n->shadow;
     uint8_t type = (uint8_t)bytes[1];
-    if (type == RAFT_MSG_PREVOTE || type == RAFT_MSG_PREVOTE_REPLY || type == RAFT_MSG_APPEND || type == RAFT_MSG_SNAPSHOT)
+    if (type == RAFT_MSG_PREVOTE || type == RAFT_MSG_PREVOTE_REPLY || type == RAFT_MSG_VOTE || type == RAFT_MSG_APPEND ||
+        type == RAFT_MSG_SNAPSHOT)
         return;
     struct raft_message m;
     CHECK(raft_message_decode(&m, bytes, size) == 0, "own message does not decode");
@@ -103,8 +104,6 @@ void check_promise(const struct node *n, const char *bytes, size_t size)
     bool reject = m.flags & RAFT_FLAG_REJECT;
     if (type == RAFT_MSG_VOTE_REPLY && !reject && s->term == m.term)
         CHECK(s->vote == m.to, "node %u granted a vote that is not durable", SLOT(n));
-    if (type == RAFT_MSG_VOTE && s->term == m.term)
-        CHECK(s->vote == n->id, "node %u campaigns before its own vote is durable", SLOT(n));
     bool ack = (type == RAFT_MSG_APPEND_REPLY && !reject) || (type == RAFT_MSG_SNAPSHOT_REPLY && m.flags & RAFT_FLAG_DONE);
     if (ack && s->term == m.term) {
         CHECK(s->last >= m.index, "node %u acknowledged %llu, durable is %llu", SLOT(n), U(m.index), U(s->last));
@@ -187,6 +186,8 @@ static void check_leader(struct node *n, const struct raft_status *s)
     CHECK(!g.leader_of[s->term] || g.leader_of[s->term] == n->id, "two leaders in term %llu", U(s->term));
     if (g.leader_of[s->term])
         return;
+    CHECK(n->shadow.term == s->term && n->shadow.vote == n->id, "node %u leads term %llu before its own vote is durable", SLOT(n),
+          U(s->term));
     g.leader_of[s->term] = n->id;
     g.n_leaders++;
     say("node %u leads term %llu", SLOT(n), U(s->term));
