@@ -1,5 +1,5 @@
-/* A file that the bulk worker brings to the disk, so that the loop never waits for an fsync: for what changes often and
- * whose older content still serves after a crash. Old or new content survives, as by file_write_atomic(). */
+/* A file that a worker of its own lane brings to the disk, so that the loop never waits for an fsync, and the file not for
+ * the walk of a volume or an unpacked archive: for what changes often and whose older content still serves after a crash. Old or new content survives, as by file_write_atomic(). */
 #ifndef SHOAL_LATE_FILE_H
 #define SHOAL_LATE_FILE_H
 

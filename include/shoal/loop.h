@@ -45,8 +45,8 @@ struct loop_signal *loop_signal_add(struct loop *l, int signum, loop_fn *fn, voi
 void loop_signal_remove(struct loop_signal *s); /* takes NULL */
 
 /* Worker thread: work(arg) runs there (touches only what arg owns), then done(arg) on the loop.
- * Jobs run in order of submission within a lane; two lanes so that log fsyncs never wait for an untar. */
-enum loop_lane { LANE_LOG, LANE_BULK };
+ * Jobs run in order of submission within a lane; of the lanes each has its thread, so that log fsyncs never wait for an untar, nor small files (late_file.h). */
+enum loop_lane { LANE_LOG, LANE_BULK, LANE_LATE, LANES };
 int loop_work(struct loop *l, enum loop_lane lane, loop_fn *work, loop_fn *done, void *arg) must_check; /* -E_BUSY: 4096 queued */
 
 #endif

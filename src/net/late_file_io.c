@@ -68,7 +68,7 @@ static void begin(struct late_file *f)
 {
     take(&f->content, &f->next);
     f->busy = true;
-    if (loop_work(f->loop, LANE_BULK, work, done, f) < 0) {
+    if (loop_work(f->loop, LANE_LATE, work, done, f) < 0) {
         work(f);
         done(f);
     }
@@ -92,9 +92,9 @@ int late_file_write_now(struct late_file *f, const struct sb *b, struct err *e)
 {
     pthread_mutex_lock(&f->lock);
     int r = file_write_atomic(f->path, b->s, b->len, 0600, e);
+    f->behind = r < 0;
     if (r == 0) {
         drop(f);
-        f->behind = false;
         f->result = 0; /* a job that failed before it may not have told yet */
     }
     pthread_mutex_unlock(&f->lock);

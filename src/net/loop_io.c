@@ -9,7 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 4096, LANES = 2, EACH_MAX = 8, FINISH_ROUNDS = 64 };
+enum { JOBS_MAX = 4096, EACH_MAX = 8, FINISH_ROUNDS = 64 };
 
 struct call {
     loop_fn *fn;

@@ -8,7 +8,7 @@ LOG_MODULE("node");
 
 /* Within these Raft measures how long a leader may be silent (patience.c): on a two-core machine with a load of 8 the
  * loop was seen to wait 150 to 700 ms for a processor. */
-enum { ELECTION_MIN_MS = 150, PATIENCE_MAX_MS = 600, HEARTBEAT_MS = 50 };
+enum { ELECTION_MIN_MS = 150, PATIENCE_MAX_MS = 600, HEARTBEAT_MS = 50, KEEP_MS = 60000 };
 
 const char *daemon_node_id(const struct daemon *d)
 {
@@ -96,6 +96,7 @@ static void save_later(struct daemon *d)
     struct sb b;
     membership_pack(&d->identity, &d->member, &b);
     late_file_write(member_file(d), &b);
+    d->member_kept_ms = loop_now_ms(d->loop);
 }
 
 /* Not by what comes and goes with a machine; its address is what a restart looks for the others at. */
@@ -121,7 +122,9 @@ void member_take_nodes(struct daemon *d, const struct node *v, uint32_t n, uint6
 {
     struct membership old = d->member;
     struct map listed;
-    keep |= !are_same_members(&old, v, n) || late_file_is_behind(member_file(d));
+    /* The index tells after a restart which certificates are newer than the table: not much older than what was seen. */
+    bool aged = index != old.nodes_index && loop_now_ms(d->loop) - d->member_kept_ms >= KEEP_MS;
+    keep |= aged || !are_same_members(&old, v, n) || late_file_is_behind(member_file(d));
     map_init(&listed);
     d->member.nodes.v = NULL;
     d->member.nodes.n = 0;

@@ -76,6 +76,7 @@ struct daemon {
     struct identity identity;
     struct membership member; /* certificate NULL: in no cluster */
     struct late_file *member_file; /* NULL: not written yet */
+    int64_t member_kept_ms;
     struct runtime *runtime;
     struct image_store *images;
     struct overlay *overlay;

@@ -17,7 +17,7 @@
 
 #include <setjmp.h>
 
-enum { NODES_MAX = 7, TERMS_MAX = 8192, INDEX_MAX = 8192, COOKIES_MAX = 16384, TIMERS_MAX = 8, LANES = 2, JOBS_MAX = 256 };
+enum { NODES_MAX = 7, TERMS_MAX = 8192, INDEX_MAX = 8192, COOKIES_MAX = 16384, TIMERS_MAX = 8, JOBS_MAX = 256 };
 
 /* Kinds of faults; each seed has a random subset of them, with random rates (swarm testing). */
 #define FAULTS(X)                                                                                                \

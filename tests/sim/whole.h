@@ -22,7 +22,7 @@
 #include <setjmp.h>
 #include <shoal/base/rng.h>
 
-enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, UNLOCK_KEYS_MAX = 64, LANES = 2, PORT = 2377, GOSSIP_PORT = 7946 };
+enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, UNLOCK_KEYS_MAX = 64, PORT = 2377, GOSSIP_PORT = 7946 };
 #define MS MS_NS
 
 struct host;

@@ -163,11 +163,11 @@ static void wait_for_end(void *arg)
     close(b->pipe[0]);
 }
 
-/* The disk is slow: what the bulk worker is given from now on waits for go_on(). */
+/* The disk is slow: what is written late from now on waits for go_on(). */
 static void hold_worker(struct daemon *d, struct block *b)
 {
     assert_int_equal(pipe(b->pipe), 0);
-    assert_int_equal(loop_work(d->loop, LANE_BULK, wait_for_end, NULL, b), 0);
+    assert_int_equal(loop_work(d->loop, LANE_LATE, wait_for_end, NULL, b), 0);
 }
 
 static void go_on(struct daemon *d, struct block *b)
