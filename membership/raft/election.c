@@ -88,7 +88,7 @@ static void count_votes(struct raft *r)
             refused += !r->votes[i].granted;
         }
     }
-    if (granted >= raft_quorum(r) && !r->self_vote_waits) { /* else it might lead the same term once more after a crash */
+    if (granted >= raft_quorum(r) && (!r->self_vote_waits || RAFT_BUG == 35)) { /* else it might lead the same term once more after a crash */
         if (r->role == RAFT_PRE_CANDIDATE)
             raft_campaign(r, false);
         else

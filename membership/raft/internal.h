@@ -59,7 +59,7 @@ struct raft_peer {
     uint64_t read_acked, commit_sent;
     struct raft_buf *image; /* being sent */
     uint64_t image_index, image_term, image_offset, image_first; /* likewise, at image_offset */
-    int64_t image_ms, leave_ms;
+    int64_t image_ms, image_whole_ms, leave_ms; /* whole: when the last byte had arrived there */
 };
 
 struct raft_read {

@@ -7,6 +7,7 @@
 #include <shoal/base/le.h>
 
 enum { IMAGE_MAGIC = 0x314e5352, IMAGE_FIXED_BYTES = 4 + 8 + 8 + 8 + 4 };
+enum { INSTALL_MS = 30000 }; /* as long as that a member may write an image while nothing else gets on */
 
 void raft_image_begin(const struct raft *r, struct sb *out, uint64_t *ret_index, uint64_t *ret_term)
 {
@@ -141,7 +142,10 @@ void raft_on_snapshot_reply(struct raft *r, uint64_t from, const struct raft_mes
         raft_peer_acked(r, p, m->index);
     } else if (p->state == RAFT_PEER_SNAPSHOT && m->request >= p->image_first &&
                m->seq <= p->image->size) {
-        if (p->voter && (m->seq > p->image_offset || m->seq == p->image->size))
+        if (m->seq > p->image_offset)
+            p->image_whole_ms = r->now_ms;
+        bool written = m->seq == p->image->size && r->now_ms - p->image_whole_ms < INSTALL_MS; /* over there, just now */
+        if (p->voter && (m->seq > p->image_offset || written))
             r->progress_ms = r->now_ms;
         if (p->image_offset != m->seq)
             p->image_first = p->request + 1;

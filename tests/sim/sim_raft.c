@@ -321,7 +321,7 @@ static bool is_led(void) /* from outside too, if it can */
     return false;
 }
 
-/* The time the backlog takes with the smallest of windows, and one heartbeat an entry: the leader may be outside, over
+/* The time the backlog takes with the smallest of windows; one heartbeat an entry more where the leader is outside, over
  * links that lose. */
 static int64_t backlog_us(void)
 {
@@ -332,7 +332,9 @@ static int64_t backlog_us(void)
             raft_get_status(g.nodes[i].core, &s);
         last = MAX(last, s.last);
     }
-    return (int64_t)(last - g.commit) * (4 * g.o.delay_us + 4 * g.o.disk_us + 1000 * g.o.cfg.heartbeat_ms);
+    const struct node *leader = some_leader();
+    int64_t again_us = leader && !leader->inside && g.o.on[F_LOSS] ? 1000 * (int64_t)g.o.cfg.heartbeat_ms : 0;
+    return (int64_t)(last - g.commit) * (4 * g.o.delay_us + 4 * g.o.disk_us + again_us);
 }
 
 /* Elects within 10 of the longest election timeouts and the time their disks take, commits what it accepts. */
