@@ -212,7 +212,7 @@ static long begin_answer(struct writer *w, const uint8_t *query, const struct qu
 }
 
 long dns_answer(const struct plan_input *in, const struct sandbox *s, const uint8_t *query, size_t size, uint8_t *out,
-                size_t udp_bytes)
+                size_t max_bytes)
 {
     struct question q;
     struct found f = { .n = 0 };
@@ -228,7 +228,7 @@ long dns_answer(const struct plan_input *in, const struct sandbox *s, const uint
         find_name(in, s, q.name, &f);
     if (!named && !f.known)
         return 0;
-    struct writer w = { .p = out, .max = MIN(udp_bytes, (size_t)DNS_PACKET_MAX_BYTES) };
+    struct writer w = { .p = out, .max = max_bytes };
     if (begin_answer(&w, query, &q, 0) < 0)
         return -E_INVALID;
     if (named) {

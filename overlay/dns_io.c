@@ -16,13 +16,16 @@
 
 LOG_MODULE("dns");
 
-enum { PENDING_MAX = 1024, TRY_MS = 2000, SERVERS_MAX = 8, TCP_MAX = 64, TCP_IDLE_MS = 10000, TCP_ANSWER_MAX = 65535 };
+/* One container's questions crowd out its own alone: what all may have open is more than sixteen that ask without pause. */
+enum { PENDING_MAX = 1024, PENDING_EACH = 64, TCP_MAX = 128, TCP_EACH = 8, TRY_MS = 2000, SERVERS_MAX = 8, TCP_IDLE_MS = 10000,
+       TCP_ANSWER_MAX = 65535 };
 
 struct desk { /* of one sandbox */
     struct resolver *r;
     const struct sandbox *s;
     int udp, tcp;
     struct loop_fd *udp_watch, *tcp_watch;
+    unsigned n_pending, n_clients;
 };
 struct pending { /* a question asked outside */
     struct list_node node;
@@ -102,6 +105,8 @@ static bool server_for(struct resolver *r, const struct sandbox *s, unsigned k, 
 {
     if (s->nameservers.n)
         return k < s->nameservers.n && parse_server(s->nameservers.v[k], ret);
+    if (s->internal)
+        return false; /* no way out means none through questions either (CVE-2024-29018) */
     read_servers(r);
     if (k >= r->n_servers)
         return false;
@@ -111,6 +116,9 @@ static bool server_for(struct resolver *r, const struct sandbox *s, unsigned k, 
 
 static void client_free(struct tcp_client *c)
 {
+    struct desk *d = map_find(&c->r->desks, c->sandbox_id);
+    if (d)
+        d->n_clients--;
     list_remove(&c->node);
     c->r->n_clients--;
     loop_fd_remove(c->watch);
@@ -131,6 +139,9 @@ static void hang_up(struct pending *p)
 
 static void pending_free(struct pending *p)
 {
+    struct desk *d = map_find(&p->r->desks, p->sandbox_id);
+    if (d)
+        d->n_pending--;
     list_remove(&p->node);
     p->r->n_pending--;
     hang_up(p);
@@ -245,24 +256,33 @@ static void on_outside_tcp(void *arg, unsigned events)
     }
 }
 
-static void ask_outside(struct resolver *r, const char *sandbox_id, const struct sockaddr_in *from,
-                        struct tcp_client *client, const uint8_t *query, size_t size)
+static void ask_outside(struct desk *d, const struct sockaddr_in *from, struct tcp_client *client, const uint8_t *query,
+                        size_t size)
 {
-    if (r->n_pending >= PENDING_MAX) /* the oldest has waited longest */
-        pending_free(list_first(&r->pending, struct pending, node));
+    struct resolver *r = d->r;
+    struct pending *oldest = NULL; /* it has waited longest */
+    if (d->n_pending >= PENDING_EACH)
+        list_for(oldest, &r->pending, node)
+            if (str_equal(oldest->sandbox_id, d->s->id))
+                break;
+    if (!oldest && r->n_pending >= PENDING_MAX)
+        oldest = list_first(&r->pending, struct pending, node);
+    if (oldest)
+        pending_free(oldest);
     struct pending *p = xnew(struct pending);
     p->r = r;
     p->fd = -1;
     p->client = client;
     if (from)
         p->from = *from;
-    snprintf(p->sandbox_id, sizeof p->sandbox_id, "%s", sandbox_id);
+    snprintf(p->sandbox_id, sizeof p->sandbox_id, "%s", d->s->id);
     memcpy(p->query, query, size);
     p->size = size;
     sb_init(&p->answer, TCP_ANSWER_MAX + 2);
     p->timer = loop_timer_new(r->loop, ask_next, p);
     list_push_back(&r->pending, &p->node);
     r->n_pending++;
+    d->n_pending++;
     ask_next(p);
 }
 
@@ -279,7 +299,7 @@ static void on_udp(void *arg, unsigned events)
             return;
         long m = dns_answer(d->r->in, d->s, in, (size_t)n, out, DNS_UDP_BYTES);
         if (m == 0)
-            ask_outside(d->r, d->s->id, &from, NULL, in, (size_t)n);
+            ask_outside(d, &from, NULL, in, (size_t)n);
         else if (m > 0 && sendto(d->udp, out, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&from, len) < 0)
             log_debug("answer lost: %d", errno);
     }
@@ -298,7 +318,7 @@ static void on_client_idle(void *arg)
 static void on_client(void *arg, unsigned events)
 {
     struct tcp_client *c = arg;
-    uint8_t out[DNS_PACKET_MAX_BYTES];
+    uint8_t out[TCP_ANSWER_MAX];
     (void)events;
     ssize_t n = recv(c->fd, c->in + c->n, sizeof c->in - c->n, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -321,7 +341,7 @@ static void on_client(void *arg, unsigned events)
         if (m > 0)
             reply_tcp(c, out, (size_t)m);
         else if (m == 0)
-            ask_outside(c->r, c->sandbox_id, NULL, c, c->in + 2, size);
+            ask_outside(d, NULL, c, c->in + 2, size);
         memmove(c->in, c->in + size + 2, c->n - size - 2);
         c->n -= size + 2;
     }
@@ -334,7 +354,7 @@ static void on_connect(void *arg, unsigned events)
     int fd = accept4(d->tcp, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
         return;
-    if (d->r->n_clients >= TCP_MAX) {
+    if (d->n_clients >= TCP_EACH || d->r->n_clients >= TCP_MAX) {
         close(fd);
         return;
     }
@@ -347,6 +367,7 @@ static void on_connect(void *arg, unsigned events)
     loop_timer_set(c->timer, TCP_IDLE_MS);
     list_push_back(&d->r->clients, &c->node);
     d->r->n_clients++;
+    d->n_clients++;
 }
 
 int resolver_open(struct resolver *r, const struct sandbox *s, struct err *e)

@@ -45,9 +45,9 @@ bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, st
 /* ---- dns.c (pure) ---- */
 enum { DNS_PACKET_MAX_BYTES = 4096, DNS_UDP_BYTES = 512 };
 /* Answers a query from the tables. Returns the size of the answer, 0: not ours, ask outside, -E_INVALID: drop it.
- * udp_bytes: longest answer; longer ones are cut with the TC bit. */
+ * max_bytes: room in out; a longer answer is cut with the TC bit. */
 long dns_answer(const struct plan_input *in, const struct sandbox *s, const uint8_t *query, size_t size,
-                uint8_t *out, size_t udp_bytes);
+                uint8_t *out, size_t max_bytes);
 /* SERVFAIL to a query (nobody outside answered). Same return. */
 long dns_fail(const uint8_t *query, size_t size, uint8_t *out, size_t out_size);
 
@@ -86,7 +86,9 @@ int link_add_route(const char *name, uint32_t addr, unsigned bits, uint32_t via 
 bool link_has_address(const char *name, uint32_t addr);
 void link_remove(const char *name);
 int link_open_tap(const char *name, struct err *e) must_check; /* descriptor, non-blocking */
-unsigned link_underlay_mtu(const char *addr); /* of the device with this address; 1500 when unknown */
+/* Of the device with this address; 1500 when unknown. Less the 20 bytes that an IPv6 header has more: what is taken off
+ * for the tunnel (TUNNEL_MTU_OVERHEAD) counts an IPv4 header. */
+unsigned link_underlay_mtu(const char *addr);
 int sysctl_set(const char *name, const char *value, struct err *e) must_check; /* "net/ipv4/ip_forward" */
 
 /* ---- kern_nft.c: the door to libnftables; in the present namespace ---- */
