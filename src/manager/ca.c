@@ -52,6 +52,16 @@ static const struct node *node_with_key(const struct store *s, const uint8_t lin
     return NULL;
 }
 
+/* Two nodes with one tunnel key would be one peer to all the others: the later would take the earlier's packets. */
+static const struct node *node_with_others_key(const struct store *s, const struct join_request *req)
+{
+    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
+        if ((n->tunnel_key.n == 32 && crypto_equal(n->tunnel_key.v, req->tunnel_key.v, 32)) ||
+            (n->sign_key.n == 32 && crypto_equal(n->sign_key.v, req->sign_key.v, 32)))
+            return n;
+    return NULL;
+}
+
 uint64_t raft_id_random(void)
 {
     uint64_t id = 0;
@@ -198,6 +208,10 @@ static void admit(struct admission *a)
         admission_refused(a, &e);
     } else if (known) {
         admitted(a, known);
+    } else if ((known = node_with_others_key(m->store, &a->req))) {
+        err_set(&e, E_DENIED, "node %s has one of these keys already; a node that shall be another needs keys of its own: "
+                "'shoal leave --force' there, then join again", known->id);
+        admission_refused(a, &e);
     } else {
         propose_admission(a, &use);
     }

@@ -252,6 +252,16 @@ static void two_nodes_race_for_a_token_and_the_winner_sleeps_past_expiry(void **
     manager_join(m, &req, "10.0.0.1", won ? key_b : key_a, on_join, &again); /* the winner's first answer was lost */
     assert_non_null(again.certificate);
     assert_string_equal(again.certificate->node_id, replies[won].certificate->node_id);
+    char other[128], other_id[13];
+    control_token_create(m, ROLE_WORKER, 3600 * S, false, other_id, other, on_done, NULL);
+    loop_run(loop);
+    struct join_request thief = req; /* under another name it would get the packets of the node whose keys these are */
+    struct join_reply no = { 0 };
+    thief.token = other;
+    n_done = 0;
+    manager_join(m, &thief, "10.0.0.3", (const uint8_t[32]){ 9 }, on_join, &no);
+    assert_true(!no.certificate && no.error && strstr(no.error, "has one of these keys already"));
+    join_reply_clear(&no);
     struct session_hello h = { .role = ROLE_WORKER, .not_after = clock_real_ns() - 400 * 24 * 3600 * S }; /* it slept */
     struct sb b;
     h.ca = (struct bytes){ xmemdup(c.ca_public.v, 32), 32 };
