@@ -1,6 +1,7 @@
 /* The door to libnl: links, addresses and routes in the network namespace that the thread is in (each call opens
  * a netlink socket there). TAP devices by ioctl, sysctls by file. */
 #include "overlay_internal.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
@@ -208,16 +209,24 @@ int link_open_tap(const char *name, struct err *e)
     return fd;
 }
 
+static bool has_address(const struct sockaddr *a, int family, const void *want)
+{
+    if (!a || a->sa_family != family)
+        return false;
+    return family == AF_INET ? memcmp(&((const struct sockaddr_in *)(const void *)a)->sin_addr, want, 4) == 0
+                             : memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, want, 16) == 0;
+}
+
 unsigned link_underlay_mtu(const char *addr)
 {
     struct ifaddrs *all, *i;
     unsigned mtu = 1500;
-    uint32_t want;
-    if (!addr || !address_parse(addr, &want, NULL) || getifaddrs(&all) < 0)
+    uint8_t want[16];
+    int family = addr && strchr(addr, ':') ? AF_INET6 : AF_INET;
+    if (!addr || inet_pton(family, addr, want) != 1 || getifaddrs(&all) < 0)
         return mtu;
     for (i = all; i; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET ||
-            ntohl(((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr.s_addr) != want)
+        if (!has_address(i->ifa_addr, family, want))
             continue;
         struct ifreq q = { .ifr_mtu = 0 };
         AUTO_CLOSE int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -226,7 +235,7 @@ unsigned link_underlay_mtu(const char *addr)
             mtu = (unsigned)q.ifr_mtu;
     }
     freeifaddrs(all);
-    return MIN(mtu, 9000u);
+    return MIN(mtu, 9000u) - (family == AF_INET6 ? 20 : 0);
 }
 
 int sysctl_set(const char *name, const char *value, struct err *e)

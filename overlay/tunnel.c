@@ -44,9 +44,12 @@ static void on_deliver(void *arg, void *peer_arg, const uint8_t *p, size_t size)
     struct tunnel *t = arg;
     const struct tunnel_peer_state *from = peer_arg;
     const uint8_t *frame;
-    uint32_t vni;
+    uint32_t vni, source;
     size_t n;
-    if (!vxlan_parse(p, size, from->addr, t->addr, &vni, &frame, &n) || !map_find_n(&t->networks, &vni, sizeof vni)) {
+    const struct network_state *network;
+    /* From a peer comes only what is from an address that lives there (WireGuard's cryptokey routing, per network). */
+    if (!vxlan_parse(p, size, from->addr, t->addr, &vni, &frame, &n) || !(network = map_find_n(&t->networks, &vni, sizeof vni)) ||
+        !frame_source(frame, n, &source) || map_find_n(&network->routes, &source, sizeof source) != from) {
         t->n_dropped++;
         return;
     }

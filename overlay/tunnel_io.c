@@ -156,7 +156,7 @@ static void flush(struct io *io)
             at += (unsigned)m[i].msg_hdr.msg_iovlen;
         if (sent > 0 || error == EINTR)
             continue;
-        if (first > 1 && (error == EIO || error == EINVAL))
+        if (first > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) /* the latter by newer kernels */
             send_singly(io, at, first, error);
         at += first; /* full or refused: lost, as on any wire */
     }

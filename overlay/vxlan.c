@@ -86,6 +86,11 @@ bool frame_destination(const uint8_t *frame, size_t size, uint32_t *ret_addr)
     return true;
 }
 
+bool frame_source(const uint8_t *frame, size_t size, uint32_t *ret_addr)
+{
+    return size >= ETHERNET_HEAD_BYTES && frame_destination(frame + 6, size, ret_addr);
+}
+
 bool frame_arp_request(const uint8_t *frame, size_t size, uint32_t *ret_addr)
 {
     if (size < 42 || be16(frame + 12) != 0x0806 || be16(frame + 14) != 1 || be16(frame + 16) != 0x0800 ||

@@ -16,6 +16,7 @@ bool vxlan_parse(const uint8_t *p, size_t size, uint32_t from, uint32_t to, uint
                  size_t *ret_size);
 /* Unicast MAC of ours, 02:42:a:b:c:d: its address. */
 bool frame_destination(const uint8_t *frame, size_t size, uint32_t *ret_addr);
+bool frame_source(const uint8_t *frame, size_t size, uint32_t *ret_addr);
 /* An ARP request: whose address it asks for. */
 bool frame_arp_request(const uint8_t *frame, size_t size, uint32_t *ret_addr);
 /* The answer to it, 42 bytes. */

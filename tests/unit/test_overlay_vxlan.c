@@ -170,6 +170,22 @@ static void unknown_and_broadcast_are_dropped(void **state)
     assert_int_equal(w.n[1].n_frames, 1);
 }
 
+/* A peer speaks for the addresses that live there, for no other. */
+static void a_source_that_lives_elsewhere_is_dropped(void **state)
+{
+    (void)state;
+    static const uint8_t sources[][6] = {
+        { 2, 0x42, 10, 1, 0, 3 }, { 2, 0x42, 10, 1, 0, 99 }, { 0x52, 0x54, 10, 1, 0, 2 }, { 2, 0x42, 10, 1, 0, 2 } };
+    uint8_t f[FRAME_BYTES] = { 2, 0x42, 10, 1, 0, 3 };
+    for (size_t i = 0; i < ARRAY_N(sources); i++) {
+        memcpy(f + 6, sources[i], 6);
+        frame_sent(0, f, sizeof f);
+        run_for(1000);
+        assert_int_equal(w.n[1].n_frames, i == ARRAY_N(sources) - 1);
+    }
+    w.used = 0; /* other content than the wire's test frames */
+}
+
 #define W(f) cmocka_unit_test_setup_teardown(f, wire_setup, wire_teardown)
 int main(void)
 {
@@ -179,7 +195,7 @@ int main(void)
         cmocka_unit_test(every_field_is_checked),
         cmocka_unit_test(hostile_bytes),
         W(arp_is_answered_here),
-        W(unknown_and_broadcast_are_dropped),
+        W(unknown_and_broadcast_are_dropped), W(a_source_that_lives_elsewhere_is_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
