@@ -102,6 +102,10 @@ unit_tests += tests/unit/test_orchestrator
 tests_unit_test_orchestrator_LDADD = $(CMOCKA_LIBS) $(f3_libs)
 unit_tests += tests/unit/test_store
 tests_unit_test_store_LDADD = $(CMOCKA_LIBS) $(f3_libs)
+unit_tests += tests/unit/test_format
+tests_unit_test_format_SOURCES = tests/unit/test_format.c $(libstore_a_SOURCES) $(libmodel_a_SOURCES)
+tests_unit_test_format_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT
+tests_unit_test_format_LDADD = $(CMOCKA_LIBS) $(f0_libs)
 unit_tests += tests/unit/test_manager
 tests_unit_test_manager_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/manager
 tests_unit_test_manager_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
@@ -132,6 +136,16 @@ tests_net_hostile_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node -I$(srcdir)/mem
 tests_net_hostile_LDADD = libnode.a $(f5_libs)
 check_PROGRAMS += tests/net/tunnel_driver
 tests_net_tunnel_driver_LDADD = liboverlay.a $(f1_libs)
+
+# The whole program once more, with one format more (model/format.h): tests/run.d/63-upgrade makes it.
+EXTRA_PROGRAMS = tests/net/shoal_next
+tests_net_shoal_next_SOURCES = $(shoal_SOURCES) $(libnode_a_SOURCES) $(libcli_a_SOURCES) $(libapi_a_SOURCES) $(libmanager_a_SOURCES) \
+	$(libagent_a_SOURCES) $(libscheduler_a_SOURCES) $(liborchestrator_a_SOURCES) $(liboverlay_a_SOURCES) $(libstore_a_SOURCES) \
+	$(libimage_a_SOURCES) $(libruntime_a_SOURCES) $(libstack_a_SOURCES) $(libmodel_a_SOURCES)
+tests_net_shoal_next_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT
+tests_net_shoal_next_LDADD = libgossip.a libraft.a libnet.a libbase.a $(ALL_LIBS)
+CLEANFILES += $(EXTRA_PROGRAMS)
+src/runtime/tests_net_shoal_next-shim_image.$(OBJEXT): shoal-shim$(EXEEXT)
 
 # ---- histories of clients: the judge, a program that judges files ----
 check_LIBRARIES = liblinear.a

@@ -45,6 +45,9 @@ struct agent_hooks {
     void (*send)(void *arg, const char *node_id, uint8_t type, const void *p, size_t size);
     /* A new assignment is in force (peers, keys, managers may have changed). */
     void (*assigned)(void *arg, const struct assignment *a);
+    /* Before each HELLO: the cluster wants this format promised (model/format.h). The one that is promised, surely. NULL: as
+     * the HELLO of the configuration says. */
+    uint64_t (*promise)(void *arg, uint64_t format);
 };
 
 struct agent_config {

@@ -102,6 +102,13 @@ int backup_state_finish(struct backup_state *b, struct node *self, int64_t wait_
 /* In place of manager_init_cluster: bootstraps Raft and proposes all of it. Takes b. The cluster object comes last:
  * until then nobody acts on what is there. */
 void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_done_fn *done, void *arg);
+/* The format that the cluster writes (model/format.h), and the next one that this program knows. */
+struct format_plan {
+    uint64_t format, next;         /* equal: this program knows no later one */
+    const struct node *waits_for;  /* the first node that next waits for, NULL: none, it comes with the next pass; borrowed */
+};
+uint64_t manager_format(const struct manager *m);
+void manager_format_plan(const struct manager *m, struct format_plan *ret);
 /* For how long no leader is known, ms; -1: there never was one since this process began. */
 int64_t manager_leaderless_ms(const struct manager *m);
 bool manager_is_suspect(const struct manager *m, const char *node_id); /* by gossip */

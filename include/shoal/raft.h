@@ -94,6 +94,9 @@ struct raft_hooks {
     /* Replaces the whole state; called at open and when a leader sent a snapshot. An error at open
      * fails raft_node_open; later it aborts the process (the state would be lost). */
     int (*snapshot_load)(void *arg, const void *bytes, size_t size, struct err *e);
+    /* Bytes of an ordinary entry that the log held at open, applied or not: an error fails raft_node_open before
+     * anything is applied. May be NULL. */
+    int (*readable)(void *arg, const void *bytes, size_t size, struct err *e);
     /* Role, leader, term or readiness changed. May be NULL. Not to free the node from. */
     void (*changed)(void *arg, const struct raft_status *s);
     /* The configuration in force changed (append-time, may be rolled back). May be NULL. */

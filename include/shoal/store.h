@@ -67,11 +67,17 @@ typedef void store_watch_fn(void *arg, enum store_op op, enum store_table t, con
                             const void *new_obj);
 void store_watch(struct store *s, store_watch_fn *fn, void *arg);
 
-/* Applies one encoded transaction at a log index. 0, or why it was refused (nothing changed then):
- * E_EXISTS, E_NOT_FOUND, E_STALE, E_CORRUPT. */
+/* Applies one encoded transaction at a log index. 0, or why it was refused, by every replica alike (nothing changed then):
+ * E_EXISTS, E_NOT_FOUND, E_STALE, E_CONFLICT, E_CORRUPT. But E_UNSUPPORTED: this program does not know what it says, others
+ * may; the state here is not theirs any more, and the process must stop (format.h). */
 int store_apply(struct store *s, uint64_t index, const void *p, size_t size, struct err *e) must_check;
 void store_save(const struct store *s, struct sb *out); /* snapshot: same bytes on every replica */
-int store_load(struct store *s, const void *p, size_t size, struct err *e) must_check; /* replaces all */
+int store_load(struct store *s, const void *p, size_t size, struct err *e) must_check; /* replaces all; E_UNSUPPORTED as above */
+/* May a program that knows what this one does apply these bytes, as far as their first ones tell? E_UNSUPPORTED. */
+int store_readable(const void *p, size_t size, struct err *e) must_check;
+/* The last format that this program and every node know which has not left: the one to promise next. */
+uint64_t store_format_known(const struct store *s);
+bool store_format_kept(const struct store *s, uint64_t format); /* every such node has promised it */
 
 /* A transaction being built. */
 struct store_tx;
@@ -87,6 +93,8 @@ bool store_tx_touches(const struct store_tx *tx, enum store_table t, const char 
 bool store_tx_is_upkeep(const struct store_tx *tx);
 uint32_t store_tx_count(const struct store_tx *tx);
 size_t store_tx_size(const struct store_tx *tx); /* bytes so far */
-void store_tx_encode(const struct store_tx *tx, struct sb *out);
+unsigned store_tx_format(const struct store_tx *tx); /* the first format that can say it */
+const char *store_tx_latest(const struct store_tx *tx); /* the object for which that is so: "service web"; NULL: format 1 does */
+void store_tx_encode(const struct store_tx *tx, uint64_t format, struct sb *out);
 
 #endif

@@ -572,6 +572,18 @@ static int start_core(struct raft_node *n, const struct raft_boot *boot, struct 
     return 0;
 }
 
+/* What another program wrote here and this one cannot read. */
+static int check_entries(const struct raft_node *n, const struct raft_boot *boot, struct err *e)
+{
+    int rc = 0;
+    for (uint32_t i = 0; !rc && n->hooks.readable && i < boot->n_entries; i++) {
+        const struct raft_entry *x = &boot->entries[i];
+        if (x->type == RAFT_ENTRY_NORMAL && x->data)
+            rc = n->hooks.readable(n->hooks.arg, x->data->data, x->data->size, e);
+    }
+    return rc;
+}
+
 int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, const struct raft_keys *keys,
                    const struct raft_config *cfg, const struct raft_hooks *hooks, uint64_t seed,
                    struct err *e)
@@ -597,6 +609,8 @@ int raft_node_open(struct raft_node **ret, struct loop *l, const char *dir, cons
     n->sealed = keys != NULL;
     n->snapshot_ms = loop_now_ms(l);
     int rc = raft_disk_open(&n->disk, dir, keys, n->cfg.segment_bytes, n->cfg.reserve_bytes, &boot, e);
+    if (!rc)
+        rc = check_entries(n, &boot, e);
     if (!rc && boot.image) {
         struct raft_image image = {0};
         rc = raft_image_decode(&image, boot.image->data, boot.image->size, false);

@@ -1,6 +1,10 @@
 /* The session: HELLO to the manager believed to lead, until an assignment (or "as held") comes from it. Any
  * other manager answers with the leader's id. While there is no answer the known managers are asked in turn. */
 #include "agent_internal.h"
+#include <shoal/base/log.h>
+#include <shoal/model/format.h>
+
+LOG_MODULE("agent");
 
 enum { ASK_MS = 250, KEEP_MS = 5000, HINT_MS = 5 /* two managers naming each other must not spin */ };
 
@@ -19,12 +23,19 @@ static const char *next_manager(struct agent *a)
     return NULL;
 }
 
+static uint64_t format_wanted(const struct agent *a)
+{
+    return MAX(a->assignment.format, a->assignment.format_next);
+}
+
 static void say_hello(struct agent *a, const char *to)
 {
     struct sb b;
     sb_init(&b, 0);
     a->hello.have.v = a->has_version ? a->version : NULL;
     a->hello.have.n = a->has_version ? 32 : 0;
+    if (a->hooks.promise)
+        a->hello.formats.promised = a->hooks.promise(a->hooks.arg, format_wanted(a));
     rec_pack(&session_hello_rec, &a->hello, &b);
     a->hello.have = (struct bytes){ 0 };
     a->hooks.send(a->hooks.arg, to, MSG_HELLO, b.s, b.len);
@@ -67,12 +78,18 @@ static void got_assignment(struct agent *a, const char *from, const void *p, siz
     struct err e;
     if (size < 32 || !str_equal(from, a->leader_id))
         return; /* an old leader's last words */
-    if (rec_unpack(&assignment_rec, &next, (const char *)p + 32, size - 32, &e) < 0)
+    int r = rec_unpack(&assignment_rec, &next, (const char *)p + 32, size - 32, &e);
+    if (r == 0)
+        r = format_check(MAX(next.format, UINT64_C(1)), &e);
+    if (r < 0) { /* what was assigned before stays in force */
+        log_error("the assignment by %s is not taken: %s", from, e.text);
+        assignment_clear(&next);
         return;
+    }
     memcpy(a->version, p, 32);
     a->has_version = true;
     worker_assign(a, &next);
-    if (a->hello.keyring != a->assignment.keyring) { /* the leader waits for it to go on with a rotation */
+    if (a->hello.keyring != a->assignment.keyring || a->hello.formats.promised < format_wanted(a)) { /* the leader waits for it */
         a->hello.keyring = a->assignment.keyring;
         say_hello(a, from);
     }

@@ -1,6 +1,7 @@
 /* /_ping, /version, /info, /events and what clients ask before anything else. */
 #include "api_internal.h"
 #include <shoal/base/file.h>
+#include <shoal/model/format.h>
 #include <stdio.h>
 
 #ifdef __x86_64__
@@ -101,6 +102,23 @@ static struct val *raft_info(struct val_doc *d, const struct raft_status *s)
     return v;
 }
 
+static struct val *formats_info(struct val_doc *d, const struct manager *m)
+{
+    struct format_plan p;
+    struct val *v = val_map(d);
+    manager_format_plan(m, &p);
+    val_set(d, v, "Least", val_int(d, FORMAT_LEAST));
+    val_set(d, v, "Most", val_int(d, FORMAT_MOST));
+    val_set(d, v, "Written", val_int(d, (int64_t)p.format));
+    if (p.waits_for) {
+        const char *host = p.waits_for->description.hostname;
+        val_set(d, v, "Next", val_int(d, (int64_t)p.next));
+        val_set(d, v, "WaitsFor", val_str(d, p.waits_for->id));
+        val_set(d, v, "WaitsForHostname", val_str(d, host ? host : ""));
+    }
+    return v;
+}
+
 static struct val *swarm_info(struct call *c, struct val_doc *d)
 {
     struct val *v = val_map(d);
@@ -128,6 +146,7 @@ static struct val *swarm_info(struct call *c, struct val_doc *d)
         n_managers += n->spec.role == ROLE_MANAGER;
     val_set(d, v, "Nodes", val_int(d, store_count(st, TABLE_NODE)));
     val_set(d, v, "Managers", val_int(d, n_managers));
+    val_set(d, v, "Formats", formats_info(d, m));
     if (store_cluster(st)) {
         struct val *cl = rec_to_val(&cluster_rec, store_cluster(st), d);
         val_unset(cl, "JoinTokens");

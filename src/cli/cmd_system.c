@@ -12,6 +12,18 @@ static void line(FILE *f, const char *name, const char *value)
         fprintf(f, "%s: %s\n", name, value);
 }
 
+/* What is written between the nodes, and whom the next format waits for while a cluster is upgraded node by node. */
+static void print_formats(FILE *f, const struct val *v)
+{
+    if (!v)
+        return; /* an older daemon */
+    fprintf(f, " Format: %lld (this node knows %lld to %lld)\n", (long long)int_at(v, "Written", 1), (long long)int_at(v, "Least", 1),
+            (long long)int_at(v, "Most", 1));
+    if (*str_at(v, "WaitsFor"))
+        fprintf(f, " Format %lld waits for: %s (%s)\n", (long long)int_at(v, "Next", 0), str_at(v, "WaitsFor"),
+                str_at(v, "WaitsForHostname"));
+}
+
 static void print_swarm(FILE *f, const struct val *swarm)
 {
     const struct val *managers = val_get(swarm, "RemoteManagers"), *pools = at(swarm, "Cluster.DefaultAddrPool");
@@ -33,6 +45,7 @@ static void print_swarm(FILE *f, const struct val *swarm)
                     (long long)int_at(raft, "ProposalsMax", 0));
         fprintf(f, " Managers: %lld\n Nodes: %lld\n", (long long)int_at(swarm, "Managers", 0),
                 (long long)int_at(swarm, "Nodes", 0));
+        print_formats(f, val_get(swarm, "Formats"));
         line(f, " Manager Policy", *str_at(swarm, "Cluster.Managers") ? str_at(swarm, "Cluster.Managers") : "manual");
     }
     for (uint32_t i = 0; manager && pools && pools->kind == V_LIST && i < pools->n; i++)

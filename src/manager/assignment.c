@@ -141,5 +141,8 @@ void assignment_build(const struct store *s, const char *node_id, struct assignm
     add_files(s, ret);
     add_services(s, ret, &networks);
     add_nodes(s, ret);
+    uint64_t next = store_format_known(s);
+    ret->format = cluster_format(store_cluster(s));
+    ret->format_next = next > ret->format ? next : 0;
     map_done(&networks);
 }

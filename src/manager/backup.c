@@ -7,6 +7,7 @@
 #include <shoal/base/file.h>
 #include <shoal/base/version.h>
 #include <shoal/model/backup.h>
+#include <shoal/model/format.h>
 
 LOG_MODULE("backup");
 
@@ -70,7 +71,7 @@ struct backup_state {
     struct backup_manifest manifest;
     struct item *items;
     size_t n, cap, bytes;
-    uint64_t seen[TABLE_N];
+    uint64_t seen[TABLE_N], format;
     struct map ids;
 };
 
@@ -204,6 +205,9 @@ int backup_state_finish(struct backup_state *b, struct node *self, int64_t wait_
             r = rec_unpack(&cluster_rec, ret_cluster, x->packed, x->size, e);
             if (r == 0 && (ret_cluster->ca_public.n != 32 || ret_cluster->ca_secret.n != 64 || ret_cluster->gossip_keys.n == 0))
                 r = err_set(e, E_CORRUPT, "the cluster in the backup lacks its keys");
+            if (r == 0 && ret_cluster->format > FORMAT_MOST)
+                r = err_set(e, E_UNSUPPORTED, "the backup is of a cluster that writes format %llu, this shoal reads up to %u; upgrade "
+                            "shoal first", (unsigned long long)ret_cluster->format, FORMAT_MOST);
             if (r == 0) {
                 next_epoch(ret_cluster, wait_ns);
                 replace(x, ret_cluster);
@@ -221,6 +225,7 @@ int backup_state_finish(struct backup_state *b, struct node *self, int64_t wait_
     AUTO_SB struct sb packed;
     sb_init(&packed, 0);
     govern_set_role(self, ROLE_MANAGER, false, "the cluster was restored from a backup here", now);
+    self->formats.promised = b->format = cluster_format(ret_cluster);
     rec_pack(&node_rec, self, &packed);
     hold(b, TABLE_NODE, packed.s, packed.len);
     return 0;
@@ -323,6 +328,7 @@ void manager_restore_cluster(struct manager *m, struct backup_state *b, manager_
     }
     struct restore *r = xnew(struct restore);
     *r = (struct restore){ .m = m, .state = b, .done = done, .arg = arg };
+    m->founding_format = b->format;
     r->look = loop_timer_new(m->loop, wait_to_lead, r);
     m->restore = r;
     wait_to_lead(r);

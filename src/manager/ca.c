@@ -5,6 +5,7 @@
 #include "manager_internal.h"
 #include <shoal/base/file.h>
 #include <shoal/base/planted.h>
+#include <shoal/model/format.h>
 
 LOG_MODULE("ca");
 
@@ -113,6 +114,20 @@ static void fill_node(struct node *n, const struct join_request *req, const char
     n->control_port = req->control_port;
     n->gossip_port = req->gossip_port;
     n->tunnel_port = req->tunnel_port;
+    n->formats = req->formats;
+}
+
+/* Who cannot read what this cluster writes does not get in. */
+static int check_formats(const struct join_request *req, uint64_t format, struct err *e)
+{
+    uint64_t most = MAX(req->formats.most, UINT64_C(1));
+    if (most < format)
+        return err_set(e, E_UNSUPPORTED, "this cluster writes format %llu, the shoal of this machine reads up to %llu: upgrade it, "
+                       "then join", (unsigned long long)format, (unsigned long long)most);
+    if (req->formats.least > format)
+        return err_set(e, E_UNSUPPORTED, "this cluster writes format %llu, the shoal of this machine reads %llu and later ones: "
+                       "upgrade the nodes of the cluster first", (unsigned long long)format, (unsigned long long)req->formats.least);
+    return 0;
 }
 
 static void admission_free(struct admission *a)
@@ -132,7 +147,7 @@ static void admitted(struct admission *a, const struct node *n)
 {
     struct manager *m = a->m;
     const struct cluster *c = store_cluster(m->store);
-    struct join_reply reply = { .nodes_index = store_index(m->store) };
+    struct join_reply reply = { .nodes_index = store_index(m->store), .format = MAX(cluster_format(c), n->formats.promised) };
     reply.certificate = xnew(struct certificate);
     certify(reply.certificate, c, n, reply.nodes_index);
     for (const struct node *x = NULL; (x = store_next(m->store, TABLE_NODE, x));)
@@ -171,6 +186,8 @@ static void propose_admission(struct admission *a, const struct grant_use *use)
     struct node n = { 0 };
     struct store_tx *tx = store_tx_new(clock_real_ns());
     fill_node(&n, &a->req, a->addr, use->role, a->link_key);
+    n.formats.promised = manager_format(a->m); /* it keeps it with the identity that it is given: without, it is nobody */
+    rec_cut(&node_rec, &n, manager_format(a->m));
     memcpy(a->node_id, n.id, 26);
     store_tx_create(tx, TABLE_NODE, &n);
     if (use->grant && use->grant->once) {
@@ -198,6 +215,10 @@ static void admit(struct admission *a)
         return;
     }
     const struct node *known = node_with_key(m->store, a->link_key);
+    if (check_formats(&a->req, MAX(manager_format(m), known ? known->formats.promised : 0), &e) < 0) {
+        admission_refused(a, &e);
+        return;
+    }
     if (token_check(c, a->req.token, a->link_key, known != NULL, clock_real_ns(), &use, &e) < 0) {
         admission_refused(a, &e);
         return;

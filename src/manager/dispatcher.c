@@ -115,11 +115,15 @@ static void add_hello(struct store_tx *tx, const struct store *s, struct session
 {
     const struct node *n = store_find(s, TABLE_NODE, session->node_id);
     const struct session_hello *h = &session->hello;
+    struct node_formats formats = h->formats;
     session->hello_changed = false;
+    if (n)
+        formats.promised = MAX(formats.promised, n->formats.promised);
     if (!n || store_tx_touches(tx, TABLE_NODE, n->id) ||
         (node_description_equal(&n->description, &h->description) &&
          str_equal(n->status.addr, h->addr) && n->control_port == h->control_port &&
-         n->gossip_port == h->gossip_port && n->tunnel_port == h->tunnel_port))
+         n->gossip_port == h->gossip_port && n->tunnel_port == h->tunnel_port &&
+         node_formats_equal(&n->formats, &formats)))
         return;
     struct node copy = { 0 };
     node_copy(&copy, n);
@@ -129,6 +133,7 @@ static void add_hello(struct store_tx *tx, const struct store *s, struct session
     copy.control_port = h->control_port;
     copy.gossip_port = h->gossip_port;
     copy.tunnel_port = h->tunnel_port;
+    copy.formats = formats;
     store_tx_update(tx, TABLE_NODE, &copy);
     node_clear(&copy);
 }

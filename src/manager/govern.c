@@ -252,12 +252,6 @@ void govern_policy_of(const struct cluster *c, struct govern_policy *ret)
     ret->replace_ms = c->replace_after ? c->replace_after / MS_NS : GOVERN_REPLACE_MS;
 }
 
-bool node_has_left(const struct node *n)
-{
-    return n->status.state == NODE_DOWN &&
-           (str_equal(n->status.message, NODE_LEFT_MESSAGE) || str_equal(n->status.message, NODE_BEHIND_MESSAGE));
-}
-
 static int64_t ms_since(int64_t then_ns, int64_t now_ns)
 {
     return MAX(now_ns - then_ns, INT64_C(0)) / MS_NS; /* the stamp may be of a leader with a faster clock */

@@ -58,9 +58,5 @@ void govern_view(struct governed *ret, const struct node *n, const struct raft_m
                  bool leader, bool suspect, int64_t now_ns);
 /* Gives the node a role from now on. A new manager gets a new Raft id, unlike the one it had. */
 void govern_set_role(struct node *n, int role, bool automatic, const char *reason, int64_t now_ns);
-/* It went for ever: said goodbye, or was left behind by a recovery. */
-#define NODE_LEFT_MESSAGE "left the cluster"
-#define NODE_BEHIND_MESSAGE "left behind: the cluster was recovered without it"
-bool node_has_left(const struct node *n);
 
 #endif

@@ -8,6 +8,7 @@ libmanager_a_SOURCES = \
 	src/manager/control_cluster.c \
 	src/manager/control_service.c \
 	src/manager/dispatcher.c \
+	src/manager/format.c \
 	src/manager/govern.c \
 	src/manager/liveness.c \
 	src/manager/manager.c \

@@ -4,6 +4,7 @@
 #include "manager_internal.h"
 #include <shoal/base/planted.h>
 #include <shoal/base/file.h>
+#include <shoal/model/format.h>
 #include <shoal/orchestrator.h>
 #include <shoal/scheduler.h>
 #include <stdio.h>
@@ -23,7 +24,12 @@ static void on_apply(void *arg, uint64_t index, uint64_t term, const void *bytes
     struct manager *m = arg;
     (void)term;
     struct err e = { 0 };
-    if (store_apply(m->store, index, bytes, size, &e) < 0)
+    int r = store_apply(m->store, index, bytes, size, &e);
+    if (r == -E_UNSUPPORTED) { /* the others go on from a state that this one cannot know */
+        log_error("the log at index %llu: %s; this process stops", (unsigned long long)index, e.text);
+        abort();
+    }
+    if (r < 0)
         m->refusals[index % REFUSALS] = (struct refusal){ .index = index, .err = e };
     dispatcher_store_changed(m->dispatcher);
     manager_want_pass(m);
@@ -37,6 +43,12 @@ static void on_save(void *arg, struct sb *out)
 static int on_load(void *arg, const void *p, size_t size, struct err *e)
 {
     return store_load(((struct manager *)arg)->store, p, size, e);
+}
+
+static int on_readable(void *arg, const void *p, size_t size, struct err *e)
+{
+    (void)arg;
+    return store_readable(p, size, e);
 }
 
 static void on_send(void *arg, uint64_t to, const void *p, size_t size)
@@ -179,6 +191,7 @@ static void run_pass(void *arg)
     allocate(m->store, tx, now);
     schedule(m->store, tx, now);
     rotation_pass(m, tx, now, &pass.next_ns);
+    format_pass(m, tx);
     if (pass.next_ns != INT64_MAX)
         loop_timer_set(m->pass_timer, MAX((pass.next_ns - now) / MS_NS + 1, 1));
     if (store_tx_count(tx) == 0) {
@@ -225,7 +238,7 @@ int manager_open(struct manager **ret, struct loop *l, const struct manager_conf
     m->restore_timer = loop_timer_new(l, on_pass_timer, m);
     store_watch(m->store, on_store_change, m);
     struct raft_hooks rh = { .arg = m, .send = on_send, .apply = on_apply, .snapshot_save = on_save,
-                             .snapshot_load = on_load, .changed = on_changed,
+                             .snapshot_load = on_load, .readable = on_readable, .changed = on_changed,
                              .members_changed = on_members_changed };
     struct raft_keys keys = { .now = cfg->disk_key, .before = cfg->old_disk_key };
     int r = raft_node_open(&m->raft, l, cfg->dir, &keys, &cfg->raft, &rh, seed, e);
@@ -339,6 +352,7 @@ void manager_init_cluster(struct manager *m, const struct cluster *c, const stru
     }
     struct init_cluster *i = xnew(struct init_cluster);
     *i = (struct init_cluster){ .m = m, .tx = store_tx_new(clock_real_ns()), .done = done, .arg = arg };
+    m->founding_format = cluster_format(c);
     store_tx_create(i->tx, TABLE_CLUSTER, c);
     store_tx_create(i->tx, TABLE_NODE, self);
     create_ingress(i->tx, c);
@@ -490,11 +504,20 @@ static void proposal_done(void *arg, int result, uint64_t index)
 
 void manager_propose(struct manager *m, struct store_tx *tx, manager_done_fn *done, void *arg)
 {
+    struct err e;
+    uint64_t format = manager_format(m);
+    if (store_tx_format(tx) > format) {
+        err_set(&e, E_UNSUPPORTED, "%s holds what only format %u can say, and this cluster writes format %llu until every node "
+                "is upgraded", store_tx_latest(tx), store_tx_format(tx), (unsigned long long)format);
+        store_tx_free(tx);
+        done(arg, -e.code, &e);
+        return;
+    }
     struct proposal *p = xnew(struct proposal);
     *p = (struct proposal){ .m = m, .done = done, .arg = arg };
     struct sb b;
     sb_init(&b, 0);
-    store_tx_encode(tx, &b);
+    store_tx_encode(tx, format, &b);
     bool upkeep = store_tx_is_upkeep(tx);
     store_tx_free(tx);
     (upkeep ? raft_node_propose_urgent : raft_node_propose)(m->raft, b.s, b.len, proposal_done, p);
@@ -559,13 +582,17 @@ void manager_got_message(struct manager *m, const char *from, uint8_t type, cons
     liveness_seen(m->liveness, from);
     if (type == MSG_HELLO) {
         struct session_hello h = { 0 };
-        if (rec_unpack(&session_hello_rec, &h, p, size, &e) == 0)
+        if (rec_unpack(&session_hello_rec, &h, p, size, &e) == 0) {
+            rec_cut(&node_description_rec, &h.description, manager_format(m));
             dispatcher_hello(m->dispatcher, from, &h);
+        }
         session_hello_clear(&h);
     } else if (type == MSG_REPORT) {
         struct task_report r = { 0 };
-        if (rec_unpack(&task_report_rec, &r, p, size, &e) == 0)
+        if (rec_unpack(&task_report_rec, &r, p, size, &e) == 0) {
+            rec_cut(&task_report_rec, &r, manager_format(m));
             dispatcher_report(m->dispatcher, from, &r);
+        }
         task_report_clear(&r);
     }
 }

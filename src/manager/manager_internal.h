@@ -37,6 +37,7 @@ struct manager {
     struct recovery *recovery; /* recover.c: no pass before the lost managers are out of the table; NULL: none */
     bool restore_judging;
     struct init_cluster *init; /* what a new cluster begins with, until it is proposed */
+    uint64_t founding_format;  /* of what is proposed before there is a cluster object */
     struct restore *restore;   /* backup.c: one under way; both NULL: none */
     bool closing;             /* no pass begins any more; freed when the calls already deferred are over */
     struct loop_timer *pass_timer, *change_timer, *govern_timer, *restore_timer;
@@ -123,6 +124,9 @@ int rotation_ca_begin(struct cluster *c, int64_t now_ns, struct err *e) must_che
 /* In the leader's pass: what is due. */
 void rotation_pass(struct manager *m, struct store_tx *tx, int64_t now_ns, int64_t *ret_next_ns);
 
+/* format.c. In the leader's pass: raises the cluster's format when every node has promised to know the next one. */
+void format_pass(struct manager *m, struct store_tx *tx);
+
 void recover_close(struct manager *m); /* recover.c: one under way fails */
 
 /* members.c: keeps Raft's configuration equal to the managers in the node table. */
@@ -134,5 +138,6 @@ struct governed *members_view(const struct manager *m, uint32_t *ret_n);
 bool members_has(const struct manager *m, uint64_t raft_id); /* in Raft's configuration in force */
 /* The node says goodbye: DOWN, no manager any more; MSG_LEAVE_OK when that is committed. */
 void members_leave(struct manager *m, const char *node_id);
+bool members_has_strangers(const struct manager *m); /* one whose node is gone: it is voted out first */
 
 #endif

@@ -101,8 +101,7 @@ struct governed *members_view(const struct manager *m, uint32_t *ret_n)
     return v;
 }
 
-/* A member whose node is gone is voted out first. */
-static bool has_strangers(const struct manager *m)
+bool members_has_strangers(const struct manager *m)
 {
     struct raft_member members[RAFT_MEMBERS_MAX];
     uint32_t n = MIN(raft_node_members(m->raft, members, RAFT_MEMBERS_MAX), (uint32_t)RAFT_MEMBERS_MAX);
@@ -140,7 +139,7 @@ void members_govern(struct manager *m)
     struct govern_policy policy;
     struct govern_change change;
     uint32_t n;
-    if (!store_cluster(m->store) || m->govern_running || m->change_running || has_strangers(m))
+    if (!store_cluster(m->store) || m->govern_running || m->change_running || members_has_strangers(m))
         return; /* a pass follows each change */
     govern_policy_of(store_cluster(m->store), &policy);
     AUTO_FREE struct governed *v = members_view(m, &n);

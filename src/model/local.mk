@@ -3,6 +3,7 @@ libmodel_a_SOURCES = \
 	src/model/backup.c \
 	src/model/certificate.c \
 	src/model/constraint.c \
+	src/model/format.c \
 	src/model/lists.c \
 	src/model/objects.c \
 	src/model/rec.c \

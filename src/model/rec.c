@@ -225,6 +225,68 @@ bool rec_is_zero(const struct rec *t, const void *r)
     return all_zero(t, r, 0);
 }
 
+/* ---- formats ---- */
+unsigned rec_format(const struct rec *t, const void *r)
+{
+    unsigned format = 1;
+    for (uint32_t i = 0; i < t->n; i++) {
+        const struct field *f = &t->fields[i];
+        const void *p = rec_at_off(f, r);
+        if ((f->flags & F_LOCAL) || rec_row_is_zero(f, r, F_LOCAL))
+            continue;
+        format = MAX(format, (unsigned)f->since);
+        if (f->kind == K_REC)
+            format = MAX(format, rec_format(f->of, p));
+        if (f->kind == K_OPT)
+            format = MAX(format, rec_format(f->of, *(void *const *)p));
+        const struct rec_list *l = p;
+        for (uint32_t k = 0; f->kind == K_LIST && k < l->n; k++)
+            format = MAX(format, rec_format(f->of, rec_elem(f, l, k)));
+    }
+    return format;
+}
+
+static size_t row_size(const struct field *f)
+{
+    switch (f->kind) {
+    case K_BOOL:
+        return sizeof(bool);
+    case K_ENUM:
+        return sizeof(int);
+    case K_STR:
+    case K_OPT:
+        return sizeof(void *);
+    case K_BYTES:
+    case K_STRS:
+    case K_LABELS:
+    case K_LIST:
+        return sizeof(struct rec_list);
+    case K_REC:
+        return f->of->size;
+    default:
+        return 8;
+    }
+}
+
+void rec_cut(const struct rec *t, void *r, uint64_t format)
+{
+    for (uint32_t i = 0; i < t->n; i++) {
+        const struct field *f = &t->fields[i];
+        void *p = rec_at_off(f, r);
+        if (f->since > format) {
+            clear_row(f, p);
+            memset(p, 0, row_size(f));
+        } else if (f->kind == K_REC) {
+            rec_cut(f->of, p, format);
+        } else if (f->kind == K_OPT && *(void **)p) {
+            rec_cut(f->of, *(void **)p, format);
+        }
+        const struct rec_list *l = p;
+        for (uint32_t k = 0; f->kind == K_LIST && k < l->n; k++)
+            rec_cut(f->of, rec_elem(f, l, k), format);
+    }
+}
+
 static int check_range(struct rec_at *at, const struct field *f, const void *p)
 {
     bool is_signed = f->kind == K_INT;

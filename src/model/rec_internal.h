@@ -11,6 +11,7 @@ enum { REC_MAX_ROWS = 64, REC_MAX_ELEMENTS = 65536, REC_MAX_CHARS = 1 << 20 };
 struct rec_at {
     struct err *e;
     uint32_t line; /* of the value at hand, 0: unknown */
+    bool all;      /* unknown tags are refused */
     size_t len;
     char path[384];
 };

@@ -1,10 +1,11 @@
 /* Records in msgpack: a map from row tags to values, ascending, zero values left out, so the same object
- * is the same bytes on every replica. Reading skips unknown tags (a newer peer wrote them) and believes
- * nothing: kinds, counts, lengths and order are all checked against the rows. */
+ * is the same bytes on every replica. Reading skips unknown tags (a newer peer wrote them) or refuses them,
+ * as the caller says, and believes nothing: kinds, counts, lengths and order are all checked against the rows. */
 #include <inttypes.h>
 #include <math.h>
 #include <shoal/base/mp.h>
 #include "rec_internal.h"
+#include <shoal/model/format.h>
 
 /* Rows that go on the wire, ascending by tag. Tables are nearly sorted: insertion is linear. */
 static uint32_t sorted_rows(const struct rec *t, const void *r, const struct field **out)
@@ -236,7 +237,7 @@ static int unpack_row(struct rec_at *at, const struct field *f, void *p, const s
 static const struct field *row_of_tag(const struct rec *t, int64_t tag, uint32_t *ret_row)
 {
     for (uint32_t i = 0; i < t->n; i++)
-        if (t->fields[i].tag == tag && !(t->fields[i].flags & F_LOCAL)) {
+        if (t->fields[i].tag == tag && !(t->fields[i].flags & F_LOCAL) && t->fields[i].since <= FORMAT_MOST) {
             *ret_row = i;
             return &t->fields[i];
         }
@@ -255,6 +256,8 @@ static int unpack_rec(struct rec_at *at, const struct rec *t, void *r, const str
         if (key->kind != V_INT)
             return bad(at, "has a tag that is not a number");
         const struct field *f = row_of_tag(t, key->i, &row);
+        if (!f && at->all)
+            return rec_at_err(at, E_UNSUPPORTED, "holds tag %" PRId64 ", which this version does not know; upgrade", key->i);
         if (!f)
             continue;
         size_t mark = rec_at_field(at, f->name, strlen(f->name));
@@ -270,11 +273,12 @@ static int unpack_rec(struct rec_at *at, const struct rec *t, void *r, const str
     return 0;
 }
 
-int rec_unpack(const struct rec *t, void *ret, const void *p, size_t size, struct err *e)
+static int unpack(const struct rec *t, void *ret, const void *p, size_t size, bool all, struct err *e)
 {
     struct rec_at at;
     struct val_doc *d = NULL;
     rec_at_init(&at, t->name, e);
+    at.all = all;
     memset(ret, 0, t->size);
     int rc = mp_parse(&d, p, size, e);
     if (rc < 0) {
@@ -286,4 +290,14 @@ int rec_unpack(const struct rec *t, void *ret, const void *p, size_t size, struc
         rec_clear(t, ret);
     val_doc_free(d);
     return rc;
+}
+
+int rec_unpack(const struct rec *t, void *ret, const void *p, size_t size, struct err *e)
+{
+    return unpack(t, ret, p, size, false, e);
+}
+
+int rec_unpack_all(const struct rec *t, void *ret, const void *p, size_t size, struct err *e)
+{
+    return unpack(t, ret, p, size, true, e);
 }

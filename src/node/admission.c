@@ -3,6 +3,7 @@
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/model/format.h>
 #include <stdio.h>
 
 LOG_MODULE("node");
@@ -44,6 +45,7 @@ static void fill_self(struct daemon *d, struct node *n, const char *addr, int av
     n->control_port = d->cfg.control_port;
     n->gossip_port = d->cfg.gossip_port;
     n->tunnel_port = d->cfg.tunnel_port;
+    n->formats = (struct node_formats){ FORMAT_LEAST, FORMAT_MOST, FORMAT_MOST };
 }
 
 /* ---- init ---- */
@@ -92,12 +94,14 @@ static void make_cluster(struct cluster *c, const struct node_init *in, uint16_t
     crypto_wipe(secret, sizeof secret);
     c->next_vni = 4096;
     c->next_tunnel_addr = 1;
+    c->format = FORMAT_MOST;
 }
 
 static void certify_self(struct daemon *d, const struct cluster *c, const struct node *n)
 {
     struct certificate *cert = d->member.certificate = xnew(struct certificate);
     int64_t now = clock_real_ns();
+    d->member.format = cluster_format(c);
     str_set(&cert->cluster_id, c->id);
     str_set(&cert->node_id, n->id);
     cert->role = ROLE_MANAGER;
@@ -311,6 +315,7 @@ static void admitted(struct join *j, struct join_reply *reply)
         gossip_key_copy(REC_ADD(&d->member.gossip_keys), &reply->gossip_keys.v[i]);
     bytes_set(&d->member.tunnel_psk, reply->tunnel_psk.v, reply->tunnel_psk.n);
     d->member.nodes_index = reply->nodes_index;
+    d->member.format = reply->format;
     if (member_save(d, &e) < 0 || member_start(d, true, &e) < 0) {
         forget(d);
         join_end(j, &e);
@@ -439,6 +444,7 @@ void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn 
     j->req.tunnel_port = d->cfg.tunnel_port;
     j->req.availability = in->availability;
     j->req.never_manager = in->never_manager;
+    j->req.formats = (struct node_formats){ .least = FORMAT_LEAST, .most = FORMAT_MOST };
     describe_machine(&j->req.description);
     for (uint32_t i = 0; i < in->remote_addrs.n; i++)
         strs_add(&j->addrs, in->remote_addrs.v[i]);

@@ -3,6 +3,7 @@
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/model/format.h>
 
 LOG_MODULE("node");
 
@@ -236,6 +237,22 @@ static void assigned(void *arg, const struct assignment *a)
     member_take_nodes(d, a->nodes.v, a->nodes.n, a->nodes_index, keys);
 }
 
+/* It is on the disk before the leader hears of it, and then holds for whatever program starts here. */
+static uint64_t promise(void *arg, uint64_t format)
+{
+    struct daemon *d = arg;
+    struct err e;
+    uint64_t before = d->member.format;
+    if (format <= before)
+        return before;
+    d->member.format = format;
+    if (member_save(d, &e) < 0) { /* the next HELLO tries again */
+        log_warn("%s", e.text);
+        d->member.format = before;
+    }
+    return d->member.format;
+}
+
 static void gossip_changed(void *arg, const char *node_id, enum gossip_state state)
 {
     struct daemon *d = arg;
@@ -382,7 +399,7 @@ static int start_agent(struct daemon *d, struct err *e)
     AUTO_FREE char *dir = path_join(d->cfg.root, "agent");
     AUTO_FREE char *volumes = path_join(d->cfg.root, "volumes");
     struct agent_config cfg = { .dir = dir, .node_id = daemon_node_id(d) };
-    struct agent_hooks hooks = { .arg = d, .send = agent_send, .assigned = assigned };
+    struct agent_hooks hooks = { .arg = d, .send = agent_send, .assigned = assigned, .promise = promise };
     int r = file_mkdirs(dir, 0700, e);
     if (r < 0)
         return r;
@@ -391,6 +408,7 @@ static int start_agent(struct daemon *d, struct err *e)
     cfg.hello.control_port = d->cfg.control_port;
     cfg.hello.gossip_port = d->cfg.gossip_port;
     cfg.hello.tunnel_port = d->cfg.tunnel_port;
+    cfg.hello.formats = (struct node_formats){ FORMAT_LEAST, FORMAT_MOST, d->member.format };
     cfg.hello.role = d->member.certificate->role;
     cfg.hello.raft_id = d->member.certificate->raft_id;
     cfg.hello.not_after = d->member.certificate->not_after;

@@ -33,7 +33,8 @@ REC_DECLARE(identity)
     X(T, UINT, control_port, _, 6, "ControlPort", "", .max = 65535)                   \
     X(T, UINT, nodes_index, _, 7, "NodesIndex", "log index that Nodes is of")          \
     X(T, UINT, starts, _, 8, "Starts", "of the daemon as this member")              \
-    X(T, UINT, log_of, _, 9, "LogOf", "Raft id whose log this disk has held")
+    X(T, UINT, log_of, _, 9, "LogOf", "Raft id whose log this disk has held")  \
+    X(T, UINT, format, _, 10, "Format", "promised: no shoal that does not know it starts here (model/format.h)")
 REC_DECLARE(membership)
 
 int identity_load(const char *root, struct identity *ret, struct err *e) must_check; /* made when missing */

@@ -5,8 +5,6 @@
 #include <shoal/store.h>
 #include <stdio.h>
 
-enum { STORE_FORMAT = 1 };
-
 struct store_object {
     struct store_object *prev, *next; /* in order of creation */
     enum store_table table;

@@ -1,5 +1,5 @@
 /* Transactions: the list of changes one log entry carries. Wire form (msgpack):
- * [format, now_ns, [[op, table, id, version, object]...]]; object absent (empty) for a delete. */
+ * [format, now_ns, [[op, table, id, version, object]...]]; object absent (empty) for a delete. format: model/format.h. */
 #include "store_internal.h"
 #include <shoal/base/mp.h>
 
@@ -9,6 +9,8 @@ struct store_tx {
     bool of_users; /* creates or changes what is neither task nor node nor the cluster */
     struct sb changes; /* encoded elements */
     struct map touched;
+    unsigned format;
+    char *latest;
 };
 
 static void touched_key(char key[64], enum store_table t, const char *id)
@@ -20,6 +22,7 @@ struct store_tx *store_tx_new(int64_t now_real_ns)
 {
     struct store_tx *tx = xnew(struct store_tx);
     tx->now_real_ns = now_real_ns;
+    tx->format = 1;
     sb_init(&tx->changes, 0);
     map_init(&tx->touched);
     return tx;
@@ -30,8 +33,20 @@ void store_tx_free(struct store_tx *tx)
     if (!tx)
         return;
     sb_done(&tx->changes);
+    free(tx->latest);
     map_done(&tx->touched);
     free(tx);
+}
+
+static void note_format(struct store_tx *tx, enum store_table t, const void *obj)
+{
+    unsigned format = rec_format(store_rec(t), obj);
+    if (format <= tx->format)
+        return;
+    const char *name = store_object_name(t, obj);
+    tx->format = format;
+    free(tx->latest);
+    tx->latest = xasprintf("%s %s", store_word(t), name ? name : ((const struct object_head *)obj)->id);
 }
 
 static void add(struct store_tx *tx, enum store_op op, enum store_table t, const void *obj)
@@ -49,8 +64,10 @@ static void add(struct store_tx *tx, enum store_op op, enum store_table t, const
     mp_uint(&tx->changes, op == STORE_CREATE ? 0 : h->version.index);
     struct sb body;
     sb_init(&body, 0);
-    if (op != STORE_DELETE)
+    if (op != STORE_DELETE) {
         rec_pack(store_rec(t), obj, &body);
+        note_format(tx, t, obj);
+    }
     mp_bin(&tx->changes, body.s, body.len);
     sb_done(&body);
     tx->n++;
@@ -94,11 +111,21 @@ size_t store_tx_size(const struct store_tx *tx)
     return tx->changes.len;
 }
 
-void store_tx_encode(const struct store_tx *tx, struct sb *out)
+unsigned store_tx_format(const struct store_tx *tx)
 {
-    ASSERT(!tx->changes.overflow);
+    return tx->format;
+}
+
+const char *store_tx_latest(const struct store_tx *tx)
+{
+    return tx->latest;
+}
+
+void store_tx_encode(const struct store_tx *tx, uint64_t format, struct sb *out)
+{
+    ASSERT(!tx->changes.overflow && tx->format <= format);
     mp_list(out, 3);
-    mp_uint(out, STORE_FORMAT);
+    mp_uint(out, format);
     mp_int(out, tx->now_real_ns);
     mp_list(out, tx->n);
     sb_add(out, tx->changes.s, tx->changes.len);

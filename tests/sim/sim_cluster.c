@@ -258,7 +258,7 @@ static struct flying *propose(struct store_tx *tx)
     struct flying *f = &g.flying[g.n_flying++];
     *f = (struct flying){ .n = ++g.n_flying_ever, .host = -1 };
     sb_init(&f->bytes, 0);
-    store_tx_encode(tx, &f->bytes);
+    store_tx_encode(tx, 1, &f->bytes);
     store_tx_free(tx);
     push(EV_COMMIT, 0, some_ms(1, 25))->n = f->n;
     return f;

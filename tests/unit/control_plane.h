@@ -39,7 +39,7 @@ static inline int plane_try(struct plane *p, struct store_tx *tx, struct err *e)
 {
     struct sb b;
     sb_init(&b, 0);
-    store_tx_encode(tx, &b);
+    store_tx_encode(tx, 1, &b);
     store_tx_free(tx);
     int r = store_apply(p->store, ++p->index, b.s, b.len, e);
     sb_done(&b);

@@ -9,6 +9,7 @@
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/le.h>
+#include <shoal/model/format.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -281,6 +282,25 @@ static void what_comes_and_goes_with_a_machine_is_not_kept(void **state)
     end(&d);
 }
 
+static void a_promise_keeps_the_older_program_out(void **state)
+{
+    char dir[64];
+    struct daemon d = begin(dir);
+    struct membership m = { 0 };
+    struct err e;
+    (void)state;
+    d.member.format = FORMAT_MOST;
+    assert_int_equal(member_save(&d, &e), 0);
+    assert_int_equal(load(dir, &d.identity, &m), 0);
+    d.member.format = FORMAT_MOST + 1;
+    assert_int_equal(member_save(&d, &e), 0);
+    rec_clear(&membership_rec, &m);
+    assert_int_equal(membership_load(dir, &d.identity, &m, &e), -E_UNSUPPORTED);
+    assert_non_null(strstr(e.text, "upgrade this node; its containers run on"));
+    rec_clear(&membership_rec, &m);
+    end(&d);
+}
+
 static void no_network(void *arg, const struct assignment *a, const struct map *suspects)
 {
     (void)arg, (void)a, (void)suspects;
@@ -374,6 +394,7 @@ int main(void)
         cmocka_unit_test(the_table_of_another_epoch_counts_for_nothing_on_the_disk_either),
         cmocka_unit_test(a_table_waits_for_the_disk_and_the_loop_does_not),
         cmocka_unit_test(what_comes_and_goes_with_a_machine_is_not_kept),
+        cmocka_unit_test(a_promise_keeps_the_older_program_out),
         cmocka_unit_test(an_assignment_waits_for_the_disk_and_ends_with_its_agent),
         cmocka_unit_test(relay_numbers_rise_over_starts_whatever_the_clock_says),
     };

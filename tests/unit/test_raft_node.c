@@ -98,6 +98,16 @@ static void on_save(void *arg, struct sb *out)
         sb_char(out, (char)i);
 }
 
+static bool reads_nothing;
+static int on_readable(void *arg, const void *bytes, size_t size, struct err *e)
+{
+    struct node *n = arg;
+    (void)bytes;
+    assert_int_equal(size, 300);
+    assert_int_equal(n->count, 0); /* before anything is applied */
+    return reads_nothing ? err_set(e, E_UNSUPPORTED, "written by a later program") : 0;
+}
+
 static int on_load(void *arg, const void *p, size_t size, struct err *e)
 {
     struct node *n = arg;
@@ -114,7 +124,7 @@ static int open_node(struct node *n, struct err *e)
     const struct raft_config cfg = { .election_min_ms = 150, .heartbeat_ms = 30, .snapshot_after_entries = 60,
                                      .trailing_entries = 20, .segment_bytes = 16 << 10, .snapshot_chunk_bytes = 1500 };
     const struct raft_hooks hooks = { .arg = n, .send = on_send, .apply = on_apply, .snapshot_save = on_save,
-                                      .snapshot_load = on_load };
+                                      .snapshot_load = on_load, .readable = on_readable };
     const struct raft_keys keys = { .now = key, .before = old_key };
     static uint64_t seed = 1;
     n->count = n->hash = 0;
@@ -433,6 +443,25 @@ static void test_rotation(void **state)
     }
 }
 
+/* The log holds what the program that starts cannot read: it does not start, and the log stays as it is. */
+static void test_unreadable(void **state)
+{
+    struct err e = { 0 };
+    (void)state;
+    propose(5);
+    wait_for(are_same, "all have everything");
+    stop(&nodes[2]);
+    reads_nothing = true;
+    assert_int_equal(open_node(&nodes[2], &e), -E_UNSUPPORTED);
+    assert_string_equal(e.text, "written by a later program");
+    assert_int_equal(nodes[2].count, 0);
+    loop_finish(loop);
+    reads_nothing = false;
+    start(&nodes[2]);
+    propose(5);
+    wait_for(are_same, "all have everything again");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +469,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_vote, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_transfer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rotation, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unreadable, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

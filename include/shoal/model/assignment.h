@@ -39,7 +39,9 @@ REC_DECLARE(service_entry)
     X(T, LIST, gossip_keys, gossip_key, 8, "GossipKeys", "", .max = 3)                       \
     X(T, BYTES, tunnel_psk, _, 9, "TunnelPSK", "", .max = 32, .flags = F_SECRET)             \
     X(T, UINT, nodes_index, _, 10, "NodesIndex", "log index that Nodes is of; no part of the content version") \
-    X(T, UINT, keyring, _, 11, "Keyring", "how often GossipKeys changed")
+    X(T, UINT, keyring, _, 11, "Keyring", "how often GossipKeys changed")                       \
+    X(T, UINT, format, _, 12, "Format", "of the cluster; 0: 1")                              \
+    X(T, UINT, format_next, _, 13, "FormatNext", "later one that all nodes know: to be promised; 0: none")
 REC_DECLARE(assignment)
 
 #define session_hello_FIELDS(X, T)                                                           \
@@ -54,7 +56,8 @@ REC_DECLARE(assignment)
     X(T, TIME, not_after, _, 9, "NotAfter", "of the certificate held")                       \
     X(T, UINT, epoch, _, 10, "Epoch", "of the certificate held")                             \
     X(T, BYTES, ca, _, 11, "CA", "signer of the certificate held", .max = 32)                \
-    X(T, UINT, keyring, _, 12, "Keyring", "gossip keys in use here")
+    X(T, UINT, keyring, _, 12, "Keyring", "gossip keys in use here")                            \
+    X(T, REC, formats, node_formats, 13, "Formats", "")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \

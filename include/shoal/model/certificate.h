@@ -52,7 +52,8 @@ bool certificate_is_due(const char *node_id, int64_t not_after_ns, int64_t life_
     X(T, UINT, tunnel_port, _, 7, "TunnelPort", "", .max = 65535)                  \
     X(T, REC, description, node_description, 8, "Description", "")                 \
     X(T, ENUM, availability, _, 9, "Availability", "", .names = node_availability_names) \
-    X(T, BOOL, never_manager, _, 24, "NeverManager", "the cluster shall not promote it by itself")
+    X(T, BOOL, never_manager, _, 24, "NeverManager", "the cluster shall not promote it by itself") \
+    X(T, REC, formats, node_formats, 25, "Formats", "")
 REC_DECLARE(join_request)
 
 #define join_reply_FIELDS(X, T)                                                    \
@@ -64,7 +65,8 @@ REC_DECLARE(join_request)
     X(T, BYTES, tunnel_psk, _, 6, "TunnelPSK", "", .max = 32, .flags = F_SECRET)   \
     X(T, UINT, code, _, 7, "Code", "enum err_code of Error")                       \
     X(T, STR, addr, _, 8, "Addr", "the joiner's address as admitted", .max = 64)   \
-    X(T, UINT, nodes_index, _, 9, "NodesIndex", "log index that Nodes is of")
+    X(T, UINT, nodes_index, _, 9, "NodesIndex", "log index that Nodes is of")        \
+    X(T, UINT, format, _, 10, "Format", "of the cluster: to be promised before anything else")
 REC_DECLARE(join_reply)
 
 #endif

@@ -98,8 +98,11 @@ enum { JOIN_GRANTS_MAX = 64, CA_CHAIN_MAX = 8 };
     X(T, BYTES, unlock_key, _, 23, "UnlockKey", "of the managers' disks", .max = 32, .flags = F_SECRET)  \
     X(T, STR, managers, _, 24, "Managers", "auto, manual or how many voters to keep", .max = 8, .check = check_managers) \
     X(T, INT, replace_after, _, 25, "ReplaceManagersAfter", "ns a manager must be down; 0: 1 minute", .min = 0, .max = INT64_MAX) \
-    X(T, TIME, restore_until, _, 26, "RestoreUntil", "until then a node not heard of since the restore is waited for")
+    X(T, TIME, restore_until, _, 26, "RestoreUntil", "until then a node not heard of since the restore is waited for") \
+    X(T, UINT, format, _, 27, "Format", "what the cluster writes, see format.h; 0: 1")
 REC_DECLARE(cluster)
+
+uint64_t cluster_format(const struct cluster *c); /* NULL: 1 */
 
 #define ipam_config_FIELDS(X, T)                                      \
     X(T, STR, subnet, _, 1, "Subnet", "CIDR", .max = 64)              \

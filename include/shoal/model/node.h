@@ -20,6 +20,17 @@ enum reachability { REACH_UNKNOWN, REACH_UNREACHABLE, REACH_REACHABLE, REACH_REP
  * managers call it, also when it is down by now. */
 #define NODE_UNHEARD_MESSAGE "not heard of since the restore"
 
+/* Status.Message of a node that went for ever: it said goodbye, or was left behind by a recovery. */
+#define NODE_LEFT_MESSAGE "left the cluster"
+#define NODE_BEHIND_MESSAGE "left behind: the cluster was recovered without it"
+
+/* See format.h. Of a node that says nothing: format 1. */
+#define node_formats_FIELDS(X, T)                                                                       \
+    X(T, UINT, least, _, 1, "Least", "first format that its shoal knows", .flags = F_ALWAYS)            \
+    X(T, UINT, most, _, 2, "Most", "last format that its shoal knows", .flags = F_ALWAYS)               \
+    X(T, UINT, promised, _, 3, "Promised", "it starts no more with a shoal that does not know this one", .flags = F_ALWAYS)
+REC_DECLARE(node_formats)
+
 #define node_spec_FIELDS(X, T)                                                                          \
     X(T, STR, name, _, 1, "Name", "", .max = 63)                                                        \
     X(T, LABELS, labels, _, 2, "Labels", "", .max = 256, .flags = F_ALWAYS)                             \
@@ -82,7 +93,13 @@ REC_DECLARE(manager_status)
     X(T, TIME, role_since, _, 24, "RoleSince", "0: since it joined")                                  \
     X(T, STR, role_reason, _, 25, "RoleReason", "why it has its role; absent: it joined so", .max = 255) \
     X(T, BOOL, role_auto, _, 26, "RoleAuto", "the cluster chose its role, not a person")              \
-    X(T, TIME, ready_since, _, 27, "ReadySince", "when it came back; 0: was never down")
+    X(T, TIME, ready_since, _, 27, "ReadySince", "when it came back; 0: was never down")   \
+    X(T, REC, formats, node_formats, 28, "Formats", "", .flags = F_ALWAYS)
 REC_DECLARE(node)
+
+bool node_has_left(const struct node *n);
+/* Such a node knows the format; has promised to. One that has left always does. */
+bool node_knows_format(const struct node *n, uint64_t format);
+bool node_keeps_format(const struct node *n, uint64_t format);
 
 #endif

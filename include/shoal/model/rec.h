@@ -7,7 +7,7 @@
  *   REC_DEFINE(port)    in one .c file
  *
  * Columns: T, kind, member, element type or _, msgpack tag (never reused; 1..), JSON name, meaning
- * with unit, then designated initialisers: .min .max .flags .names .check .def
+ * with unit, then designated initialisers: .min .max .flags .names .check .since (format.h; 0: always there)
  *
  * kind   C member                            JSON                  limits
  * BOOL   bool                                true/false
@@ -26,8 +26,8 @@
  *
  * Absent, null and the zero value are one and the same in every encoding, but for OPT where presence
  * itself counts ({} is present). msgpack: map of int tags, zero values left out, ascending: the same
- * object is the same bytes on every replica; unknown tags are skipped. JSON/YAML: unknown names are
- * refused with their path. */
+ * object is the same bytes on every replica; unknown tags are skipped, or refused by rec_unpack_all().
+ * JSON/YAML: unknown names are refused with their path. */
 #ifndef SHOAL_MODEL_REC_H
 #define SHOAL_MODEL_REC_H
 
@@ -64,7 +64,7 @@ struct field {
     const char *(*check)(const char *value); /* STR, each of STRS: NULL = good, else what is wrong */
     int64_t min, max;
     uint32_t off;
-    uint16_t tag;
+    uint16_t tag, since;
     uint8_t kind, flags;
 };
 struct rec {
@@ -83,6 +83,10 @@ bool rec_is_zero(const struct rec *t, const void *r);
 int rec_check(const struct rec *t, const void *r, struct err *e) must_check;
 void rec_pack(const struct rec *t, const void *r, struct sb *b);
 int rec_unpack(const struct rec *t, void *ret, const void *p, size_t size, struct err *e) must_check;
+/* The same; E_UNSUPPORTED when it holds a tag that this program does not know. */
+int rec_unpack_all(const struct rec *t, void *ret, const void *p, size_t size, struct err *e) must_check;
+unsigned rec_format(const struct rec *t, const void *r); /* the first format in which all it holds can be written */
+void rec_cut(const struct rec *t, void *r, uint64_t format); /* clears what this format does not have */
 int rec_from_val(const struct rec *t, void *ret, const struct val *v, const char *path, struct err *e) must_check;
     /* ret must be zeroed; on error it is left zeroed. Applies rec_check. path "" at the root. */
 int rec_from_json(const struct rec *t, void *ret, const char *s, size_t len, const char *what, struct err *e) must_check;

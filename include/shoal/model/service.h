@@ -29,7 +29,14 @@ const char *check_abs_path(const char *s);
 #define empty_FIELDS(X, T) X(T, BOOL, unused, _, 1, "\x01", "no field: presence only")
 REC_DECLARE(empty)
 
-#define version_FIELDS(X, T) X(T, UINT, index, _, 1, "Index", "log index of the last change", .flags = F_ALWAYS)
+#ifdef FORMAT_NEXT /* what format 2 of the tests writes and format 1 does not */
+#define version_NEXT(X, T) X(T, UINT, format, _, 2, "Format", "of the entry of the last change", .since = 2)
+#else
+#define version_NEXT(X, T)
+#endif
+#define version_FIELDS(X, T)                                                                      \
+    X(T, UINT, index, _, 1, "Index", "log index of the last change", .flags = F_ALWAYS)           \
+    version_NEXT(X, T)
 REC_DECLARE(version)
 
 #define driver_FIELDS(X, T)                                       \
