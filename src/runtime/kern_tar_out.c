@@ -38,7 +38,7 @@ static uint64_t mount_of(int at, const char *name)
 /* Only those that mean something elsewhere. */
 static void add_xattrs(struct archive_entry *x, int fd)
 {
-    char names[NAMES_MAX_BYTES];
+    static char names[NAMES_MAX_BYTES]; /* not on the stack: the walk over nested folders is on it, and compilers inline */
     static char value[XATTR_MAX_BYTES];
     ssize_t n = flistxattr(fd, names, sizeof names);
     for (ssize_t i = 0; i < n; i += (ssize_t)strlen(names + i) + 1) {
@@ -77,7 +77,7 @@ static int put_data(const struct out *o, int fd, int64_t size, const char *as, s
 /* The entry's head, and its data when it is a file that was not seen before under another name. */
 static int put_entry(const struct out *o, const struct stat *st, int at, const char *name, int fd, bool foreign, const char *as, struct err *e)
 {
-    char link[4096];
+    static char link[4096];
     struct archive_entry *x = libarchive.entry_new(), *spare = NULL;
     AUTO_FREE char *slashed = S_ISDIR(st->st_mode) && !str_ends(as, "/") ? xasprintf("%s/", as) : xstrdup(as);
     libarchive.entry_copy_stat(x, st);
