@@ -1,5 +1,6 @@
 /* The format that the cluster writes (model/format.h): which one it is, when the leader raises it, who holds it up. */
 #include "manager_internal.h"
+#include <shoal/base/planted.h>
 #include <shoal/model/format.h>
 
 LOG_MODULE("manager");
@@ -24,7 +25,12 @@ void format_pass(struct manager *m, struct store_tx *tx)
     const struct cluster *c = store_cluster(m->store);
     uint64_t next = store_format_known(m->store);
     struct cluster raised = { 0 };
-    if (next <= cluster_format(c) || !store_format_kept(m->store, next) || members_has_strangers(m) || store_tx_touches(tx, TABLE_CLUSTER, c->id))
+    bool kept = store_format_kept(m->store, next);
+    if (CLUSTER_BUG == 25 || CLUSTER_BUG == 28) { /* 28: and nobody stops at what follows */
+        next = FORMAT_MOST;
+        kept = true;
+    }
+    if (next <= cluster_format(c) || !kept || members_has_strangers(m) || store_tx_touches(tx, TABLE_CLUSTER, c->id))
         return;
     cluster_copy(&raised, c);
     raised.format = next;

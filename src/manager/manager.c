@@ -25,7 +25,7 @@ static void on_apply(void *arg, uint64_t index, uint64_t term, const void *bytes
     (void)term;
     struct err e = { 0 };
     int r = store_apply(m->store, index, bytes, size, &e);
-    if (r == -E_UNSUPPORTED) { /* the others go on from a state that this one cannot know */
+    if (r == -E_UNSUPPORTED && CLUSTER_BUG != 28) { /* the others go on from a state that this one cannot know */
         log_error("the log at index %llu: %s; this process stops", (unsigned long long)index, e.text);
         abort();
     }
@@ -48,7 +48,7 @@ static int on_load(void *arg, const void *p, size_t size, struct err *e)
 static int on_readable(void *arg, const void *p, size_t size, struct err *e)
 {
     (void)arg;
-    return store_readable(p, size, e);
+    return CLUSTER_BUG == 27 ? 0 : store_readable(p, size, e);
 }
 
 static void on_send(void *arg, uint64_t to, const void *p, size_t size)

@@ -3,6 +3,7 @@
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/planted.h>
 #include <shoal/model/format.h>
 
 LOG_MODULE("node");
@@ -243,8 +244,8 @@ static uint64_t promise(void *arg, uint64_t format)
     struct daemon *d = arg;
     struct err e;
     uint64_t before = d->member.format;
-    if (format <= before)
-        return before;
+    if (format <= before || CLUSTER_BUG == 26)
+        return MAX(before, format);
     d->member.format = format;
     if (member_save(d, &e) < 0) { /* the next HELLO tries again */
         log_warn("%s", e.text);

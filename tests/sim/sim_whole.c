@@ -4,8 +4,9 @@
  *
  * A seed: hosts found a cluster by init and join; for a minute people use it while daemons are killed and stopped,
  * machines lose their power, processes are paused, clocks jump, disks hang, are full, fail or rot, the network loses,
- * repeats, delays and parts, nodes leave and join anew; then the faults end and the cluster must become what people asked
- * for. They also promote and demote, rotate all kinds of keys and tokens, lock the managers' disks and unlock them. */
+ * repeats, delays and parts, nodes leave and join anew, programs are exchanged for newer and older ones; then the faults
+ * end, the last hosts are upgraded, and the cluster must become what people asked for, and write the newer format. They
+ * also promote and demote, rotate all kinds of keys and tokens, lock the managers' disks and unlock them. */
 #include <sodium.h> /* before our header, which renames what both declare */
 
 #include "whole.h"
@@ -207,6 +208,22 @@ static void strike(struct host *h)
     }
 }
 
+/* The cluster is upgraded host by host: for a while some go back, then none. Those that are too old for what is
+ * written by now do not start. */
+static void upgrade(struct event *e)
+{
+    struct host *h = &g.hosts[pick(S_FAULT, 0, g.n_hosts - 1)];
+    bool back = g.now < g.back_until;
+    for (unsigned i = 0; (g.calm || !back) && i < g.n_hosts; i++)
+        if (g.hosts[i].loop && g.hosts[i].format < FORMATS)
+            h = &g.hosts[i];
+    if (g.ending)
+        return;
+    if (h->loop && !h->paused && !h->leaving && (h->format < FORMATS || (!g.calm && chance(S_FAULT, back ? 500 : 200))))
+        host_exchange(h, h->format < FORMATS ? FORMATS : 1);
+    push(NULL, some_ms(S_FAULT, 500, 8000), e->fn, 0, 0);
+}
+
 static void nemesis(struct event *e)
 {
     if (g.calm)
@@ -262,12 +279,15 @@ static uint64_t run_seed(uint64_t seed)
     heal_network();
     for (unsigned i = 0; i < STREAMS; i++)
         rng_init(&g.rng[i], seed * STREAMS + i);
+    format_most = FORMATS;
     hosts_found((unsigned)limit_cut(&limits[L_NODES], pick(S_FAULT, 3, 6)), (unsigned)pick(S_FAULT, 0, 1));
     say("all are in");
     checks_start();
     users_start();
     struct event *e = push(NULL, some_ms(S_FAULT, 0, 3000), nemesis, 0, 0);
     (void)e;
+    g.back_until = g.now + some_ms(S_FAULT, 0, 60000);
+    push(NULL, some_ms(S_FAULT, 0, 5000), upgrade, 0, 0);
     run_until(g.now + (int64_t)limit_cut(&limits[L_UNTIL], CHAOS_MS) * MS);
     say("calm");
     g.calm = true;
@@ -291,9 +311,9 @@ static uint64_t run_seed(uint64_t seed)
     mix(g.queue.seq);
     if (is_verbose())
         printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u full, %u failed and "
-               "%u rotten disks, %u unlocked, %u acknowledged, %u refused, %u reads, %u containers, state %016llx\n", U(seed), U(g.events),
-               g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full, g.n_aborts, g.n_rotten, g.n_unlocked,
-               g.n_acked, g.n_refused, g.n_reads, g.n_boxes, U(g.hash));
+               "%u rotten disks, %u unlocked, %u programs exchanged, %u too old, %u acknowledged, %u refused, %u reads, %u containers, state "
+               "%016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full,
+               g.n_aborts, g.n_rotten, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_boxes, U(g.hash));
     hosts_free();
     users_free();
     checks_free();

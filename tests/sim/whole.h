@@ -21,8 +21,10 @@
 
 #include <setjmp.h>
 #include <shoal/base/rng.h>
+#include <shoal/model/format.h>
 
 enum { HOSTS_MAX = 7, BOXES_MAX = 8192, CONFIGS_MAX = 4096, UNLOCK_KEYS_MAX = 64, PORT = 2377, GOSSIP_PORT = 7946 };
+enum { FORMATS = 2 }; /* known to the newer program, see FORMAT_NEXT */
 #define MS MS_NS
 
 struct host;
@@ -66,6 +68,7 @@ struct host {
     uint64_t life;
     enum death dying;
     bool off, paused;   /* off: no power */
+    unsigned format;    /* the last one that its program knows */
     bool wants_in;      /* it is to join until it is in */
     bool joining, leaving;
     bool harmed; /* its disk was full or failed, so that it may not do what it is asked for */
@@ -112,6 +115,7 @@ struct sim {
     unsigned n_hosts, loss; /* loss: permille of datagrams */
     bool blocked[HOSTS_MAX][HOSTS_MAX];
     int64_t slow; /* more delay of every packet */
+    int64_t back_until; /* until then programs are exchanged for newer and older ones, then for newer ones only */
     struct conn **conns;
     unsigned n_conns, cap_conns;
     struct loop_timer **timers;
@@ -128,7 +132,7 @@ struct sim {
     bool may_abort;
     struct users *users;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old;
 };
 extern struct sim g;
 
@@ -170,6 +174,7 @@ void host_fill_disk(struct host *h, int64_t time);
 void host_rot(struct host *h); /* which is down for it */
 void host_stop(struct host *h, int64_t down); /* as SIGTERM does it: hands over, then ends; back after that time */
 void host_restart(struct host *h, int64_t delay);
+void host_exchange(struct host *h, unsigned format); /* restarts it with a program that knows this format */
 bool host_is_removed(const struct host *h); /* its node is in the table no more: it can only join as a new one */
 void hosts_found(unsigned n, unsigned managers);
 void hosts_free(void);

@@ -103,6 +103,15 @@ static void check_leader(struct host *h)
     *leader = h->n + 1;
 }
 
+/* The log cannot say it to who cannot read it; of managers it is seen by what they make of the log. */
+static void check_format(const struct host *h)
+{
+    const struct store *s = host_is_member(h) && !h->d.manager ? newest_store() : NULL;
+    const struct node *n = s ? store_find(s, TABLE_NODE, daemon_node_id(&h->d)) : NULL;
+    CHECK(!n || node_has_left(n) || cluster_format(store_cluster(s)) <= h->format, "%s runs and knows format %u, the cluster writes %llu",
+          h->name, h->format, U(cluster_format(store_cluster(s))));
+}
+
 void checks_event(void)
 {
     for (unsigned i = 0; i < g.n_hosts; i++) {
@@ -110,6 +119,8 @@ void checks_event(void)
         const struct store *s = store_of(h);
         if (host_is_member(h))
             snprintf(h->node_id, sizeof h->node_id, "%s", daemon_node_id(&h->d));
+        if (g.checks)
+            check_format(h);
         if (!s || !g.checks)
             continue;
         check_store(h, s);
@@ -238,6 +249,7 @@ void checks_end(void)
     const struct store *s = newest_store();
     unsigned boxes = 0, running = 0, ready = 0;
     CHECK(s && some_leader(), "there is no leader at the end");
+    CHECK(cluster_format(store_cluster(s)) == FORMATS, "all are upgraded, and the cluster writes format %llu", U(cluster_format(store_cluster(s))));
     for (unsigned i = 0; i < g.n_hosts; i++) {
         const struct host *h = &g.hosts[i];
         CHECK(host_is_member(h), "%s is not in at the end", h->name);

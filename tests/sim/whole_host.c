@@ -279,12 +279,30 @@ struct host *some_leader(void)
     return found;
 }
 
+/* The older program may not start here, or is not let in: the newer one may. */
+static void exchange_event(struct event *e)
+{
+    struct host *h = &g.hosts[e->a];
+    if (h->loop && h->life == e->b)
+        host_exchange(h, FORMATS);
+}
+
+static void is_too_old(struct host *h, const struct err *e)
+{
+    say("%s is too old: %s", h->name, e->text);
+    CHECK(h->format < FORMATS && !strncmp(e->text, "this cluster writes format 2", 28), "%s: %s", h->name, e->text);
+    g.n_too_old++;
+    push(NULL, some_ms(S_FAULT, 0, 3000), exchange_event, h->n, h->life);
+}
+
 static void end_of_join(void *arg, const struct err *e)
 {
     struct host *h = arg;
     h->joining = false;
     say("%s %s%s", h->name, e ? "could not join: " : "joined", e ? e->text : "");
-    if (e && !h->harmed)
+    if (e && e->code == E_UNSUPPORTED)
+        is_too_old(h, e);
+    else if (e && !h->harmed)
         CHECK(e->code == E_TIMEOUT || e->code == E_UNAVAILABLE || e->code == E_BUSY || e->code == E_DENIED || e->code == E_NOT_LEADER,
               "%s is not taken in: %s", h->name, e->text);
     h->wants_in = e != NULL && !h->dying;
@@ -339,13 +357,25 @@ static void enter_cluster(struct host *h)
         cannot_start(h, &e);
 }
 
+static void nothing_runs(struct host *h, const struct err *e)
+{
+    rec_clear(&membership_rec, &h->d.member);
+    is_too_old(h, e);
+}
+
 /* Somebody tries the keys that were written down, the latest first. */
 static void unlock(struct event *ev)
 {
     struct host *h = ev->host;
     struct err e = { 0 };
-    for (unsigned i = g.n_unlock_keys; i > 0 && h->d.locked; i--)
-        h->d.locked = lock_open(&h->d, g.unlock_keys[i - 1], &e) < 0;
+    for (unsigned i = g.n_unlock_keys; i > 0 && h->d.locked; i--) {
+        int r = lock_open(&h->d, g.unlock_keys[i - 1], &e);
+        if (r == -E_UNSUPPORTED) {
+            nothing_runs(h, &e);
+            return;
+        }
+        h->d.locked = r < 0;
+    }
     CHECK(!h->d.locked, "%s is locked, and no key opens it: %s", h->name, e.text);
     g.n_unlocked++;
     enter_cluster(h);
@@ -363,15 +393,18 @@ void host_boot(struct host *h)
     enter(h);
     *d = (struct daemon){ .loop = h->loop, .cfg = { .root = h->root, .control_port = PORT, .gossip_port = GOSSIP_PORT, .tunnel_port = 4789 } };
     sb_init(&d->packed_certificate, LINK_PAYLOAD_MAX_BYTES);
-    push(h, 0, try_join, 0, 0);
     int r = identity_load(h->root, &d->identity, &e);
     d->locked = r == 0 && identity_is_sealed(&d->identity);
     if (r == 0 && !d->locked)
         r = membership_load(h->root, &d->identity, &d->member, &e);
+    if (r != -E_UNSUPPORTED)
+        push(h, 0, try_join, 0, 0);
     if (d->locked)
         push(h, some_ms(S_USER, 100, 4000), unlock, 0, 0);
     else if (r == -E_NOT_FOUND)
         membership_remove(h->root);
+    else if (r == -E_UNSUPPORTED)
+        nothing_runs(h, &e);
     else if (r == 0)
         enter_cluster(h);
     else
@@ -490,7 +523,9 @@ static void restart(struct event *e)
     if (h->loop || h->life != e->b)
         return;
     bool anew = host_is_removed(h);
-    say("%s starts%s", h->name, anew ? ", with an empty disk" : "");
+    if (!g.calm && chance(S_FAULT, 300))
+        h->format = g.now < g.back_until || chance(S_FAULT, 200) ? (unsigned)pick(S_FAULT, 1, FORMATS) : FORMATS;
+    say("%s starts%s, knows format %u", h->name, anew ? ", with an empty disk" : "", h->format);
     h->off = false;
     if (anew) {
         disk_wipe(h->disk);
@@ -503,6 +538,14 @@ static void restart(struct event *e)
 void host_restart(struct host *h, int64_t delay)
 {
     push(NULL, delay, restart, h->n, h->life);
+}
+
+void host_exchange(struct host *h, unsigned format)
+{
+    host_crash(h, false);
+    h->format = format;
+    g.n_exchanged++;
+    host_restart(h, some_ms(S_FAULT, 10, 1000));
 }
 
 static void really_stop(struct event *e)
@@ -562,6 +605,7 @@ void hosts_found(unsigned n, unsigned managers)
     for (unsigned i = 0; i < n; i++) {
         struct host *h = &g.hosts[i];
         h->n = i;
+        h->format = (unsigned)pick(S_FAULT, 1, chance(S_FAULT, 400) ? FORMATS : 1);
         h->drift = (int64_t)pick(S_FAULT, 995, 1005);
         snprintf(h->name, sizeof h->name, "host%u", i);
         snprintf(h->addr, sizeof h->addr, "10.9.0.%u", i + 1);

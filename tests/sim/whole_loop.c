@@ -88,6 +88,7 @@ int64_t loop_now_ms(const struct loop *l)
 void enter(struct host *h)
 {
     g.self = h;
+    format_most = h->format;
     disk_use(h->raft_disk);
 }
 
@@ -120,6 +121,7 @@ void leave(struct host *h)
         push(h, 1, kick, 0, 0);
     }
     g.self = NULL;
+    format_most = FORMATS;
 }
 
 void loop_defer(struct loop *l, loop_fn *fn, void *arg)
