@@ -130,6 +130,8 @@ void runtime_close(struct runtime *rt); /* containers go on */
 
 typedef void runtime_done_fn(void *arg, int result, const struct err *e);
 /* Copies spec. Made but not started: the shim holds it. done exactly once; on error nothing is left. */
+/* What is mounted inside another mount comes after it, as in Docker, whatever order people gave; else the order stays. */
+void container_mounts_sort(struct container_spec *s);
 void runtime_create(struct runtime *rt, const struct container_spec *spec, runtime_done_fn *done, void *arg);
 void runtime_start(struct runtime *rt, const char *id, runtime_done_fn *done, void *arg);
 /* -E_NOT_FOUND, -E_CONFLICT when it does not run. */

@@ -228,6 +228,7 @@ static void build(struct job *j)
     }
     str_set(&spec.id, j->container_id);
     str_set(&spec.netns, netns);
+    container_mounts_sort(&spec);
     runtime_create(x->cfg.runtime, &spec, on_created, j);
     container_spec_clear(&spec);
 }

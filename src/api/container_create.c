@@ -288,6 +288,7 @@ static int storage(struct creation *x, const struct val *body, const struct val 
         r = add_anonymous(x, volumes->map[i].key->s, e);
     for (uint32_t i = 0; i < image->config.volumes.n && r == 0; i++)
         r = add_anonymous(x, image->config.volumes.v[i], e);
+    container_mounts_sort(&x->spec);
     return r;
 }
 
