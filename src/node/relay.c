@@ -5,7 +5,8 @@
  *
  * Both are sealed end to end, with a key of the two nodes' link keys: whoever carries an envelope can neither read nor
  * make one. Numbers only rise, also over starts and whatever the clock says, so an old envelope is not heard twice; Raft
- * itself takes old and doubled messages. */
+ * itself takes old and doubled messages. An envelope names the Raft id it speaks for: this manager's table may be so old
+ * that it has the sender under the id of an earlier office. */
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
@@ -13,7 +14,8 @@
 
 LOG_MODULE("relay");
 
-enum { ID = 25, NONCE = 24, TAG = 16, NUMBER = 8, HEAD = 1 + 2 * ID, DATAGRAM_MAX_BYTES = 1200, START_BITS = 40 };
+enum { ID = 25, NONCE = 24, TAG = 16, NUMBER = 8, RAFT_ID = 8, PLAIN = NUMBER + RAFT_ID, HEAD = 1 + 2 * ID,
+       DATAGRAM_MAX_BYTES = 1200, START_BITS = 40 };
 #define FIRST_NUMBER (UINT64_C(1) << 62) /* above the nanoseconds since 1970 that were the numbers at first */
 
 struct pair { /* this node and another manager */
@@ -90,18 +92,19 @@ static const struct node *seal(struct relay *r, enum relay_way way, const char *
     if (!pair || strlen(to) != ID || !self || strlen(self) != ID)
         return NULL;
     r->number++;
-    AUTO_FREE uint8_t *plain = xcalloc(1, NUMBER + size), *sealed = xcalloc(1, NUMBER + size + TAG);
+    AUTO_FREE uint8_t *plain = xcalloc(1, PLAIN + size), *sealed = xcalloc(1, PLAIN + size + TAG);
     uint8_t nonce[NONCE];
     le_put(plain, r->number, NUMBER);
-    memcpy(plain + NUMBER, p, size);
+    le_put(plain + NUMBER, r->d->member.certificate->raft_id, RAFT_ID);
+    memcpy(plain + PLAIN, p, size);
     crypto_random(nonce, sizeof nonce);
     sb_char(out, (char)way);
     sb_add(out, self, ID);
     sb_add(out, to, ID);
-    crypto_xaead_seal(sealed, plain, NUMBER + size, out->s, HEAD, nonce, pair->key);
+    crypto_xaead_seal(sealed, plain, PLAIN + size, out->s, HEAD, nonce, pair->key);
     sb_add(out, nonce, NONCE);
-    sb_add(out, sealed, NUMBER + size + TAG);
-    crypto_wipe(plain, NUMBER + size);
+    sb_add(out, sealed, PLAIN + size + TAG);
+    crypto_wipe(plain, PLAIN + size);
     return n;
 }
 
@@ -109,7 +112,7 @@ bool relay_datagram(struct relay *r, const char *to, const void *p, size_t size)
 {
     AUTO_SB struct sb b;
     sb_init(&b, DATAGRAM_MAX_BYTES);
-    if (!r->d->gossip || size > DATAGRAM_MAX_BYTES - HEAD - NONCE - NUMBER - TAG)
+    if (!r->d->gossip || size > DATAGRAM_MAX_BYTES - HEAD - NONCE - PLAIN - TAG)
         return false;
     const struct node *n = seal(r, RELAY_DATAGRAM, to, p, size, &b);
     const char *addr = gossip_address_of(r->d->gossip, to); /* as it says itself */
@@ -126,7 +129,7 @@ bool relay_envelope(struct relay *r, const char *to, const void *p, size_t size,
 bool relay_names(const void *p, size_t size, char from[26], char to[26])
 {
     const char *c = p;
-    if (size < HEAD + NONCE + NUMBER + TAG || (c[0] != RELAY_DATAGRAM && c[0] != RELAY_THROUGH))
+    if (size < HEAD + NONCE + PLAIN + TAG || (c[0] != RELAY_DATAGRAM && c[0] != RELAY_THROUGH))
         return false;
     memcpy(from, c + 1, ID);
     memcpy(to, c + 1 + ID, ID);
@@ -150,7 +153,8 @@ bool relay_receive(struct relay *r, enum relay_way way, const void *bytes, size_
     uint64_t number = le_get(plain, NUMBER);
     if (number > pair->heard[way]) {
         pair->heard[way] = number;
-        manager_got_raft(d->manager, n->raft_id, plain + NUMBER, sealed - TAG - NUMBER);
+        if (le_get(plain + NUMBER, RAFT_ID) == n->raft_id)
+            manager_got_raft(d->manager, n->raft_id, plain + PLAIN, sealed - TAG - PLAIN);
     }
     crypto_wipe(plain, sealed);
     return true;

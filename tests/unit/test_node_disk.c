@@ -338,7 +338,7 @@ static void an_assignment_waits_for_the_disk_and_ends_with_its_agent(void **stat
 /* ---- the numbers of what goes to another manager by detours ---- */
 static uint64_t number_of(struct daemon *d, struct relay *r, const uint8_t other_public[32])
 {
-    enum { HEAD = 51, NONCE = 24, TAG = 16, SIZE = 8 + 1 };
+    enum { HEAD = 51, NONCE = 24, TAG = 16, SIZE = 8 + 8 + 1 };
     static const char label[] = "shoal raft between two managers";
     uint8_t shared[32], key[32], plain[SIZE];
     struct blake2s h;
@@ -354,6 +354,7 @@ static uint64_t number_of(struct daemon *d, struct relay *r, const uint8_t other
     const uint8_t *p = (const uint8_t *)b.s;
     assert_true(crypto_xaead_open(plain, p + HEAD + NONCE, SIZE + TAG, p, HEAD, p + HEAD, key));
     sb_done(&b);
+    assert_true(le_get(plain + 8, 8) == d->member.certificate->raft_id); /* the office that it speaks for */
     return le_get(plain, 8);
 }
 
