@@ -123,6 +123,7 @@ struct sim {
     struct box boxes[BOXES_MAX];
     unsigned n_boxes;
     bool calm, ending;
+    uint64_t newest_index; /* that any store ever had; one that is up may be older and not know of a node that joined since */
     char worker_token[128], manager_token[128];
     uint8_t unlock_keys[UNLOCK_KEYS_MAX][32]; /* that ever were in force */
     unsigned n_unlock_keys;

@@ -123,6 +123,7 @@ void checks_event(void)
             check_format(h);
         if (!s || !g.checks)
             continue;
+        g.newest_index = MAX(g.newest_index, store_index(s));
         check_store(h, s);
         check_leader(h);
     }

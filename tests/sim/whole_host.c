@@ -514,7 +514,7 @@ void host_rot(struct host *h)
 bool host_is_removed(const struct host *h)
 {
     const struct store *s = newest_store();
-    return s && store_cluster(s) && h->node_id[0] && !h->wants_in && !store_find(s, TABLE_NODE, h->node_id);
+    return s && store_index(s) >= g.newest_index && store_cluster(s) && h->node_id[0] && !h->wants_in && !store_find(s, TABLE_NODE, h->node_id);
 }
 
 static void restart(struct event *e)
