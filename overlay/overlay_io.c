@@ -365,8 +365,6 @@ static int reconcile_networks(struct overlay *o, struct err *e)
         for (struct map_item *s = NULL; (s = map_next(&o->sandboxes, s));)
             for (uint32_t k = 0; k < ((struct sandbox *)s->value)->links.n; k++)
                 used |= ((struct sandbox *)s->value)->links.v[k].vni == n->vni;
-        if (!n->wanted)
-            tunnel_client_forget(o->tunnel, n->vni); /* it closes the TAP of a network that it is not told of any more */
         if (!n->wanted && !used)
             network_drop(o, n);
     }
