@@ -9,6 +9,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* KINDS(X) is X(name) X(name)... of what happens at random; so written: enum kind { KINDS(SEEDS_KIND) } and
+ * kinds[] = { KINDS(SEEDS_KIND_NAME) }. */
+#define SEEDS_KIND(name) K_##name,
+#define SEEDS_KIND_NAME(name) #name,
+
 struct seeds_limit { /* how much of something a run has; a failing run is tried with less */
     const char *option, *what; /* what: for people */
     uint64_t least;            /* with which the simulation still makes sense */

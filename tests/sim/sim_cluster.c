@@ -30,16 +30,8 @@ enum { REPLICAS = 3, HOSTS = 5, SERVICES = 4, FLYING_MAX = 256, BOXES_MAX = 4096
 #define CALM_NS (120 * SEC_NS)
 
 #define KINDS(X) X(exit) X(image) X(leader) X(cut) X(drain) X(remove) X(rollback) X(scale) X(update)
-enum kind {
-#define X(name) K_##name,
-    KINDS(X)
-#undef X
-};
-static const char *const kinds[] = {
-#define X(name) #name,
-    KINDS(X)
-#undef X
-};
+enum kind { KINDS(SEEDS_KIND) };
+static const char *const kinds[] = { KINDS(SEEDS_KIND_NAME) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL };
 static struct seeds_limit limits[] = {
     [L_OPS] = { "--ops", "things that people do", 0, 0, 0 },

@@ -12,16 +12,8 @@ enum { DOWN_MS = 2000 };
 /* Chapters of the story that may be left out, and what happens in the background. */
 #define KINDS(X) X(quiet) X(liar) X(death) X(restart) X(move) X(paths) X(isolation) X(masses) X(partition) X(chaos) \
     X(goodbye) X(loss) X(copies) X(budget)
-enum kind {
-#define X(name) K_##name,
-    KINDS(X)
-#undef X
-};
-static const char *const kinds[] = {
-#define X(name) #name,
-    KINDS(X)
-#undef X
-};
+enum kind { KINDS(SEEDS_KIND) };
+static const char *const kinds[] = { KINDS(SEEDS_KIND_NAME) };
 enum { L_FAULTS, L_NODES };
 static struct seeds_limit limits[] = {
     [L_FAULTS] = { "--faults", "faults while everything goes wrong", 0, 0, 0 },

@@ -18,16 +18,8 @@
 enum { NODES_MAX = 16, TICK_MS = 250, DOWN_AFTER_MS = 2000, CHAOS_MS = 1800000 };
 
 #define KINDS(X) X(flap) X(join) X(die) X(back) X(hand) X(leave) X(remove) X(label)
-enum kind {
-#define X(name) K_##name,
-    KINDS(X)
-#undef X
-};
-static const char *const kinds[] = {
-#define X(name) #name,
-    KINDS(X)
-#undef X
-};
+enum kind { KINDS(SEEDS_KIND) };
+static const char *const kinds[] = { KINDS(SEEDS_KIND_NAME) };
 enum { L_FAULTS, L_NODES, L_UNTIL };
 static struct seeds_limit limits[] = {
     [L_FAULTS] = { "--faults", "faults, and things that people do", 0, 0, 0 },

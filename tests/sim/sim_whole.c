@@ -17,11 +17,7 @@ struct sim g;
 #ifdef CLUSTER_PLANTED
 int cluster_bug;
 #endif
-static const char *const kinds[] = {
-#define X(name) #name,
-    KINDS(X)
-#undef X
-};
+static const char *const kinds[] = { KINDS(SEEDS_KIND_NAME) };
 struct seeds_limit limits[LIMITS] = {
     [L_OPS] = { "--ops", "things that people do", 0, 0, 0 },
     [L_FAULTS] = { "--faults", "faults", 0, 0, 0 },

@@ -96,11 +96,7 @@ struct box { /* a container */
 /* What may be left out: faults, what befalls containers, what people do. */
 #define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(stop) X(leave) X(exit) \
     X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock)
-enum kind {
-#define X(name) K_##name,
-    KINDS(X)
-#undef X
-};
+enum kind { KINDS(SEEDS_KIND) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
 extern struct seeds_limit limits[LIMITS];
 
