@@ -16,15 +16,7 @@ static struct {
     NFT_CALLS(F)
 #undef F
 } libnftables;
-static const char *const names[] = {
-#define F(name) "nft_" #name,
-    NFT_CALLS(F)
-#undef F
-    NULL
-};
-static struct library library = {
-    .file = LIBNFTABLES_FILE, .package = "libnftables1", .names = names, .calls = &libnftables, .lock = PTHREAD_MUTEX_INITIALIZER
-};
+static struct library library = LIBRARY(LIBNFTABLES_FILE, "libnftables1", "nft_", NFT_CALLS, libnftables);
 
 /* Closing the socket waits until every processor has let go of the rules replaced, about 20 ms: not on the loop. */
 static void end_work(void *arg)

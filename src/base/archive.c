@@ -3,15 +3,7 @@
 #include <shoal/base/library.h>
 
 struct archive_calls libarchive;
-static const char *const names[] = {
-#define F(name) "archive_" #name,
-    ARCHIVE_CALLS(F)
-#undef F
-    NULL
-};
-static struct library library = {
-    .file = LIBARCHIVE_FILE, .package = "libarchive13", .names = names, .calls = &libarchive, .lock = PTHREAD_MUTEX_INITIALIZER
-};
+static struct library library = LIBRARY(LIBARCHIVE_FILE, "libarchive13", "archive_", ARCHIVE_CALLS, libarchive);
 
 int archive_load(struct err *e)
 {

@@ -134,15 +134,7 @@ static struct {
     EVP_CALLS(F)
 #undef F
 } libcrypto;
-static const char *const names[] = {
-#define F(name) "EVP_" #name,
-    EVP_CALLS(F)
-#undef F
-    NULL
-};
-static struct library library = {
-    .file = LIBCRYPTO_FILE, .package = "libssl3", .names = names, .calls = &libcrypto, .lock = PTHREAD_MUTEX_INITIALIZER
-};
+static struct library library = LIBRARY(LIBCRYPTO_FILE, "libssl3", "EVP_", EVP_CALLS, libcrypto);
 
 struct crypto_sha256 {
     EVP_MD_CTX *ctx;               /* NULL: there is no libcrypto; slower is better than not at all */

@@ -1,13 +1,16 @@
 /* The door to the dynamic loader. */
 #include <dlfcn.h>
 #include <shoal/base/library.h>
+#include <shoal/base/mem.h>
 
 static int find_calls(const struct library *l, void *handle, struct err *e)
 {
     void **calls = l->calls;
-    for (unsigned i = 0; l->names[i]; i++)
-        if (!(calls[i] = dlsym(handle, l->names[i])))
-            return err_set(e, E_UNSUPPORTED, "%s on this machine has no %s; install a newer %s", l->file, l->names[i], l->package);
+    for (unsigned i = 0; l->names[i]; i++) {
+        AUTO_FREE char *name = xasprintf("%s%s", l->prefix, l->names[i]);
+        if (!(calls[i] = dlsym(handle, name)))
+            return err_set(e, E_UNSUPPORTED, "%s on this machine has no %s; install a newer %s", l->file, name, l->package);
+    }
     return 0;
 }
 

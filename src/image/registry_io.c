@@ -70,15 +70,7 @@ static struct {
     CURL_CALLS(F)
 #undef F
 } libcurl;
-static const char *const curl_names[] = {
-#define F(name) "curl_" #name,
-    CURL_CALLS(F)
-#undef F
-    NULL
-};
-static struct library curl_library = {
-    .file = LIBCURL_FILE, .package = "libcurl4", .names = curl_names, .calls = &libcurl, .lock = PTHREAD_MUTEX_INITIALIZER
-};
+static struct library curl_library = LIBRARY(LIBCURL_FILE, "libcurl4", "curl_", CURL_CALLS, libcurl);
 
 static void init_once(void)
 {

@@ -13,13 +13,14 @@
 
 enum { LONG_BYTES = 1000000 };
 
+#define ONE(F) F(version_number)
+#define TWO(F) ONE(F) F(no_such_call)
 static struct { int (*version)(void), (*other)(void); } calls;
-static const char *const one[] = { "archive_version_number", NULL }, *const two[] = { "archive_version_number", "no_such_call", NULL };
 
 static void test_missing(void **state)
 {
     struct err e;
-    struct library l = { "libnowhere.so.7", "libnowhere7", one, &calls, PTHREAD_MUTEX_INITIALIZER, false };
+    struct library l = LIBRARY("libnowhere.so.7", "libnowhere7", "archive_", ONE, calls);
     assert_int_equal(library_load(&l, &e), -E_UNSUPPORTED);
     assert_non_null(strstr(e.text, "apt-get install libnowhere7"));
     assert_null(calls.version);
@@ -28,10 +29,10 @@ static void test_missing(void **state)
 static void test_too_old(void **state)
 {
     struct err e;
-    struct library l = { LIBARCHIVE_FILE, "libarchive13", two, &calls, PTHREAD_MUTEX_INITIALIZER, false };
+    struct library l = LIBRARY(LIBARCHIVE_FILE, "libarchive13", "archive_", TWO, calls);
     assert_int_equal(library_load(&l, &e), -E_UNSUPPORTED);
-    assert_non_null(strstr(e.text, "has no no_such_call"));
-    l.names = one; /* a failure is not remembered */
+    assert_non_null(strstr(e.text, "has no archive_no_such_call"));
+    l.names = (const char *const[]){ ONE(LIBRARY_NAME_) NULL }; /* a failure is not remembered */
     assert_int_equal(library_load(&l, &e), 0);
     assert_true(calls.version() >= 3000000);
 }

@@ -13,11 +13,18 @@
 struct library {
     const char *file;         /* as the linker would have recorded it; configure knows */
     const char *package;      /* Debian's, for who lacks it */
-    const char *const *names; /* NULL behind the last */
+    const char *prefix;       /* of every name */
+    const char *const *names; /* without it; NULL behind the last */
     void *calls;              /* a struct of as many pointers to functions, filled once */
     pthread_mutex_t lock;
     bool loaded;
 };
+
+/* The value of a struct library. CALLS(F) is F(name) F(name)..., of which table has the pointers in the same order. */
+#define LIBRARY(lib_file, lib_package, lib_prefix, CALLS, table)                                                \
+    { .file = lib_file, .package = lib_package, .prefix = lib_prefix, .calls = &(table),                        \
+      .names = (const char *const[]){ CALLS(LIBRARY_NAME_) NULL }, .lock = PTHREAD_MUTEX_INITIALIZER }
+#define LIBRARY_NAME_(name) #name,
 
 /* Of many threads the first loads, the others wait. A failure is tried anew by the next call. Never unloaded. In a
  * process that is about to enter a container it must be called before: the container could have its own library there
