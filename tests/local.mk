@@ -176,8 +176,8 @@ check_LIBRARIES += libraft_sim.a libraft_sim_planted.a
 libraft_sim_a_SOURCES = $(raft_sim)
 libraft_sim_a_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft -DSIM_DISK -include $(srcdir)/tests/sim/disk.h
 tests_sim_sim_raft_SOURCES = tests/sim/disk.c tests/sim/disk.h tests/sim/raft_checks.c tests/sim/raft_clients.c \
-	tests/sim/raft_cluster.c tests/sim/raft_faults.c tests/sim/raft_network.c tests/sim/shrink.c tests/sim/shrink.h \
-	tests/sim/sim_raft.c tests/sim/sim_raft.h
+	tests/sim/raft_cluster.c tests/sim/raft_faults.c tests/sim/raft_network.c tests/sim/sim_raft.c \
+	tests/sim/sim_raft.h $(seeds)
 tests_sim_sim_raft_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/membership/raft
 tests_sim_sim_raft_LDADD = libraft_sim.a $(f1_libs)
 

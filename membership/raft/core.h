@@ -60,7 +60,7 @@ enum raft_message_type {
     RAFT_MSG_APPEND,       /* index/log_term: entry before the first; commit; entries */
     RAFT_MSG_APPEND_REPLY, /* ok: index = match; REJECT: index/log_term = hint */
     RAFT_MSG_HEARTBEAT,    /* commit: at most the peer's match; seq: read attempt */
-    RAFT_MSG_HEARTBEAT_REPLY,
+    RAFT_MSG_HEARTBEAT_REPLY, /* seq; index: 1 = its log is to be compared before it believes that commit */
     RAFT_MSG_SNAPSHOT,       /* index/log_term of the snapshot; seq: offset; total; chunk */
     RAFT_MSG_SNAPSHOT_REPLY, /* seq: next offset wanted; DONE: index = match */
     RAFT_MSG_TIMEOUT_NOW,
@@ -135,6 +135,7 @@ struct raft_input {
 struct raft_write {
     uint64_t token;                /* 0: nothing to write */
     bool has_hard;                 /* term and vote changed */
+    bool lost;                     /* what was durable is missing from now on: the log is damaged */
     bool whole;                    /* what a damaged log had lost is back, with this write */
     uint32_t voters;               /* of the configuration in force */
     uint64_t term, vote, commit;   /* always filled; commit is a lazy hint, only ever true */

@@ -182,7 +182,9 @@ void raft_role_tick(struct raft *r)
 
 void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m)
 {
-    bool grant = (!r->damaged || RAFT_BUG == 10) && m->term > r->term && !raft_has_leader_contact(r) && is_up_to_date(r, m);
+    bool just_started = r->now_ms - r->boot_ms < (int64_t)r->cfg.election_min_ms; /* a leader speaks first: repair.c */
+    bool grant = (!r->damaged || RAFT_BUG == 10) && m->term > r->term && !just_started && !raft_has_leader_contact(r) &&
+                 is_up_to_date(r, m);
     struct raft_message *reply = raft_send_new(r, from, RAFT_MSG_PREVOTE_REPLY, AFTER_HARD);
     reply->request = m->request;
     if (grant)

@@ -95,7 +95,7 @@ struct raft {
     struct raft_pending *pending;
     uint32_t n_pending, cap_pending;
     /* time */
-    int64_t now_ms, election_ms, contact_ms, heartbeat_ms;
+    int64_t now_ms, boot_ms, election_ms, contact_ms, heartbeat_ms;
     int64_t slow_ms, slow_before_ms, slow_since_ms; /* longest stall seen in this window and the one before */
     bool excused; /* this timeout came late and was put off once */
     /* campaign */
@@ -125,7 +125,9 @@ struct raft {
     bool installing;
     /* repair.c */
     bool damaged, whole_asked;
-    uint64_t repair_nonce, repair_to, repair_term, repair_match, repair_match_term, whole_token;
+    uint64_t repair_nonce, repair_to, repair_term, whole_token;
+    uint64_t agreed, agreed_term; /* up to where the log was compared with that of this term's leader, since the start */
+    uint64_t named, named_term;   /* the largest commit in its heartbeats */
     struct raft_output *out; /* of the step under way */
     int failure;             /* of the step under way */
 };
@@ -203,7 +205,8 @@ void raft_on_heartbeat_reply(struct raft *r, uint64_t from, const struct raft_me
 void raft_repair_boot(struct raft *r, bool damaged);
 void raft_repair_reply(const struct raft *r, struct raft_message *reply);
 void raft_repair_matched(struct raft *r, uint64_t match);
-void raft_repair_target(struct raft *r, const struct raft_message *m);
+void raft_repair_heartbeat_heard(struct raft *r, const struct raft_message *m);
+void raft_repair_disagreed(struct raft *r, uint64_t index); /* the log is another one at index of this term's leader */
 uint64_t raft_repair_agreed(const struct raft *r); /* up to where the log surely is that of this term's leader */
 void raft_repair_progress(struct raft *r);
 void raft_repair_durable(struct raft *r);

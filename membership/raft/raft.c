@@ -212,7 +212,7 @@ int raft_new(struct raft **ret, const struct raft_config *cfg, const struct raft
     r->id = boot->id;
     r->term = r->written_term = boot->term;
     r->vote = r->written_vote = boot->vote;
-    r->now_ms = now_ms;
+    r->now_ms = r->boot_ms = now_ms;
     int rc = load_boot(r, boot, e);
     if (rc) {
         raft_free(r);
@@ -392,12 +392,12 @@ static void finish_write(struct raft *r)
     const struct raft_configuration *c = raft_config_now(r);
     w->has_hard = r->term != r->written_term || (r->vote != r->written_vote && RAFT_BUG != 24);
     w->voters = c ? c->n_voters : 0;
-    if (w->has_hard || w->whole || w->truncate_from || w->n_entries || w->install) {
+    if (w->has_hard || w->lost || w->whole || w->truncate_from || w->n_entries || w->install) {
         w->token = ++r->token;
         w->term = r->written_term = r->term;
         w->vote = r->written_vote = r->vote;
         w->commit = r->commit;
-        if (w->has_hard)
+        if (w->has_hard || w->lost) /* before the leader hears of it, for it forgets then what could show it again */
             r->hard_token = w->token;
         if (w->whole)
             r->whole_token = w->token;

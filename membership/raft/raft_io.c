@@ -317,6 +317,9 @@ static void tell_changes(struct raft_node *n, const struct raft_output *o)
     n->was_removed = o->removed;
     if (n->was_damaged && !s.damaged)
         log_info("the log is whole again up to index %" PRIu64 ": this manager votes and confirms", s.durable);
+    if (!n->was_damaged && s.damaged)
+        log_error("the log ends at index %" PRIu64 ", but this manager has confirmed more: was its disk put back to an older copy? "
+                  "It neither votes nor confirms until it has fetched from the leader what is missing", s.last);
     n->was_damaged = s.damaged;
     if (changed && n->hooks.changed)
         n->hooks.changed(n->hooks.arg, &s);

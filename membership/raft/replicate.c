@@ -424,6 +424,8 @@ void raft_on_heartbeat_reply(struct raft *r, uint64_t from, const struct raft_me
         p->read_acked = m->seq;
         raft_reads_confirm(r);
     }
+    if (m->index && p->state == RAFT_PEER_REPLICATE && !p->n_flights)
+        to_probe(p, p->match + 1);
     raft_peer_send(r, p);
 }
 
@@ -475,6 +477,7 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
 {
     /* What is committed here is the same there; it may be compacted away already. */
     if (m->index >= r->commit && !raft_log_matches(&r->log, m->index, m->log_term)) {
+        raft_repair_disagreed(r, m->index);
         struct raft_message *reply = reply_to(r, from, m, RAFT_MSG_APPEND_REPLY, AFTER_ALL);
         reply->flags |= RAFT_FLAG_REJECT;
         reply->index = raft_log_find(&r->log, m->index, m->log_term);
@@ -494,8 +497,10 @@ void raft_on_append(struct raft *r, uint64_t from, struct raft_message *m)
 
 void raft_on_heartbeat(struct raft *r, uint64_t from, const struct raft_message *m)
 {
+    raft_repair_heartbeat_heard(r, m);
     if (m->commit <= raft_log_last(&r->log))
         raft_set_commit(r, MIN(m->commit, raft_repair_agreed(r)));
-    raft_repair_target(r, m);
-    reply_to(r, from, m, RAFT_MSG_HEARTBEAT_REPLY, AFTER_HARD)->seq = m->seq;
+    struct raft_message *reply = reply_to(r, from, m, RAFT_MSG_HEARTBEAT_REPLY, AFTER_HARD);
+    reply->seq = m->seq;
+    reply->index = r->commit < m->commit; /* older leaders do not look at it: the next append does as well */
 }

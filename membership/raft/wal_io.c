@@ -303,7 +303,7 @@ static int hard_write_both(struct raft_disk *d, const struct wal_hard *h)
 static int hard_ahead(struct raft_disk *d, struct raft_write *const *writes, uint32_t n, struct err *e)
 {
     struct wal_hard h = d->hard;
-    bool due = !h.seq && d->writer.batch; /* a node's first write promises nothing */
+    bool due = !h.seq && d->writer.batch, lost = false; /* a node's first write promises nothing */
     if (!h.seq && !due)
         return 0;
     h.node_id = d->node_id;
@@ -311,17 +311,19 @@ static int hard_ahead(struct raft_disk *d, struct raft_write *const *writes, uin
     h.vote = d->vote;
     for (uint32_t i = 0; i < n; i++) {
         const struct raft_write *w = writes[i];
-        due |= w->has_hard || w->voters != h.voters || (w->whole && h.damaged);
+        due |= w->has_hard || w->voters != h.voters || (w->whole && h.damaged) || w->lost;
+        lost |= w->lost;
         h.voters = w->voters;
-        h.damaged &= !w->whole;
+        h.damaged = (h.damaged || w->lost) && !w->whole;
         if (w->has_hard) {
             h.term = w->term;
             h.vote = w->vote;
         }
     }
-    int rc = due ? hard_write(d, &h) : 0;
+    int (*write)(struct raft_disk *, const struct wal_hard *) = lost ? hard_write_both : hard_write;
+    int rc = due ? write(d, &h) : 0;
     if ((rc == ENOSPC || rc == EDQUOT) && release_ballast(d))
-        rc = hard_write(d, &h);
+        rc = write(d, &h);
     if (rc == ENOSPC || rc == EDQUOT)
         return err_set(e, E_BUSY, "raft log: no space left in %s; free some", d->dir);
     if (rc)

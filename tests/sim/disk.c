@@ -274,6 +274,28 @@ void disk_wipe(struct disk *d)
     d->full = false;
 }
 
+void disk_put_back(struct disk *d, const struct disk *copy)
+{
+    disk_wipe(d);
+    for (unsigned i = 0; i < copy->now.n; i++) {
+        const struct inode *from = copy->now.names[i].file;
+        struct inode *f = xnew(struct inode);
+        resize(f, from->size);
+        if (f->size)
+            memcpy(f->now, from->now, f->size);
+        make_safe(f, 0, f->size);
+        set(&d->now, copy->now.names[i].text, f);
+        set(&d->safe, copy->now.names[i].text, f);
+    }
+}
+
+struct disk *disk_copy(const struct disk *d)
+{
+    struct disk *copy = disk_new(0);
+    disk_put_back(copy, d);
+    return copy;
+}
+
 void disk_free(struct disk *d)
 {
     if (!d)
@@ -283,11 +305,13 @@ void disk_free(struct disk *d)
     free(d);
 }
 
-bool disk_rot(struct disk *d, struct rng *r, char name[64])
+bool disk_rot(struct disk *d, struct rng *r, bool log_only, char name[64])
 {
     if (!d->now.n)
         return false;
     struct name *x = &d->now.names[rng_below(r, d->now.n)];
+    for (unsigned i = 0; log_only && i < d->now.n && !str_starts(x->text, "wal-"); i++)
+        x = &d->now.names[i];
     struct inode *f = x->file;
     size_t used = f->size;
     while (used && !f->now[used - 1])

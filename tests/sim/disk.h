@@ -29,12 +29,16 @@ bool disk_is_blown(const struct disk *d);
  * some torn; else it stays visible, though it is no safer than before. Returns how many writes were harmed. */
 unsigned disk_crash(struct disk *d, bool power);
 void disk_wipe(struct disk *d);
+/* The disk of a program that does not run, as it is; or put back to such a copy, which stays the caller's. */
+struct disk *disk_copy(const struct disk *d);
+void disk_put_back(struct disk *d, const struct disk *copy);
 void disk_set_full(struct disk *d, bool full);
 bool disk_is_full(const struct disk *d);
 void disk_fail_sync(struct disk *d, bool fail); /* the next fdatasync or fsync says EIO, and its bytes are lost */
 bool disk_has_failed(struct disk *d); /* since the last crash */
-/* Changes a byte of what a file of the log, a snapshot or the copy of term and vote holds. False: there was nothing to harm. name is for people. */
-bool disk_rot(struct disk *d, struct rng *r, char name[64]);
+/* Changes a byte of what a file of the log, a snapshot or the copy of term and vote holds, or only of the log. False: there
+ * was nothing to harm. name is for people. */
+bool disk_rot(struct disk *d, struct rng *r, bool log_only, char name[64]);
 
 /* What the code under test calls. */
 int sim_open(const char *path, int flags, ...);

@@ -31,6 +31,7 @@ void shadow_write(struct shadow *s, const struct raft_write *w)
         s->term = w->term;
         s->vote = w->vote;
     }
+    s->lost = (s->lost || w->lost) && !w->whole;
     s->commit = MAX(s->commit, w->commit);
 }
 
@@ -67,7 +68,7 @@ void check_boot(struct node *n)
     if (b.damaged && less) { /* what is left of it */
         CHECK(n->scarred, "node %u calls its disk damaged, and it is not", SLOT(n));
         say("node %u is damaged: it keeps %llu of %llu", SLOT(n), U(b.last), U(s->last));
-        g.n_damaged++;
+        g.n.damaged++;
         s->last = b.last;
         s->commit = b.commit;
         for (uint64_t i = b.snapshot + 1; i <= b.last; i++) /* perhaps of a branch that was left later */
@@ -189,7 +190,7 @@ static void check_leader(struct node *n, const struct raft_status *s)
     CHECK(n->shadow.term == s->term && n->shadow.vote == n->id, "node %u leads term %llu before its own vote is durable", SLOT(n),
           U(s->term));
     g.leader_of[s->term] = n->id;
-    g.n_leaders++;
+    g.n.leaders++;
     say("node %u leads term %llu", SLOT(n), U(s->term));
     uint64_t must = g.commit; /* what was committed in terms before its own */
     while (must && g.committed_in[must] >= s->term)
@@ -246,14 +247,36 @@ static void check_commit(struct node *n, const struct raft_status *s)
     n->commit = s->commit;
 }
 
-/* Who calls itself whole again holds all that is committed of what it held before. */
-static void check_whole(const struct node *n)
+/* The last that is committed of what it held before something was lost. */
+static uint64_t last_held(const struct node *n)
 {
     const struct shadow *w = n->was;
     uint64_t i = MIN(w->last, g.commit);
     while (i > w->snapshot && w->term_at[i] != g.term_at[i])
         i--;
+    return i;
+}
+
+/* Who calls itself whole again holds all of that. */
+static void check_whole(const struct node *n)
+{
+    uint64_t i = last_held(n);
     CHECK(is_durable_on(n, i, g.term_at[i]), "node %u calls itself whole without %llu, which it had stored", SLOT(n), U(i));
+}
+
+/* A node whose disk was put back says so as soon as its leader names what it acknowledged and has no more, if that does
+ * not come as a snapshot first. */
+static void check_outdated(struct node *n, const struct raft_input *in, const struct raft_status *s)
+{
+    CHECK(n->damaged || !s->damaged || n->outdated || n->reborn || !n->up, "node %u calls its disk damaged while it runs, and it is not", SLOT(n));
+    if (!n->outdated)
+        return;
+    const struct raft_message *m = in->type == RAFT_MESSAGE && in->message->term == s->term ? in->message : NULL;
+    bool named = m && m->type == RAFT_MSG_HEARTBEAT && m->commit > s->last;
+    CHECK(!named || n->told || s->damaged, "node %u goes on as if its disk had not been put back", SLOT(n));
+    n->told |= named || (m && m->type == RAFT_MSG_SNAPSHOT);
+    if (!s->damaged && is_durable_on(n, last_held(n), g.term_at[last_held(n)]))
+        n->outdated = false;
 }
 
 /* Which leader knows of which repair. */
@@ -316,6 +339,7 @@ void check_step(struct node *n, const struct raft_input *in, const struct raft_o
               U(o->apply[i].index));
     if (n->was && n->damaged && !s.damaged)
         check_whole(n);
+    check_outdated(n, in, &s);
     n->role = s.role;
     n->damaged = s.damaged;
     if (s.role != RAFT_LEADER)

@@ -23,14 +23,14 @@ static void done(void *arg, int result, uint64_t index)
         CHECK(index >= o->floor, "stale read: index %llu, %llu was there before it began", U(index), U(o->floor));
         CHECK(o->node->applied <= g.applied, "a node is ahead of the cluster");
         g.read_index = MAX(g.read_index, index);
-        g.n_reads++;
+        g.n.reads++;
     } else if (!result) {
         CHECK(g.index_of[o->cookie] == index, "write %llu is acknowledged at %llu, but was applied at %llu", U(o->cookie),
               U(index), U(g.index_of[o->cookie]));
         CHECK(index > o->floor, "write %llu lies at %llu, before what was there when it began: %llu", U(o->cookie), U(index),
               U(o->floor));
         g.acked_index = MAX(g.acked_index, index);
-        g.n_acked++;
+        g.n.acked++;
     } else if (!o->read && result != -E_UNAVAILABLE) {
         CHECK(!g.index_of[o->cookie], "write %llu was refused and yet applied", U(o->cookie));
         g.refused[o->cookie] = true;
@@ -53,10 +53,9 @@ void client(void)
 {
     struct node *n = chance(S_CLIENT, 900) ? some_leader() : &g.nodes[pick(S_CLIENT, 0, g.o.n - 1)];
     unsigned what = (unsigned)pick(S_CLIENT, 0, 999), burst = (unsigned)pick(S_CLIENT, 1, 4);
-    if (!n || !n->up || n->paused || g.cookie + burst >= COOKIES_MAX || (!g.calm && g.n_ops >= g.limits.ops) ||
-        g.commit + 64 > INDEX_MAX)
+    if (!n || !n->up || n->paused || g.cookie + burst >= COOKIES_MAX ||
+        g.commit + 64 > INDEX_MAX || (!g.calm && !limit_take(&limits[L_OPS])))
         return;
-    g.n_ops++;
     g.self = n;
     for (unsigned i = 0; i < burst; i++) {
         struct op *o = xnew(struct op);

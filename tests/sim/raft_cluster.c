@@ -201,7 +201,7 @@ static void job_due(struct node *n, unsigned lane, int64_t at_us)
     struct work w = n->lanes[lane][0];
     if (!run_work(n, &w)) {
         say("node %u ends itself", SLOT(n));
-        g.n_aborts++;
+        g.n.aborts++;
         note_maybe(n, &w);
         n->lanes[lane][0].work = NULL; /* it was */
         crash_for(n, (int64_t)pick(S_FAULT, 1000, 500000), chance(S_FAULT, 300));
@@ -257,7 +257,7 @@ static int on_snapshot_load(void *arg, const void *bytes, size_t size, struct er
     CHECK(n->applied >= was, "node %u: a snapshot takes the state back from %llu to %llu", SLOT(n), U(was), U(n->applied));
     CHECK(n->applied <= g.applied && n->chain == (n->applied ? g.chain_at[n->applied] : 0), "snapshot at %llu has another state",
           U(n->applied));
-    g.n_installs += n->up;
+    g.n.installs += n->up;
     return 0;
 }
 
@@ -301,6 +301,9 @@ void boot(struct node *n)
     struct raft_keys keys;
     struct err e = {0};
     g.self = n;
+    maybe_copy(n);
+    if (n->outdated)
+        n->damaged = n->shadow.lost; /* else it has to find out again */
     disk_use(n->disk);
     n->applied = n->chain = n->commit = n->term = n->repair = n->known_in = 0;
     n->role = RAFT_FOLLOWER;
@@ -320,7 +323,7 @@ void boot(struct node *n)
         say("node %u: %s", SLOT(n), e.text);
         n->raft = NULL;
         n->lost = true;
-        g.n_lost++;
+        g.n.lost++;
         return;
     }
     n->up = true;
@@ -338,7 +341,7 @@ void crash(struct node *n, bool power)
     if (!n->up)
         return;
     say("node %u %s", SLOT(n), power ? "loses power" : "is killed");
-    g.n_crashes++;
+    g.n.crashes++;
     g.self = n;
     disk_use(n->disk);
     for (unsigned lane = 0; lane < LANES; lane++) { /* in the midst of what the worker does */
@@ -361,7 +364,7 @@ void crash(struct node *n, bool power)
             n->lanes[lane][i].done(n->lanes[lane][i].arg);
         n->n_jobs[lane] = 0;
     }
-    g.n_torn += disk_crash(n->disk, power);
+    g.n.torn += disk_crash(n->disk, power);
     n->role = RAFT_FOLLOWER;
     n->life++;
 }
@@ -417,6 +420,7 @@ void tear_down(void)
         disk_free(n->disk);
         free(n->maybe);
         free(n->was);
+        copy_free(n->copy);
     }
     known_free();
     while (g.n_heap)
@@ -430,6 +434,8 @@ void tear_down(void)
 static void event(struct event *e)
 {
     struct node *n = &g.nodes[e->node];
+    if (e->type == EV_DELIVER && e->life != g.nodes[e->from].n_put_back)
+        return; /* to put a disk back takes longer than any packet lives */
     if (e->type <= EV_RESUME && (!n->up || (e->type != EV_DELIVER && e->life != n->life)))
         return;
     if (n->paused && e->type < EV_RESUME) { /* everything waits until it wakes */

@@ -12,9 +12,11 @@ static void empty(struct node *x)
     memset(&x->shadow, 0, sizeof(x->shadow));
     free(TAKE(x->maybe));
     free(TAKE(x->was));
-    x->scarred = x->damaged = x->has_old_key = false;
+    copy_free(TAKE(x->copy));
+    x->scarred = x->damaged = x->outdated = x->has_old_key = false;
     x->applied = x->chain = 0;
-    if (x->was_voter || x->lost || chance(S_FAULT, 200))
+    x->reborn = !(x->was_voter || x->lost || chance(S_FAULT, 200));
+    if (!x->reborn)
         x->id = rng_u64(&g.rng[S_FAULT]) | 1;
     x->was_voter = x->lost = false;
     boot(x);
@@ -29,7 +31,7 @@ static bool may_remove(const struct node *x, const struct raft_member *m, uint32
         if (!m[i].voter || o == x)
             continue;
         voters++;
-        whole += o && !o->lost && !o->damaged;
+        whole += o && !o->lost && is_whole(o);
     }
     return whole > voters / 2;
 }
@@ -49,7 +51,7 @@ void propose_change(struct node *n)
         if (m[i].id == x->id)
             found = &m[i];
     }
-    g.n_changes++;
+    g.n.changes++;
     g.changed = SLOT(x);
     g.self = n;
     if (gone && chance(S_FAULT, 700)) {
@@ -97,7 +99,7 @@ static bool may_lose(const struct node *x)
     for (uint32_t i = 0; i < g.config->n; i++) {
         const struct raft_config_member *m = &g.config->members[i];
         const struct node *n = node_of(m->id);
-        broken += m->voter && n != x && (!n || n->lost || n->damaged);
+        broken += m->voter && n != x && (!n || n->lost || !is_whole(n));
     }
     return broken <= (g.config->n_voters - 1) / 2;
 }
@@ -107,25 +109,25 @@ static void lose(struct node *n, const char *how)
     say("node %u loses its disk: %s", SLOT(n), how);
     crash(n, true);
     n->lost = true;
-    g.n_lost++;
+    g.n.lost++;
 }
 
 /* A byte changes on a disk at rest. Either it does no harm, or that is noticed, and others have what is lost. The last
  * batch of a log is known as torn or rotten by its mark alone, so there is one. */
-static void rot(struct node *n)
+static void rot(struct node *n, bool log_only)
 {
     char name[64];
     if (!n->wrote)
         return;
     crash(n, false);
-    if (n->maybe || !disk_rot(n->disk, &g.rng[S_FAULT], name)) {
+    if (n->maybe || !disk_rot(n->disk, &g.rng[S_FAULT], log_only, name)) {
         push((struct event){.at_us = g.now_us + 1000, .type = EV_RESTART, .node = SLOT(n), .life = n->life});
         return;
     }
     say("node %u: rot in %s", SLOT(n), name);
     n->scarred = true;
-    g.n_rotten++;
-    if (!n->damaged || !n->was) { /* else it is of before the first */
+    g.n.rotten++;
+    if (is_whole(n) || !n->was) { /* else it is of before the first */
         free(n->was);
         n->was = xmemdup(&n->shadow, sizeof(n->shadow));
     }
@@ -140,6 +142,71 @@ static void rot_soon(struct node *n)
             g.clog_us[i / g.o.n][i % g.o.n] = (unsigned)pick(S_FAULT, 50000, 500000);
     push((struct event){.at_us = g.now_us + (int64_t)pick(S_FAULT, 0, 8 * g.o.delay_us), .type = EV_STRIKE, .node = SLOT(n),
                         .life = n->life, .from = STRIKE_ROT});
+}
+
+void copy_free(struct copy *c)
+{
+    if (!c)
+        return;
+    disk_free(c->disk);
+    free(c);
+}
+
+void maybe_copy(struct node *n)
+{
+    if (!g.o.on[F_RESTORE] || g.calm || !n->shadow.last || n->maybe || !is_whole(n) || (n->copy && chance(S_FAULT, 700)))
+        return;
+    say("node %u: a copy is made of its disk, up to %llu", SLOT(n), U(n->shadow.last));
+    copy_free(n->copy);
+    n->copy = xnew(struct copy);
+    *n->copy = (struct copy){.disk = disk_copy(n->disk), .shadow = n->shadow, .has_old_key = n->has_old_key};
+    memcpy(n->copy->keys, n->keys, sizeof(n->keys));
+}
+
+/* Nothing that was promised hangs on this disk alone: a majority of the voters is others that have all of its log, and
+ * no vote can be given twice. No node can see to more than that: see repair.c of membership/raft. */
+static bool may_put_back(const struct node *x)
+{
+    if (!x->copy || x->maybe || !is_whole(x) || x->role == RAFT_LEADER || !may_lose(x))
+        return false;
+    const struct shadow *s = &x->shadow, *c = &x->copy->shadow;
+    uint32_t have = 0, further = 0, i;
+    for (i = 0; i < g.config->n; i++) {
+        const struct node *n = node_of(g.config->members[i].id);
+        if (!n || n == x || n->lost || !is_whole(n) || !g.config->members[i].voter)
+            continue;
+        have += is_durable_on(n, s->last, s->term_at[s->last]);
+        further += n->shadow.term >= s->term && !(n->up && n->role == RAFT_CANDIDATE);
+    }
+    return c->last < s->last && have > g.config->n_voters / 2 &&
+           ((c->term == s->term && c->vote == s->vote) || further > g.config->n_voters / 2); /* nobody stands in a term it may vote in again */
+}
+
+/* A machine's snapshot of some time ago takes the place of what the disk holds now. */
+bool put_back(struct node *n)
+{
+    for (unsigned i = 0; i < g.o.n && !(n->up && may_put_back(n)); i++)
+        n = &g.nodes[(SLOT(n) + 1) % g.o.n];
+    if (!n->up || !may_put_back(n))
+        return false;
+    crash(n, false);
+    if (!may_put_back(n)) { /* it just stored more */
+        push((struct event){.at_us = g.now_us + 1000, .type = EV_RESTART, .node = SLOT(n), .life = n->life});
+        return false;
+    }
+    say("node %u: its disk is put back from %llu to %llu", SLOT(n), U(n->shadow.last), U(n->copy->shadow.last));
+    disk_put_back(n->disk, n->copy->disk);
+    free(n->was);
+    n->was = xmemdup(&n->shadow, sizeof(n->shadow));
+    n->shadow = n->copy->shadow;
+    memcpy(n->keys, n->copy->keys, sizeof(n->keys));
+    n->has_old_key = n->copy->has_old_key;
+    n->scarred = n->outdated = true;
+    n->told = false;
+    n->n_put_back++;
+    g.n.restored++;
+    boot(n);
+    return true;
 }
 
 static void rekeyed(void *arg, int result, uint64_t index)
@@ -184,10 +251,12 @@ static void harm_disk(struct node *n)
     }
     if (strikes(S_FAULT, F_REKEY) && n->up && !n->paused)
         rekey(n);
-    if (strikes(S_FAULT, F_WIPE) && !n->damaged && may_lose(n))
+    if (strikes(S_FAULT, F_RESTORE))
+        put_back(n);
+    if (strikes(S_FAULT, F_WIPE) && is_whole(n) && may_lose(n))
         lose(n, "wiped");
     else if (strikes(S_FAULT, F_ROT) && n->up && may_lose(n)) /* also in the midst of its repair */
-        (g.o.on[F_OLD] && chance(S_FAULT, 500) ? rot_soon : rot)(n);
+        g.o.on[F_OLD] && chance(S_FAULT, 500) ? rot_soon(n) : rot(n, false);
 }
 
 /* ---- the rest ---- */
@@ -257,7 +326,7 @@ void strike(struct node *n, enum strike how)
     if (how == STRIKE_ROT) {
         memset(g.clog_us[SLOT(n)], 0, sizeof(g.clog_us[SLOT(n)]));
         if (may_lose(n))
-            rot(n);
+            rot(n, true);
     } else if (how == STRIKE_CHANGE) {
         propose_change(n);
     } else if (what < 60 && (g.o.on[F_POWER] || g.o.on[F_KILL])) {

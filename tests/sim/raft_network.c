@@ -8,7 +8,7 @@ void network_send(struct node *from, uint64_t to, const void *bytes, size_t size
     if (slot < 0)
         return; /* that identity is gone */
     unsigned a = SLOT(from), b = (unsigned)slot;
-    g.n_messages++;
+    g.n.messages++;
     bool calm = g.calm;
     if (calm && !(from->inside && g.nodes[b].inside))
         g.calm = false; /* outside the healed part everything stays as bad as it was */
@@ -23,7 +23,7 @@ void network_send(struct node *from, uint64_t to, const void *bytes, size_t size
         if (old)
             delay += (int64_t)pick(S_NET, 100000, chance(S_NET, 200) ? 4000000 : 1000000);
         push((struct event){.at_us = g.now_us + delay, .type = EV_DELIVER, .node = b, .from = a, .from_id = from->id,
-                            .bytes = xmemdup(bytes, size), .size = size});
+                            .life = from->n_put_back, .bytes = xmemdup(bytes, size), .size = size});
     }
     g.calm = calm;
 }

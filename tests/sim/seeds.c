@@ -277,7 +277,7 @@ int seeds_run(void)
         __sanitizer_set_death_callback(on_report);
     else
         signal(SIGSEGV, on_signal);
-    for (; passed < count; passed++) {
+    for (; passed < count && !(sim->is_over && sim->is_over()); passed++) {
         seed_now = sim->first + passed;
         uint64_t hash = run(false);
         if (!once && run(true) != hash)

@@ -32,6 +32,7 @@ struct seeds {
     void (*where)(void); /* NULL, or prints more of where the run is */
     void (*sum)(void);   /* NULL, or counts the figures of a seed that passed */
     void (*figures)(void); /* NULL, or prints the sums */
+    bool (*is_over)(void); /* NULL, or ends the loop before n seeds were run */
     int *bug;            /* NULL: none is planted */
     bool (*own)(const char *name, const char *value); /* NULL, or takes an option of this program alone */
     const char *own_usage;

@@ -1,34 +1,28 @@
-/* Deterministic simulation of Raft; sim_raft.h says what is simulated.
- *
- *   sim_raft [--seeds N] [--seed S] [--hours H] [--once] [--verbose] [limits]   N seeds from S on
- *   limits: --without loss,copy,...  --ops N  --nodes N  --until MS
+/* Deterministic simulation of Raft; sim_raft.h says what is simulated, seeds.h what the options are. Also --hours H.
  *
  * A seed has a safety phase of faults, then a liveness phase: a majority is chosen, healed and connected, everything
  * else stays as broken as it is; it must elect, commit all that it accepts, and serve reads. Some seeds then lose all
- * but one manager and recover. Every seed runs twice and must do the same. A failing seed is made smaller; the last
- * line is the command that replays it. Built as sim_raft_planted it has --bug K (tests/sim/planted). */
-#include "shrink.h"
+ * but one manager and recover. Built as sim_raft_planted it has --bug K (tests/sim/planted). */
 #include "sim_raft.h"
 
-#include <signal.h>
 #include <stdarg.h>
 #include <time.h>
 
-const char *const fault_names[FAULTS_N] = {
+static const char *const fault_names[FAULTS_N] = {
 #define X(name, text) [F_##name] = #text,
     FAULTS(X)
 #undef X
 };
 
 struct sim g;
-static struct limits limits = {.ops = UINT64_MAX, .nodes = NODES_MAX};
-static uint64_t passed, seed_now;
-static bool is_child, may_shrink = true;
+struct seeds_limit limits[LIMITS_N] = {
+    [L_OPS] = {"--ops", "most operations of clients in the safety phase", .least = 0},
+    [L_NODES] = {"--nodes", "most founders", .least = 1},
+    [L_UNTIL] = {"--until", "end of the safety phase, ms", .least = 1},
+};
 #ifdef RAFT_PLANTED
 int raft_bug;
 #endif
-
-/* ---- failing ---- */
 
 static void print_options(void)
 {
@@ -43,124 +37,13 @@ static void print_options(void)
     printf("\n");
 }
 
-static void print_replay(void)
-{
-#ifdef RAFT_PLANTED
-    printf("replay: sim_raft_planted --bug %d --seed %llu", raft_bug, U(seed_now));
-#else
-    printf("replay: sim_raft --seed %llu", U(seed_now));
-#endif
-    for (unsigned i = 0, n = 0; i < FAULTS_N; i++)
-        if (limits.without >> i & 1)
-            printf("%s%s", n++ ? "," : " --without ", fault_names[i]);
-    if (limits.ops != UINT64_MAX)
-        printf(" --ops %llu", U(limits.ops));
-    if (limits.nodes != NODES_MAX)
-        printf(" --nodes %u", limits.nodes);
-    if (limits.until_us)
-        printf(" --until %llu", U(limits.until_us / 1000));
-    printf(" --verbose\n");
-}
-
-static uint64_t run_seed(uint64_t seed, bool verbose);
-
-static void try(void *arg)
-{
-    (void)arg;
-    is_child = true;
-    run_seed(seed_now, false);
-}
-
-static void set_ops(void *arg, uint64_t n)
-{
-    (void)arg;
-    limits.ops = n;
-}
-
-static void set_until(void *arg, uint64_t n)
-{
-    (void)arg;
-    limits.until_us = (int64_t)n * 1000; /* as --until has it */
-}
-
-/* Less kinds of faults, then less operations, nodes, time. */
-static void shrink(void)
-{
-    uint64_t ops = g.n_ops, until_ms = U(MIN(g.now_us, g.o.end_us)) / 1000 + 1;
-    unsigned nodes = g.o.voters, kinds = 0;
-    if (!shrink_fails(try, NULL)) {
-        printf("it does not fail again: the run depends on more than its seed\n");
-        return;
-    }
-    for (unsigned i = 0; i < FAULTS_N; i++) {
-        limits.without |= 1U << i;
-        if (!shrink_fails(try, NULL)) {
-            limits.without &= ~(1U << i);
-            kinds++;
-        }
-    }
-    if (limits.ops == UINT64_MAX && !shrink_number(0, ops, set_ops, try, NULL))
-        limits.ops = UINT64_MAX;
-    for (limits.nodes = 1; limits.nodes < nodes && !shrink_fails(try, NULL);)
-        limits.nodes++;
-    if (limits.nodes == nodes)
-        limits.nodes = NODES_MAX;
-    if (!shrink_number(1, until_ms, set_until, try, NULL))
-        limits.until_us = 0;
-    printf("smaller: %u kinds of faults\n", kinds);
-}
-
-static void failed(void)
-{
-    if (is_child)
-        _exit(1);
-    print_options();
-    if (may_shrink)
-        shrink();
-    print_replay();
-    printf("%llu passed, 1 failed\n", U(passed));
-    fflush(stdout);
-    _exit(1);
-}
-
-void fail(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    printf("seed %llu, event %llu, %lld us: ", U(g.seed), U(g.events), (long long)g.now_us);
-    vprintf(fmt, ap);
-    va_end(ap);
-    printf("\n");
-    failed();
-    abort();
-}
-
-static void on_signal(int sig)
-{
-    signal(sig, SIG_DFL);
-    printf("seed %llu, event %llu, %lld us: signal %d\n", U(g.seed), U(g.events), (long long)g.now_us, sig);
-    failed();
-}
-
-void say(const char *fmt, ...)
-{
-    if (!g.verbose)
-        return;
-    va_list ap;
-    va_start(ap, fmt);
-    printf("%9lld ", (long long)g.now_us);
-    vprintf(fmt, ap);
-    printf("\n");
-    va_end(ap);
-}
-
 void sim_log(enum log_level level, const char *module, struct log_site *site, const char *fmt, ...)
 {
-    if (!g.verbose || level > LOG_INFO)
+    if (!is_verbose() || level > LOG_INFO)
         return;
     va_list ap;
     va_start(ap, fmt);
-    printf("%9lld node %u: ", (long long)g.now_us, SLOT(g.self));
+    printf("%8lld node %u: ", (long long)g.now_us / 1000, SLOT(g.self));
     vprintf(fmt, ap);
     printf("\n");
     va_end(ap);
@@ -187,19 +70,20 @@ static void options(void)
         [F_LOSS] = 300, [F_COPY] = 200, [F_OLD] = 80, [F_REORDER] = 200, [F_SPLIT] = 600, [F_ONEWAY] = 500,
         [F_PARTIAL] = 500, [F_CLOG] = 300, [F_BREAK] = 200, [F_POWER] = 500, [F_KILL] = 400, [F_PAUSE] = 300,
         [F_LATE] = 200, [F_CLOCK] = 300, [F_SLOW] = 30, [F_HANG] = 100, [F_FULL] = 100, [F_SYNC] = 100,
-        [F_ROT] = 400, [F_WIPE] = 60, [F_MEMBERS] = 500, [F_TRANSFER] = 500, [F_CHURN] = 500, [F_RECOVER] = 500, [F_REKEY] = 200,
+        [F_ROT] = 800, [F_WIPE] = 60, [F_MEMBERS] = 500, [F_TRANSFER] = 500, [F_CHURN] = 500, [F_RECOVER] = 500, [F_REKEY] = 200,
+        [F_RESTORE] = 999,
     };
     static const unsigned odds[FAULTS_N] = {[F_ROT] = 300, [F_WIPE] = 250, [F_SYNC] = 150, [F_FULL] = 300, [F_HANG] = 250,
-                                            [F_RECOVER] = 150, [F_CLOCK] = 300, [F_LATE] = 300, [F_CHURN] = 350};
+                                            [F_RECOVER] = 150, [F_CLOCK] = 300, [F_LATE] = 300, [F_CHURN] = 350,
+                                            [F_RESTORE] = 400};
     struct options *o = &g.o;
     for (unsigned i = 0; i < FAULTS_N; i++) {
         o->on[i] = chance(S_OPTIONS, odds[i] ? odds[i] : 500);
         o->rate[i] = log_pick(1, most[i]);
-        if (limits.without >> i & 1)
-            o->on[i] = false;
+        o->on[i] &= has_kind(i);
     }
     static const unsigned sizes[2][8] = {{1, 2, 3, 3, 3, 3, 5, 5}, {1, 2, 3, 3, 4, 4, 4, 5}}; /* changes are hardest where they are even */
-    o->voters = MIN(sizes[o->on[F_MEMBERS]][pick(S_OPTIONS, 0, 7)], limits.nodes);
+    o->voters = (unsigned)limit_cut(&limits[L_NODES], sizes[o->on[F_MEMBERS]][pick(S_OPTIONS, 0, 7)]);
     unsigned more = (unsigned)pick(S_OPTIONS, 1, 2);
     o->n = o->on[F_MEMBERS] ? MIN(o->voters + more, (unsigned)NODES_MAX) : o->voters;
     o->delay_us = log_pick(300, 15000);
@@ -208,9 +92,7 @@ static void options(void)
     o->writes = (unsigned)pick(S_OPTIONS, 300, 950);
     o->size = log_pick(1, 1000);
     o->sealed = chance(S_OPTIONS, 200);
-    o->end_us = (int64_t)pick(S_OPTIONS, 2000, 8000) * 1000;
-    if (limits.until_us)
-        o->end_us = MIN(o->end_us, limits.until_us);
+    o->end_us = (int64_t)limit_cut(&limits[L_UNTIL], pick(S_OPTIONS, 2000, 8000)) * 1000;
     o->cfg = (struct raft_config){
         .election_min_ms = 150,
         .patience_max_ms = chance(S_OPTIONS, 500) ? 150 : (uint32_t)pick(S_OPTIONS, 150, 600),
@@ -254,7 +136,7 @@ static void choose_inside(void)
         struct node *n = &g.nodes[(first + i) % g.o.n];
         const struct raft_config_member *m = g.config ? raft_configuration_find(g.config, n->id) : NULL;
         n->inside = !n->lost && (all || (m && m->voter && need));
-        need -= n->inside && m && m->voter && need && !n->damaged;
+        need -= n->inside && m && m->voter && need && is_whole(n);
     }
 }
 
@@ -348,12 +230,14 @@ static void liveness(void)
         run_until(g.now_us + 20000);
     if (!is_led())
         stuck("no leader after 10 election timeouts without faults inside a majority");
-    unsigned acked = g.n_acked, reads = g.n_reads;
+    unsigned acked = g.n.acked, reads = g.n.reads;
     limit = g.now_us + 12 * 1000000 + 10 * (int64_t)g.o.cfg.patience_max_ms * 1000 + backlog_us();
-    while (g.now_us < limit && (g.n_acked < acked + 3 || g.n_reads == reads))
+    while (g.now_us < limit && (g.n.acked < acked + 3 || g.n.reads == reads))
         run_until(g.now_us + 50000);
     if (g.now_us >= limit)
         stuck("a healthy majority does not serve clients within 12 s");
+    for (unsigned i = 0; i < 300 && g.o.on[F_RESTORE] && !put_back(&g.nodes[i % g.o.n]); i++) /* with a leader that stays */
+        run_until(g.now_us + 1000);
     uint64_t promised = g.commit;
     while (g.now_us < limit && !is_everywhere(promised))
         run_until(g.now_us + 50000);
@@ -386,8 +270,8 @@ static void recover(void)
         n->lost = true;
         n->inside = false;
     }
-    unsigned acked = g.n_acked;
-    for (int64_t limit = g.now_us + 8 * 1000000; g.n_acked < acked + 3;) {
+    unsigned acked = g.n.acked;
+    for (int64_t limit = g.now_us + 8 * 1000000; g.n.acked < acked + 3;) {
         struct raft_status s;
         if (g.now_us >= limit)
             stuck("the recovered node does not serve clients within 8 s");
@@ -401,16 +285,18 @@ static void recover(void)
 
 /* ---- one seed ---- */
 
-static uint64_t run_seed(uint64_t seed, bool verbose)
+static uint64_t n_events; /* of all runs */
+
+static uint64_t run_seed(uint64_t seed)
 {
     memset(&g, 0, sizeof(g));
-    g.seed = seed_now = seed;
-    g.verbose = verbose;
-    g.limits = limits;
+    g.seed = seed;
     g.hash = UINT64_C(0xcbf29ce484222325);
     for (unsigned i = 0; i < STREAMS; i++)
         rng_init(&g.rng[i], seed * STREAMS + i);
     options();
+    if (is_verbose())
+        print_options();
     found_cluster();
     push((struct event){.at_us = (int64_t)pick(S_FAULT, 0, 500000), .type = EV_NEMESIS});
     push((struct event){.at_us = 1000, .type = EV_CLIENT});
@@ -422,123 +308,70 @@ static uint64_t run_seed(uint64_t seed, bool verbose)
     if (g.o.on[F_RECOVER])
         recover();
     uint64_t hash = g.hash;
-    if (verbose) {
-        print_options();
-        printf("seed %llu: %llu events, %u leaders, %u acked, %u reads, %u crashes, %u torn, %u installs, %u changes, %u lost, "
-               "%u rotten, %u damaged, %u aborts, hash %016llx\n", U(seed), U(g.events), g.n_leaders, g.n_acked, g.n_reads, g.n_crashes, g.n_torn,
-               g.n_installs, g.n_changes, g.n_lost, g.n_rotten, g.n_damaged, g.n_aborts, U(hash));
-    }
+    n_events += g.events;
     tear_down();
     return hash;
 }
 
-static bool parse_without(const char *list)
+static int64_t now_ms(void)
 {
-    while (*list) {
-        size_t len = strcspn(list, ",");
-        unsigned i = 0;
-        while (i < FAULTS_N && (strlen(fault_names[i]) != len || strncmp(fault_names[i], list, len) != 0))
-            i++;
-        if (i == FAULTS_N)
-            return false;
-        limits.without |= 1U << i;
-        list += len + (list[len] == ',');
-    }
-    return true;
+    return g.now_us / 1000;
 }
 
-struct arguments {
-    uint64_t seeds, seed, hours;
-    bool one, verbose, once;
-};
-
-static bool parse(int argc, char **argv, struct arguments *a)
+static void where(void)
 {
-    for (int i = 1; i < argc; i++) {
-        const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
-        uint64_t n = 0;
-        if (str_equal(name, "--verbose")) {
-            a->verbose = true;
-            continue;
-        } else if (str_equal(name, "--once")) {
-            a->once = true;
-            continue;
-        } else if (str_equal(name, "--no-shrink")) {
-            may_shrink = false;
-            continue;
-        }
-        i++;
-        if (str_equal(name, "--seeds") && str_u64(value, 1, UINT64_MAX, &a->seeds))
-            continue;
-        if (str_equal(name, "--hours") && str_u64(value, 1, 10000, &a->hours))
-            continue;
-        if (str_equal(name, "--seed") && str_u64(value, 0, UINT64_MAX, &a->seed)) {
-            a->one = true;
-            continue;
-        }
-        if (str_equal(name, "--without") && parse_without(value))
-            continue;
-        if (str_equal(name, "--ops") && str_u64(value, 0, UINT64_MAX, &limits.ops))
-            continue;
-        if (str_equal(name, "--nodes") && str_u64(value, 1, NODES_MAX, &n)) {
-            limits.nodes = (unsigned)n;
-            continue;
-        }
-        if (str_equal(name, "--until") && str_u64(value, 1, 1000000, &n)) {
-            limits.until_us = (int64_t)n * 1000;
-            continue;
-        }
-#ifdef RAFT_PLANTED
-        if (str_equal(name, "--bug") && str_u64(value, 0, 99, &n)) {
-            raft_bug = (int)n;
-            continue;
-        }
-#endif
+    printf(", event %llu", U(g.events));
+}
+
+/* ---- all seeds ---- */
+
+static struct counts sums;
+static time_t end;
+
+static void sum(void)
+{
+#define X(name, text) sums.name += g.n.name;
+    COUNTS(X)
+#undef X
+}
+
+static bool is_over(void)
+{
+    return end && time(NULL) >= end;
+}
+
+static void figures(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    printf("%llu events, %.2f million a second of CPU", U(n_events),
+           (double)n_events / 1e6 / ((double)used.tv_sec + (double)used.tv_nsec / 1e9));
+    const char *separator = "; ";
+#define X(name, text) printf("%s%llu " text, separator, U(sums.name)), separator = ", ";
+    COUNTS(X)
+#undef X
+    printf("\n");
+}
+
+static bool parse_own(const char *name, const char *value)
+{
+    uint64_t hours = 0;
+    if (!str_equal(name, "--hours") || !str_u64(value, 1, 10000, &hours))
         return false;
-    }
+    end = time(NULL) + (time_t)hours * 3600;
     return true;
 }
 
 int main(int argc, char **argv)
 {
-    struct arguments a = {.seed = 1};
-    if (!parse(argc, argv, &a)) {
-        fprintf(stderr, "usage: sim_raft [--seeds N] [--seed S] [--hours H] [--once] [--no-shrink] [--verbose]\n"
-                        "       [--without FAULT,...] [--ops N] [--nodes N] [--until MS]\n");
+    static struct seeds s = {.program = "sim_raft", .kinds = fault_names, .n_kinds = FAULTS_N, .limits = limits,
+                             .n_limits = LIMITS_N, .n = 300, .run = run_seed, .now_ms = now_ms, .where = where, .sum = sum,
+                             .figures = figures, .own = parse_own, .own_usage = " [--hours H]", .is_over = is_over};
+#ifdef RAFT_PLANTED
+    s.bug = &raft_bug;
+#endif
+    if (!seeds_parse(&s, argc, argv))
         return 2;
-    }
     crypto_init();
-    signal(SIGABRT, on_signal);
-    signal(SIGSEGV, on_signal);
-    time_t end = a.hours ? time(NULL) + (time_t)a.hours * 3600 : 0;
-    if (!a.seeds)
-        a.seeds = a.hours ? UINT64_MAX - a.seed : a.one ? 1 : 300;
-    printf("seeds from %llu on\n", U(a.seed));
-    fflush(stdout);
-    struct timespec t0, t1;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t0);
-    uint64_t events = 0, sum[12] = {0};
-    for (uint64_t i = 0; i < a.seeds && (!end || time(NULL) < end); i++) {
-        uint64_t hash = run_seed(a.seed + i, a.verbose);
-        uint64_t one[] = {g.n_leaders, g.n_acked, g.n_reads, g.n_crashes, g.n_torn, g.n_installs, g.n_changes, g.n_lost, g.n_aborts,
-                          g.n_messages, g.n_rotten, g.n_damaged};
-        events += g.events;
-        for (size_t k = 0; k < ARRAY_N(one); k++)
-            sum[k] += one[k];
-        if (!a.once) {
-            if (run_seed(a.seed + i, false) != hash)
-                fail("two runs of one seed differ");
-            events += g.events;
-        }
-        passed++;
-    }
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t1);
-    double s = (double)(t1.tv_sec - t0.tv_sec) + (double)(t1.tv_nsec - t0.tv_nsec) / 1e9;
-    printf("%llu events, %.2f million a second of CPU; %llu leaders, %llu writes acknowledged, %llu reads, %llu crashes, %llu "
-           "writes harmed, %llu snapshots installed, %llu changes of members, %llu disks lost, %llu bytes rotten, %llu logs cut, %llu fsyncs failed, %llu "
-           "messages\n",
-           U(events), (double)events / 1e6 / s, U(sum[0]), U(sum[1]), U(sum[2]), U(sum[3]), U(sum[4]), U(sum[5]), U(sum[6]),
-           U(sum[7]), U(sum[10]), U(sum[11]), U(sum[8]), U(sum[9]));
-    printf("%llu passed, 0 failed\n", U(passed));
-    return 0;
+    return seeds_run();
 }

@@ -8,12 +8,13 @@
  *   raft_clients.c   operations of clients and what they are promised
  *   raft_checks.c    what must hold after every event
  *   raft_faults.c    what goes wrong, membership, lost disks
- *   sim_raft.c       options, phases of a seed, replay, shrinking */
+ *   sim_raft.c       options, phases of a seed */
 #ifndef SIM_RAFT_H
 #define SIM_RAFT_H
 
 #include "core.h"
 #include "disk.h"
+#include "seeds.h"
 
 #include <setjmp.h>
 
@@ -25,14 +26,13 @@ enum { NODES_MAX = 7, TERMS_MAX = 8192, INDEX_MAX = 8192, COOKIES_MAX = 16384, T
     X(PARTIAL, partial) X(CLOG, clog) X(BREAK, break) X(POWER, power) X(KILL, kill) X(PAUSE, pause)              \
     X(LATE, late-ticks) X(CLOCK, clock) X(SLOW, slow-disk) X(HANG, hung-disk) X(FULL, full-disk)                 \
     X(SYNC, sync-error) X(ROT, rot) X(WIPE, wipe) X(MEMBERS, members) X(TRANSFER, transfer) X(CHURN, churn)      \
-    X(RECOVER, recover) X(REKEY, rekey)
+    X(RECOVER, recover) X(REKEY, rekey) X(RESTORE, restore)
 enum fault {
 #define X(name, text) F_##name,
     FAULTS(X)
 #undef X
     FAULTS_N
 };
-extern const char *const fault_names[FAULTS_N];
 
 enum event_type { EV_DELIVER, EV_TIMER, EV_JOB, EV_RESUME, EV_RESTART, EV_SPACE, EV_NEMESIS, EV_STRIKE, EV_CLIENT, EV_CHANGE };
 enum strike { STRIKE_HARD, STRIKE_CHANGE, STRIKE_ROT }; /* how, in `from` of the event */
@@ -49,6 +49,7 @@ struct event {
 
 struct shadow { /* what must be on disk */
     uint64_t term, vote, commit, last, snapshot;
+    bool lost; /* it is known that something is missing */
     uint64_t term_at[INDEX_MAX];
 };
 
@@ -69,10 +70,18 @@ struct work {
     void *arg;
 };
 
+struct copy { /* of a disk, from a start of the same identity, and what was on it */
+    struct disk *disk;
+    struct shadow shadow;
+    uint8_t keys[2][32];
+    bool has_old_key;
+};
+
 struct node {
     uint64_t id, life;
     bool up, paused, lost, was_voter, inside; /* was_voter: in any configuration ever written */
-    bool scarred, damaged, wrote; /* a byte of its disk rotted, ever; it says so; it wrote since its start */
+    bool scarred, damaged, wrote; /* its disk rotted or was put back, ever; it says so; it wrote since its start */
+    bool outdated, reborn;        /* its disk was put back, and it has not made up for that; is empty, under the same id */
     uint8_t keys[2][32];                      /* of its disk: now, and before where has_old_key */
     bool has_old_key;
     struct loop loop;
@@ -92,7 +101,10 @@ struct node {
     uint64_t applied, chain; /* of the application */
     struct shadow shadow;
     struct shadow *maybe; /* after a crash in a write: perhaps this one */
-    struct shadow *was;   /* before bits flipped */
+    struct shadow *was;   /* before bits flipped, or the disk was put back */
+    struct copy *copy;    /* NULL: none */
+    unsigned n_put_back;
+    bool told;            /* since then its leader has sent a snapshot or named a commit that is not in its log */
     uint64_t repair;      /* the number of its repair, 0: none since its start */
     uint64_t known_in;    /* the term whose leader has heard of that repair, so that `was` counts no more */
 };
@@ -113,20 +125,27 @@ struct options {
 
 enum stream { S_OPTIONS, S_NODE, S_NET, S_DISK, S_CLIENT, S_FAULT, STREAMS };
 
-struct limits { /* of this run, by command line */
-    uint32_t without; /* bit per fault */
-    uint64_t ops;     /* most operations of clients in the safety phase */
-    unsigned nodes;   /* most founders */
-    int64_t until_us; /* end of the safety phase; 0: as the seed says */
+enum { L_OPS, L_NODES, L_UNTIL, LIMITS_N };
+extern struct seeds_limit limits[LIMITS_N];
+
+/* What is counted, of a seed and of all. */
+#define COUNTS(X)                                                                                                \
+    X(leaders, "leaders") X(acked, "writes acknowledged") X(reads, "reads") X(crashes, "crashes")                \
+    X(torn, "writes harmed") X(installs, "snapshots installed") X(changes, "changes of members")                 \
+    X(lost, "disks lost") X(rotten, "bytes rotten") X(restored, "disks put back") X(damaged, "logs cut")         \
+    X(aborts, "fsyncs failed") X(messages, "messages")
+struct counts {
+#define X(name, text) uint64_t name;
+    COUNTS(X)
+#undef X
 };
 
 struct sim {
     uint64_t seed, hash, seq, events;
-    struct limits limits;
     struct options o;
     struct rng rng[STREAMS];
     int64_t now_us;
-    bool alone, calm, verbose, ended; /* ended: the seed is being taken down */
+    bool alone, calm, ended; /* ended: the seed is being taken down */
     struct event *heap;
     unsigned n_heap, cap_heap;
     struct node nodes[NODES_MAX], *self;
@@ -141,21 +160,22 @@ struct sim {
     struct known *known[INDEX_MAX];
     struct raft_configuration *config; /* committed */
     /* clients */
-    uint64_t cookie, n_ops, acked_index, read_index, index_of[COOKIES_MAX];
+    uint64_t cookie, acked_index, read_index, index_of[COOKIES_MAX];
     bool refused[COOKIES_MAX];
     unsigned changed, leads, led_before; /* the member that changed last, the last two leaders */
     unsigned n_open; /* writes without an answer */
-    unsigned n_acked, n_reads, n_leaders, n_crashes, n_torn, n_installs, n_changes, n_lost, n_rotten, n_damaged, n_aborts, n_messages;
+    struct counts n;
 };
 extern struct sim g;
 
 #define U(x) ((unsigned long long)(x))
 #define SLOT(n) ((unsigned)((n) - g.nodes))
+static inline bool is_whole(const struct node *n)
+{
+    return !n->damaged && !n->outdated;
+}
 
 /* ---- sim_raft.c ---- */
-__attribute__((format(printf, 1, 2), noreturn)) void fail(const char *fmt, ...);
-#define CHECK(cond, ...) ((cond) ? (void)0 : fail(__VA_ARGS__))
-__attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
 void mix(uint64_t v);
 uint64_t fnv(uint64_t h, const void *p, size_t n);
 
@@ -213,6 +233,9 @@ void client_applied(struct node *n, uint64_t index, uint64_t term, const uint8_t
 
 /* ---- raft_faults.c ---- */
 void nemesis(void);
+bool put_back(struct node *n); /* this one or another, if there is one that may be */
+void maybe_copy(struct node *n); /* before a start */
+void copy_free(struct copy *c);  /* takes NULL */
 void strike(struct node *n, enum strike how);
 void maybe_strike(struct node *n, bool leads, bool commits);
 void propose_change(struct node *n);

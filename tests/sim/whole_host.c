@@ -503,7 +503,7 @@ void host_rot(struct host *h)
     char where[64];
     host_crash(h, false);
     host_restart(h, some_ms(S_FAULT, 10, 1500));
-    if (!disk_rot(h->raft_disk, &g.rng[S_FAULT], where))
+    if (!disk_rot(h->raft_disk, &g.rng[S_FAULT], false, where))
         return;
     say("%s: rot in %s", h->name, where);
     g.has_rotted = true;
