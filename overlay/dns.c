@@ -142,6 +142,18 @@ static void find_name(const struct plan_input *in, const struct sandbox *s, cons
     }
 }
 
+unsigned dns_find(const struct plan_input *in, const struct sandbox *s, const char *name, uint32_t *out, unsigned max, bool *ret_known)
+{
+    static struct found f; /* large */
+    f.n = 0;
+    f.known = false;
+    find_name(in, s, name, &f);
+    *ret_known = f.known;
+    unsigned n = MIN(f.n, max);
+    memcpy(out, f.v, n * sizeof *out);
+    return n;
+}
+
 /* "4.3.2.1.in-addr.arpa" -> a name of ours. */
 static bool find_reverse(const struct plan_input *in, const struct sandbox *s, const char *name, char out[NAME_MAX_TEXT])
 {

@@ -14,6 +14,8 @@ liboverlay_a_SOURCES = \
 	overlay/peer.c \
 	overlay/plan.c \
 	overlay/replay.c \
+	overlay/trace.c \
+	overlay/trace_io.c \
 	overlay/tunnel.c \
 	overlay/tunnel_client_io.c \
 	overlay/tunnel_io.c \
@@ -23,5 +25,6 @@ liboverlay_a_SOURCES = \
 	overlay/overlay_internal.h \
 	overlay/peer.h \
 	overlay/replay.h \
+	overlay/trace.h \
 	overlay/tunnel.h \
 	overlay/vxlan.h

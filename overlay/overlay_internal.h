@@ -51,6 +51,9 @@ long dns_answer(const struct plan_input *in, const struct sandbox *s, const uint
 /* SERVFAIL to a query (nobody outside answered). Same return. */
 long dns_fail(const uint8_t *query, size_t size, uint8_t *out, size_t out_size);
 
+/* The addresses of a name of ours, as the sandbox is told; how many. known: the name is ours, also without any. */
+unsigned dns_find(const struct plan_input *in, const struct sandbox *s, const char *name, uint32_t *out, unsigned max, bool *ret_known);
+
 /* ---- dns_io.c: 127.0.0.11:53 inside each sandbox ---- */
 struct resolver;
 struct resolver *resolver_new(struct loop *l, const struct plan_input *in /* borrowed, read at each query */,
@@ -108,6 +111,8 @@ void tunnel_client_free(struct tunnel_client *t, bool quit);
 void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c);
 bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni); /* false until the process told */
 bool tunnel_client_is_ready(const struct tunnel_client *t);
+void tunnel_client_ask(struct tunnel_client *t); /* for its status anew */
+const struct tunnel_status *tunnel_client_status(const struct tunnel_client *t); /* the last one; NULL: none, or it is gone */
 /* The network is gone here: its TAP must be given again when it comes back. */
 void tunnel_client_forget(struct tunnel_client *t, uint32_t vni);
 void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd /* taken */);

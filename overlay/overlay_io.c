@@ -1,7 +1,7 @@
 /* The reconciler: brings namespaces, links, rules and the tunnel in line with what is wanted, whenever that
  * changes. RUN/net/ holds a namespace file for each network ("n-VNI") and sandbox ("s-ID"), RUN/sandboxes/ the
  * record of each sandbox, so that a restarted daemon finds all of it; files nobody wants are cleaned at start. */
-#include "overlay_internal.h"
+#include "trace.h"
 #include <dirent.h>
 #include <errno.h>
 #include <shoal/base/crypto.h>
@@ -870,4 +870,37 @@ void overlay_clear(struct overlay *o)
     rmdir(o->net_dir);
     rmdir(o->sandbox_dir);
     release(o, true);
+}
+
+/* ---- traces ---- */
+static const struct tunnel_status *trace_status(void *arg)
+{
+    return tunnel_client_status(((struct overlay *)arg)->tunnel);
+}
+
+static bool trace_has_tap(void *arg, uint32_t vni)
+{
+    return tunnel_client_has_tap(((struct overlay *)arg)->tunnel, vni);
+}
+
+static char *trace_network_path(void *arg, uint32_t vni)
+{
+    return network_path(arg, vni);
+}
+
+struct trace_run *overlay_trace(struct overlay *o, const char *sandbox_id, const char *to, trace_done_fn *done, void *arg, struct err *e)
+{
+    const struct trace_site site = { &o->in, trace_status, trace_has_tap, trace_network_path, o };
+    const struct sandbox *s = map_find(&o->sandboxes, sandbox_id);
+    if (!s) {
+        err_set(e, E_NOT_FOUND, "%s has no network namespace of its own on this node: it does not run, or is on the host's network", sandbox_id);
+        return NULL;
+    }
+    tunnel_client_ask(o->tunnel); /* has answered when echoes have */
+    return trace_start(o->loop, &site, s, map_find(&o->paths, sandbox_id), overlay_mtu(o), to, done, arg);
+}
+
+void overlay_trace_stop(struct trace_run *r)
+{
+    trace_stop(r);
 }

@@ -33,6 +33,7 @@ struct tunnel_client {
     struct sb in, config; /* config: the last one, packed */
     struct map taps;      /* "vni" -> self */
     bool told;            /* the process said what it has */
+    struct tunnel_status last;
 };
 
 extern char **environ;
@@ -52,6 +53,7 @@ static void drop(struct tunnel_client *t)
         close(t->fd);
     t->fd = -1;
     t->told = false;
+    rec_clear(&tunnel_status_rec, &t->last);
     sb_reset(&t->in);
     map_done(&t->taps);
     map_init(&t->taps);
@@ -96,7 +98,8 @@ static void got_status(struct tunnel_client *t, const void *p, size_t size)
         snprintf(key, sizeof key, "%u", (unsigned)s.taps.v[i].vni);
         map_put(&t->taps, key, t);
     }
-    rec_clear(&tunnel_status_rec, &s);
+    rec_clear(&tunnel_status_rec, &t->last);
+    t->last = s;
     bool first = !t->told;
     t->told = true;
     if (first)
@@ -237,6 +240,7 @@ void tunnel_client_free(struct tunnel_client *t, bool quit)
     crypto_wipe(t->config.s, t->config.len);
     sb_done(&t->config);
     map_done(&t->taps);
+    rec_clear(&tunnel_status_rec, &t->last);
     free(t->exe);
     free(t->path);
     free(t);
@@ -263,6 +267,16 @@ void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c
 bool tunnel_client_is_ready(const struct tunnel_client *t)
 {
     return t->told;
+}
+
+void tunnel_client_ask(struct tunnel_client *t)
+{
+    send_frame(t, TUNNEL_STATUS, NULL, 0, NULL);
+}
+
+const struct tunnel_status *tunnel_client_status(const struct tunnel_client *t)
+{
+    return t->last.pid ? &t->last : NULL;
 }
 
 bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni)

@@ -56,4 +56,24 @@ const struct sandbox *overlay_sandbox(const struct overlay *o, const char *id);
 /* Those kept from before a restart: for (s = NULL; (s = overlay_sandbox_next(o, s));) */
 const struct sandbox *overlay_sandbox_next(const struct overlay *o, const struct sandbox *after);
 
+/* ---- the way from a container to a name or address, as this node has it ---- */
+enum trace_state { TRACE_OK, TRACE_WARNING, TRACE_BROKEN };
+extern const char *const trace_state_names[];
+#define trace_step_FIELDS(X, T)                                                    \
+    X(T, STR, name, _, 1, "Step", "", .max = 32)                                   \
+    X(T, ENUM, state, _, 2, "State", "", .names = trace_state_names, .flags = F_ALWAYS)               \
+    X(T, STR, text, _, 3, "Text", "", .max = 1024)
+REC_DECLARE(trace_step)
+#define trace_FIELDS(X, T)                                                         \
+    X(T, STR, from, _, 1, "From", "the sandbox", .max = 64)                        \
+    X(T, STR, to, _, 2, "To", "name or address, as asked", .max = 256)             \
+    X(T, LIST, steps, trace_step, 3, "Steps", "", .max = 1024)
+REC_DECLARE(trace)
+typedef void trace_done_fn(void *arg, const struct trace *t /* borrowed */);
+struct trace_run;
+/* Name, network, virtual IP, replicas, links, tunnel, and whether they answer; done once, within about a second, unless
+ * stopped before. NULL with e: no such sandbox. The overlay must outlive it. */
+struct trace_run *overlay_trace(struct overlay *o, const char *sandbox_id, const char *to, trace_done_fn *done, void *arg, struct err *e);
+void overlay_trace_stop(struct trace_run *r); /* takes NULL; not after done */
+
 #endif

@@ -12,7 +12,7 @@ LOG_MODULE("api");
 struct door { struct api *api; bool peer; };
 static const struct route *const tables[] = { system_routes, swarm_routes, key_routes, service_routes, network_routes,
                                               image_routes, container_routes, copy_routes, exec_routes, volume_routes,
-                                              manager_routes, backup_routes, prune_routes, spread_routes };
+                                              manager_routes, backup_routes, prune_routes, spread_routes, trace_routes };
 
 /* ---- replies ---- */
 void call_free(struct call *c)

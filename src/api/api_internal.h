@@ -35,7 +35,7 @@ typedef void handler_fn(struct call *c);
 enum { ROUTE_ALWAYS, ROUTE_LOCAL, ROUTE_LOCAL_OR_READ, ROUTE_READ, ROUTE_WRITE };
 struct route { const char *method, *path; handler_fn *fn; int kind; };
 extern const struct route system_routes[], swarm_routes[], key_routes[], service_routes[], network_routes[],
-    image_routes[], container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[], prune_routes[], spread_routes[]; /* each ended by NULL */
+    image_routes[], container_routes[], copy_routes[], exec_routes[], volume_routes[], manager_routes[], backup_routes[], prune_routes[], spread_routes[], trace_routes[]; /* each ended by NULL */
 
 struct api {
     struct api_backend b;

@@ -28,5 +28,6 @@ libapi_a_SOURCES = \
 	src/api/swarm.c \
 	src/api/system.c \
 	src/api/top_io.c \
+	src/api/trace.c \
 	src/api/volumes_io.c \
 	src/api/api_internal.h

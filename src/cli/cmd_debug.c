@@ -1,12 +1,14 @@
-/* shoal debug: looks at what a node keeps, also while its daemon is down. */
+/* shoal debug: looks at what a node keeps, also while its daemon is down, and at the way between two containers. */
 #include "cli.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/http.h>
 #include <shoal/raft.h>
 
 #define ROOT "/var/lib/shoal"
 
 enum { STATUS_DAMAGED = 3 };
+#define STATUS_BROKEN STATUS_DAMAGED
 
 int (*cli_log_keys)(const char *root, uint8_t keys[2][32], struct err *e);
 
@@ -89,9 +91,78 @@ static int cmd_log(struct cli *c, struct err *e)
     return rc;
 }
 
+/* ---- the way between two containers ---- */
+static const struct cli_flag debug_path_flags[] = {
+    { "format", 0, CLI_STR, "Output: table or json", NULL },
+    { 0 },
+};
+
+static const struct column path_columns[] = { { "WAY", "Way", false }, { "STEP", "Step", false }, { "STATE", "State", false },
+                                              { "WHAT", "What", false } };
+
+static void add_leg(struct table *t, const char *way, const struct val *leg)
+{
+    const struct val *steps = val_get(leg, "Steps");
+    if (val_get(leg, "Error")) {
+        table_add(t, way);
+        table_add(t, "node");
+        table_add(t, "broken");
+        table_addf(t, "%s: %s", str_at(leg, "Node"), str_at(leg, "Error"));
+    }
+    for (uint32_t i = 0; steps && steps->kind == V_LIST && i < steps->n; i++) {
+        table_add(t, way);
+        table_add(t, str_at(steps->list[i], "Step"));
+        table_add(t, str_at(steps->list[i], "State"));
+        table_add(t, str_at(steps->list[i], "Text"));
+    }
+}
+
+static int cmd_path(struct cli *c, struct err *e)
+{
+    AUTO_SB struct sb path;
+    struct val_doc *d = NULL;
+    struct table t;
+    enum format format;
+    sb_init(&path, 0);
+    int rc = format_of(c, &format, e);
+    if (rc < 0)
+        return rc;
+    sb_str(&path, "/shoal/v1/path?from=");
+    http_encode(&path, cli_arg(c, 0));
+    sb_str(&path, "&to=");
+    http_encode(&path, cli_arg(c, 1));
+    rc = cli_call(c, "GET", path.s, NULL, &d, e);
+    if (rc < 0)
+        return rc;
+    const struct val *root = val_root(d), *there = val_get(root, "There"), *back = val_get(root, "Back");
+    bool broken = val_get_bool(root, "Broken", true);
+    if (format == FORMAT_JSON) {
+        AUTO_SB struct sb text;
+        sb_init(&text, 0);
+        json_write(&text, root, 0);
+        fprintf(c->out, "%s\n", text.s);
+    } else {
+        table_init(&t, path_columns, ARRAY_N(path_columns));
+        add_leg(&t, "there", there);
+        if (back)
+            add_leg(&t, "back", back);
+        table_print(&t, c->out);
+        table_done(&t);
+        fprintf(c->out, "%s from %s on %s to %s%s%s\n", broken ? "BROKEN:" : "Whole:", str_at(there, "Task"), str_at(there, "Node"),
+                cli_arg(c, 1), back ? " on " : "", back ? str_at(back, "Node") : "");
+    }
+    c->status = broken ? STATUS_BROKEN : 0;
+    val_doc_free(d);
+    return 0;
+}
+
 const struct cli_command debug_commands[] = {
     { "debug log", "[PATH]",
       "List and check the records of a manager's log (a folder, or a segment or snapshot of it); exit status 3: damaged",
       debug_log_flags, "shoal debug log --root /var/lib/shoal", cmd_log, 0, 1, 0 },
+    { "debug path", "TASK NAME",
+      "Walk the way from a task's container to another task, or to a name or address it asks for, on both nodes: name, virtual IP, "
+      "replicas, links, tunnel, packets small and large; exit status 3: broken",
+      debug_path_flags, "shoal debug path shop_web.1 db", cmd_path, 2, 2, 0 },
     { 0 },
 };
