@@ -1,5 +1,6 @@
 /* Filters and ranking of one node for one task. A new filter is a new row of filters[]. */
 #include "scheduler_internal.h"
+#include <shoal/base/planted.h>
 #include <stdio.h>
 
 static bool is_ready(const struct candidate *c, const struct task *t, char *why, size_t size)
@@ -14,7 +15,7 @@ static bool is_ready(const struct candidate *c, const struct task *t, char *why,
 
 static bool meets_constraints(const struct candidate *c, const struct task *t, char *why, size_t size)
 {
-    return constraints_match(t->spec.placement, c->node, why, size);
+    return CLUSTER_BUG == 13 || constraints_match(t->spec.placement, c->node, why, size);
 }
 
 static bool has_platform(const struct candidate *c, const struct task *t, char *why, size_t size)
@@ -64,7 +65,7 @@ static bool has_free_ports(const struct candidate *c, const struct task *t, char
         if (p->mode != PUBLISH_HOST || !p->published)
             continue;
         host_port_key(key, p);
-        if (map_find(&c->host_ports, key)) {
+        if (map_find(&c->host_ports, key) && CLUSTER_BUG != 14) {
             snprintf(why, size, "host port %s already in use", key);
             return false;
         }
@@ -75,7 +76,7 @@ static bool has_free_ports(const struct candidate *c, const struct task *t, char
 static bool below_max_replicas(const struct candidate *c, const struct task *t, char *why, size_t size)
 {
     const struct placement *p = t->spec.placement;
-    if (!p || !p->max_replicas || candidate_count(c, t->service_id) < p->max_replicas)
+    if (!p || !p->max_replicas || candidate_count(c, t->service_id) < p->max_replicas || CLUSTER_BUG == 15)
         return true;
     snprintf(why, size, "max replicas per node reached");
     return false;

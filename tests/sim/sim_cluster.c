@@ -231,6 +231,7 @@ static int commit(struct flying *f)
           "entry %u is refused: %s", g.n_log, e.text);
     g.n_refused += en->result < 0;
     check_addresses(led());
+    check_placement(led());
     note_lost_nodes();
     want_pass(0);
     for (unsigned i = 0; i < REPLICAS; i++)
@@ -536,6 +537,7 @@ static void create_service(const char *name)
     new_id(id);
     str_set(&s.id, id);
     random_service(&s.spec, &g.rng, name);
+    random_placement(&s.spec, &g.rng, g.n_hosts, 8000 + (unsigned)name[3]); /* svcN */
     CHECK(service_spec_normalize(&s.spec, &e) == 0, "%s", e.text);
     struct store_tx *tx = store_tx_new(g.now);
     store_tx_create(tx, TABLE_SERVICE, &s);
@@ -589,7 +591,7 @@ static void change_service(const struct service *svc)
         g.n_rollbacks++;
         say("roll back %s", svc->spec.name);
     } else if (kind == K_scale) {
-        spec.mode.replicated->replicas = rng_below(&g.rng, 7);
+        spec.mode.replicated->replicas = rng_below(&g.rng, service_most(&spec, g.n_hosts) + 1);
         say("scale %s to %llu", svc->spec.name, (unsigned long long)spec.mode.replicated->replicas);
     } else {
         AUTO_FREE char *image = xasprintf("busybox:%llu", (unsigned long long)rng_below(&g.rng, 1000));
@@ -696,6 +698,7 @@ static void found(void)
         snprintf(h->id, sizeof h->id, "node%u", i);
         str_set(&n.id, h->id);
         str_set(&n.description.hostname, h->id);
+        labels_set(&n.spec.labels, "zone", i % 2 ? "b" : "a");
         str_set(&n.description.platform.os, "linux");
         str_set(&n.description.platform.arch, "x86_64");
         n.description.resources.nano_cpus = 4 * SEC_NS;
@@ -766,7 +769,8 @@ static void check_service(const struct service *svc)
     const struct task **t = store_tasks_of_service(led(), svc->id, &n);
     int state = svc->update_status ? svc->update_status->state : UPDATE_NONE;
     bool paused = state == UPDATE_PAUSED || state == UPDATE_ROLLBACK_PAUSED;
-    uint64_t want = svc->spec.mode.global ? g.n_hosts : svc->spec.mode.replicated->replicas;
+    bool some = svc->spec.task.placement && svc->spec.task.placement->constraints.n; /* of the nodes: zone a */
+    uint64_t want = svc->spec.mode.global ? some ? (g.n_hosts + 1) / 2 : g.n_hosts : svc->spec.mode.replicated->replicas;
     show_tasks(svc);
     CHECK(state != UPDATE_UPDATING && state != UPDATE_ROLLBACK_STARTED, "the update of %s does not end", svc->spec.name);
     for (uint32_t i = 0; i < n; i++) {

@@ -516,7 +516,7 @@ static void measure(unsigned n)
            (unsigned long long)(sent / n / 10), (unsigned long long)(received / n / 10), (unsigned long long)(max / 10),
            (unsigned long long)(36 * 28));
     fflush(stdout);
-    if (max / 10 + 36 * 28 > 4000 || took > (n > 1000 ? 30000 : 5000))
+    if (max / 10 + 36 * 28 > 4096 || took > (n > 1000 ? 30000 : 5000))
         fail("that is too much");
     world_stage("nodes die");
     measure_deaths(deaths);
