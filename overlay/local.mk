@@ -4,6 +4,8 @@ liboverlay_a_SOURCES = \
 	overlay/cookie.c \
 	overlay/dns.c \
 	overlay/dns_io.c \
+	overlay/gso.c \
+	overlay/join.c \
 	overlay/kern_conntrack.c \
 	overlay/kern_link.c \
 	overlay/kern_netns.c \
@@ -21,6 +23,8 @@ liboverlay_a_SOURCES = \
 	overlay/tunnel_io.c \
 	overlay/tunnel_records.c \
 	overlay/vxlan.c \
+	overlay/gso.h \
+	overlay/join.h \
 	overlay/noise_ik.h \
 	overlay/overlay_internal.h \
 	overlay/peer.h \

@@ -88,7 +88,7 @@ int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err 
 int link_add_route(const char *name, uint32_t addr, unsigned bits, uint32_t via /* 0: on the link */, struct err *e) must_check;
 bool link_has_address(const char *name, uint32_t addr);
 void link_remove(const char *name);
-int link_open_tap(const char *name, struct err *e) must_check; /* descriptor, non-blocking */
+int link_open_tap(const char *name, bool vnet_header, struct err *e) must_check; /* descriptor, non-blocking */
 /* Of the device with this address; 1500 when unknown. Less the 20 bytes that an IPv6 header has more: what is taken off
  * for the tunnel (TUNNEL_MTU_OVERHEAD) counts an IPv4 header. */
 unsigned link_underlay_mtu(const char *addr);
@@ -113,6 +113,7 @@ bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni); /* fals
 bool tunnel_client_is_ready(const struct tunnel_client *t);
 void tunnel_client_ask(struct tunnel_client *t); /* for its status anew */
 const struct tunnel_status *tunnel_client_status(const struct tunnel_client *t); /* the last one; NULL: none, or it is gone */
+bool tunnel_client_takes_vnet(const struct tunnel_client *t); /* a process of before does not know TAPs with a vnet header */
 /* The network is gone here: its TAP must be given again when it comes back. */
 void tunnel_client_forget(struct tunnel_client *t, uint32_t vni);
 void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd /* taken */);

@@ -234,7 +234,7 @@ static int network_tap(struct overlay *o, struct network_ns *n, struct err *e)
     int back = netns_enter(n->path, e);
     if (back < 0)
         return back;
-    int r = 0, fd = link_open_tap("tap0", e);
+    int r = 0, fd = link_open_tap("tap0", tunnel_client_takes_vnet(o->tunnel), e);
     if (fd < 0)
         r = fd;
     if (r == 0)

@@ -6,6 +6,11 @@
 
 enum { TYPE_INITIATION = 1, TYPE_RESPONSE, TYPE_COOKIE, TYPE_DATA, DATA_HEAD = 16, TAG = 16 };
 #define REKEY_AFTER_MESSAGES (UINT64_C(1) << 60)
+/* Of AES-256-GCM, whose advantage for a forger grows with the blocks under one key (RFC 8446, 5.5): 2^30 packets of 90 blocks. */
+#define AES_REKEY_MESSAGES (UINT64_C(1) << 28)
+#define AES_MESSAGES_MAX (UINT64_C(1) << 30)
+enum { HELLO_BYTES = 16, HELLO_CAN = 8, HELLO_KNOWS = 9 };
+static const uint8_t hello_head[8] = { 1, 's', 'h', 'o', 'a', 'l', 1, 0 }; /* the first byte is no version of IP */
 #define REJECT_AFTER_MESSAGES (UINT64_MAX - (1 << 13))
 
 static void put64(uint8_t *p, uint64_t v)
@@ -46,7 +51,16 @@ static void tai64n(uint8_t out[12], int64_t real_ns)
 
 static void session_wipe(struct session *s)
 {
+    crypto_gcm_free(s->aes_send);
+    crypto_gcm_free(s->aes_receive);
     crypto_wipe(s, sizeof *s);
+}
+
+static void session_move(struct session *to, struct session *from)
+{
+    session_wipe(to);
+    *to = *from;
+    crypto_wipe(from, sizeof *from);
 }
 
 static bool session_alive(const struct session *s, int64_t now_ms)
@@ -54,11 +68,11 @@ static bool session_alive(const struct session *s, int64_t now_ms)
     return s->valid && now_ms - s->born_ms < PEER_REJECT_AFTER_MS;
 }
 
-void peer_init(struct peer *p, const struct ik_identity *id, const uint8_t key[32], uint32_t slot,
+void peer_init(struct peer *p, const struct ik_identity *id, const uint8_t key[32], uint32_t slot, uint8_t can,
                const struct peer_out *out, void *arg)
 {
     uint8_t r[2];
-    *p = (struct peer){ .id = id, .out = out, .arg = arg, .slot = slot };
+    *p = (struct peer){ .id = id, .out = out, .arg = arg, .slot = slot, .can = can };
     memcpy(p->key, key, 32);
     crypto_random(r, sizeof r);
     p->generation = r[0];
@@ -69,6 +83,9 @@ void peer_done(struct peer *p)
 {
     for (unsigned i = 0; i < p->queue_n; i++)
         free(p->queue[(p->queue_first + i) % PEER_QUEUE_MAX].p);
+    session_wipe(&p->current);
+    session_wipe(&p->previous);
+    session_wipe(&p->next);
     crypto_wipe(p, sizeof *p);
 }
 
@@ -115,57 +132,113 @@ static void want_handshake(struct peer *p, int64_t now_ms, int64_t real_ns)
     send_initiation(p, now_ms, real_ns);
 }
 
-static void seal(struct peer *p, struct session *s, int64_t now_ms, const uint8_t *packet, size_t size)
+size_t peer_padded(struct peer *p, enum peer_form form, size_t size)
 {
-    static uint8_t out[DATA_HEAD + PEER_PACKET_MAX_BYTES + 16 + TAG], plain[PEER_PACKET_MAX_BYTES + 16];
-    p->largest = MAX(p->largest, size);
-    size_t padded = MIN((size + 15) & ~(size_t)15, p->largest);
-    if (size > PEER_PACKET_MAX_BYTES || !p->endpoint.known)
+    size_t *largest = &p->largest[form != PEER_WIREGUARD];
+    *largest = MAX(*largest, size);
+    return MIN((size + 15) & ~(size_t)15, *largest);
+}
+
+static void seal(struct peer *p, struct session *s, enum peer_form form, const uint8_t *packet, size_t size)
+{
+    if (!p->endpoint.known)
         return;
-    put32(out, TYPE_DATA);
+    size_t whole = DATA_HEAD + size + TAG;
+    uint8_t *out = p->out->room(p->out->arg, whole);
+    put32(out, TYPE_DATA + (uint32_t)form);
     put32(out + 4, s->peer_index);
     put64(out + 8, s->n_sent);
-    if (padded == size) {
-        crypto_aead_seal(out + DATA_HEAD, packet, size, NULL, 0, s->n_sent, s->keys.send);
-    } else {
+    if (form == PEER_AES)
+        crypto_gcm_seal(s->aes_send, out + DATA_HEAD, packet, size, s->n_sent);
+    else
+        crypto_aead_seal(out + DATA_HEAD, packet, size, NULL, 0, s->n_sent, form == PEER_CHACHA ? s->chacha.send : s->keys.send);
+    s->n_sent++;
+    p->owes_keepalive = false;
+    p->out->send(p->out->arg, &p->endpoint, out, whole);
+}
+
+static void seal_keepalive(struct peer *p)
+{
+    seal(p, &p->current, PEER_WIREGUARD, NULL, 0);
+}
+
+static void seal_data(struct peer *p, struct session *s, int64_t now_ms, enum peer_form form, const uint8_t *packet, size_t size)
+{
+    static uint8_t plain[PEER_PACKET_MAX_BYTES + 16];
+    size_t padded = form == PEER_WIREGUARD ? peer_padded(p, form, size) : size;
+    if (padded != size) {
         memcpy(plain, packet, size);
         memset(plain + size, 0, padded - size);
-        crypto_aead_seal(out + DATA_HEAD, plain, padded, NULL, 0, s->n_sent, s->keys.send);
+        packet = plain;
     }
-    s->n_sent++;
+    seal(p, s, form, packet, padded);
     p->tx_bytes += size;
-    p->owes_keepalive = false;
-    if (size) {
-        p->data_sent_ms = now_ms;
-        if (!p->expects_answer) {
-            p->expects_answer = true;
-            p->expects_since_ms = now_ms;
-        }
+    p->data_sent_ms = now_ms;
+    if (!p->expects_answer) {
+        p->expects_answer = true;
+        p->expects_since_ms = now_ms;
     }
-    p->out->send(p->out->arg, &p->endpoint, out, DATA_HEAD + padded + TAG);
+}
+
+/* Counts as a keepalive for our timers: no answer to it is expected. */
+static void send_hello(struct peer *p, int64_t now_ms)
+{
+    uint8_t hello[HELLO_BYTES] = { 0 };
+    struct session *s = &p->current;
+    if (!p->can)
+        return;
+    memcpy(hello, hello_head, sizeof hello_head);
+    hello[HELLO_CAN] = p->can;
+    hello[HELLO_KNOWS] = s->peer_can != 0;
+    s->n_hellos++;
+    s->hello_ms = now_ms;
+    seal(p, s, PEER_WIREGUARD, hello, sizeof hello);
+}
+
+static bool got_hello(struct peer *p, struct session *s, int64_t now_ms, const uint8_t *plain, size_t size)
+{
+    if (!p->can || size < HELLO_BYTES || memcmp(plain, hello_head, sizeof hello_head) != 0)
+        return false;
+    bool answer = !s->peer_can || !plain[HELLO_KNOWS] || now_ms - s->hello_ms >= PEER_HELLO_MS; /* not to an answer */
+    s->peer_can = plain[HELLO_CAN] & p->can;
+    s->peer_knows |= plain[HELLO_KNOWS] == 1;
+    if (answer && s == &p->current)
+        send_hello(p, now_ms);
+    return true;
 }
 
 static void flush_queue(struct peer *p, int64_t now_ms)
 {
     while (p->queue_n) {
         struct queued *q = &p->queue[p->queue_first];
-        seal(p, &p->current, now_ms, q->p, q->size);
+        seal_data(p, &p->current, now_ms, PEER_WIREGUARD, q->p, q->size);
         free(q->p);
         p->queue_first = (p->queue_first + 1) % PEER_QUEUE_MAX;
         p->queue_n--;
     }
 }
 
-void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, const uint8_t *packet, size_t size)
+enum peer_form peer_form(const struct peer *p, int64_t now_ms)
+{
+    const struct session *s = &p->current;
+    if (!session_alive(s, now_ms) || !(s->peer_can & PEER_CAN_COMPACT))
+        return PEER_WIREGUARD;
+    return s->peer_can & PEER_CAN_AES && s->n_sent < AES_MESSAGES_MAX ? PEER_AES : PEER_CHACHA;
+}
+
+void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, enum peer_form form, const uint8_t *packet, size_t size)
 {
     struct session *s = &p->current;
+    if (!size || size > PEER_PACKET_MAX_BYTES)
+        return;
     if (session_alive(s, now_ms) && s->n_sent < REJECT_AFTER_MESSAGES) {
-        seal(p, s, now_ms, packet, size);
-        if ((s->initiator && now_ms - s->born_ms > PEER_REKEY_AFTER_MS) || s->n_sent > REKEY_AFTER_MESSAGES)
+        seal_data(p, s, now_ms, form, packet, size);
+        if ((s->initiator && now_ms - s->born_ms > PEER_REKEY_AFTER_MS) ||
+            s->n_sent > (form == PEER_AES ? AES_REKEY_MESSAGES : REKEY_AFTER_MESSAGES))
             want_handshake(p, now_ms, real_ns);
         return;
     }
-    if (size && size <= PEER_PACKET_MAX_BYTES) {
+    if (form == PEER_WIREGUARD) {
         if (p->queue_n == PEER_QUEUE_MAX) {
             free(p->queue[p->queue_first].p);
             p->queue_first = (p->queue_first + 1) % PEER_QUEUE_MAX;
@@ -177,12 +250,28 @@ void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, const uint8_t *p
     want_handshake(p, now_ms, real_ns);
 }
 
+/* No key serves two ciphers or two forms. */
+static void derive_keys(struct ik_keys *out, const struct ik_keys *in, const char *label)
+{
+    crypto_blake2s(out->send, 32, label, strlen(label), in->send, 32);
+    crypto_blake2s(out->receive, 32, label, strlen(label), in->receive, 32);
+}
+
 static void begin_session(struct session *s, const struct ik_keys *keys, bool initiator, uint32_t ours, uint32_t theirs,
-                          int64_t now_ms)
+                          int64_t now_ms, uint8_t can)
 {
     session_wipe(s);
     *s = (struct session){ .valid = true, .initiator = initiator, .keys = *keys, .our_index = ours,
                            .peer_index = theirs, .born_ms = now_ms };
+    if (can & PEER_CAN_COMPACT)
+        derive_keys(&s->chacha, keys, "shoal tunnel: compact, ChaCha20-Poly1305");
+    if (can & PEER_CAN_AES) {
+        struct ik_keys aes;
+        derive_keys(&aes, keys, "shoal tunnel: compact, AES-256-GCM");
+        s->aes_send = crypto_gcm_new(aes.send);
+        s->aes_receive = crypto_gcm_new(aes.receive);
+        crypto_wipe(&aes, sizeof aes);
+    }
     replay_init(&s->window);
 }
 
@@ -202,7 +291,7 @@ void peer_initiated(struct peer *p, int64_t now_ms, const struct endpoint *from,
         return;
     memcpy(p->latest_timestamp, timestamp, IK_TIMESTAMP_BYTES);
     memcpy(p->last_mac1, msg + IK_RESPONSE_BYTES - 32, IK_MAC_BYTES);
-    begin_session(&p->next, &keys, false, ours, theirs, now_ms);
+    begin_session(&p->next, &keys, false, ours, theirs, now_ms, p->can);
     crypto_wipe(&keys, sizeof keys);
     p->endpoint = *from;
     p->heard_ms = now_ms;
@@ -215,57 +304,78 @@ static void got_response(struct peer *p, int64_t now_ms, const struct endpoint *
     uint32_t ours = p->hs.our_index;
     if (!p->handshaking || !ik_read_response(&p->hs, p->id, packet, &keys))
         return;
-    session_wipe(&p->previous);
-    p->previous = p->current;
-    begin_session(&p->current, &keys, true, ours, p->hs.peer_index, now_ms);
+    session_move(&p->previous, &p->current);
+    begin_session(&p->current, &keys, true, ours, p->hs.peer_index, now_ms, p->can);
     crypto_wipe(&keys, sizeof keys);
     p->handshaking = false;
     p->expects_answer = false;
     p->endpoint = *from;
     p->heard_ms = p->handshake_ms = now_ms;
-    if (p->queue_n)
-        flush_queue(p, now_ms);
-    else
-        seal(p, &p->current, now_ms, NULL, 0); /* confirms it */
+    send_hello(p, now_ms); /* confirms it, as any packet does */
+    if (!p->queue_n && !p->can)
+        seal_keepalive(p);
+    flush_queue(p, now_ms);
 }
 
 /* ---- data ---- */
+static bool open_data(const struct peer *p, const struct session *s, enum peer_form form, uint64_t counter, uint8_t *sealed, size_t size)
+{
+    switch (form) {
+    case PEER_WIREGUARD:
+        return crypto_aead_open(sealed, sealed, size, NULL, 0, counter, s->keys.receive);
+    case PEER_CHACHA:
+        return p->can & PEER_CAN_COMPACT && crypto_aead_open(sealed, sealed, size, NULL, 0, counter, s->chacha.receive);
+    case PEER_AES:
+        return s->aes_receive && crypto_gcm_open(s->aes_receive, sealed, sealed, size, counter);
+    }
+    return false;
+}
+
+/* The initiator uses it: now it is ours too. */
+static void confirm_next(struct peer *p, int64_t now_ms)
+{
+    session_move(&p->previous, &p->current);
+    session_move(&p->current, &p->next);
+    p->handshaking = false;
+    p->handshake_ms = now_ms;
+    flush_queue(p, now_ms);
+}
+
 static void got_data(struct peer *p, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *packet,
                      size_t size)
 {
     struct session *s = session_by_index(p, get32(packet + 4));
+    enum peer_form form = (enum peer_form)(packet[0] - TYPE_DATA);
     uint64_t counter = get64(packet + 8);
+    uint8_t *plain = packet + DATA_HEAD;
     size_t n = size - DATA_HEAD - TAG;
-    if (!s || !session_alive(s, now_ms) || counter >= REJECT_AFTER_MESSAGES ||
-        !crypto_aead_open(packet + DATA_HEAD, packet + DATA_HEAD, n + TAG, NULL, 0, counter, s->keys.receive))
+    if (!s || !session_alive(s, now_ms) || counter >= REJECT_AFTER_MESSAGES || !open_data(p, s, form, counter, plain, n + TAG))
         return;
     bool newest = replay_is_newest(&s->window, counter);
     if (!replay_accept(&s->window, counter))
         return;
-    if (s == &p->next) { /* the initiator uses it: now it is ours too */
-        session_wipe(&p->previous);
-        p->previous = p->current;
-        p->current = p->next;
-        session_wipe(&p->next);
-        s = &p->current;
-        p->handshaking = false;
-        p->handshake_ms = now_ms;
-        flush_queue(p, now_ms);
-    }
     if (newest)
         p->endpoint = *from;
+    if (s == &p->next) {
+        confirm_next(p, now_ms);
+        s = &p->current;
+    }
     p->heard_ms = now_ms;
     p->expects_answer = false;
     p->rx_bytes += n;
+    s->peer_knows |= form != PEER_WIREGUARD;
     if (s->initiator && now_ms - s->born_ms > PEER_REJECT_AFTER_MS - PEER_KEEPALIVE_MS - PEER_REKEY_TIMEOUT_MS)
         want_handshake(p, now_ms, real_ns);
-    if (n == 0)
+    bool hello = form == PEER_WIREGUARD && got_hello(p, s, now_ms, plain, n);
+    if (s == &p->current && !s->n_hellos)
+        send_hello(p, now_ms);
+    if (n == 0 || hello)
         return;
     if (!p->owes_keepalive) {
         p->owes_keepalive = true;
         p->data_heard_ms = now_ms;
     }
-    p->out->deliver(p->out->arg, p->arg, packet + DATA_HEAD, n);
+    p->out->deliver(p->out->arg, p->arg, form, counter, plain, n);
 }
 
 void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *packet, size_t size)
@@ -275,7 +385,7 @@ void peer_receive(struct peer *p, int64_t now_ms, int64_t real_ns, const struct 
     } else if (size == IK_COOKIE_BYTES && packet[0] == TYPE_COOKIE) {
         if (ik_read_cookie(p->key, p->last_mac1, packet, p->cookie))
             p->cookie_ms = now_ms;
-    } else if (size >= DATA_HEAD + TAG && packet[0] == TYPE_DATA) {
+    } else if (size >= DATA_HEAD + TAG && packet[0] >= TYPE_DATA && packet[0] <= TYPE_DATA + PEER_AES) {
         got_data(p, now_ms, real_ns, from, packet, size);
     }
 }
@@ -305,7 +415,10 @@ void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns)
         }
     }
     if (p->owes_keepalive && now_ms - p->data_heard_ms >= PEER_KEEPALIVE_MS && session_alive(&p->current, now_ms))
-        seal(p, &p->current, now_ms, NULL, 0);
+        seal_keepalive(p);
+    const struct session *s = &p->current;
+    if (session_alive(s, now_ms) && !s->peer_knows && now_ms - s->hello_ms >= PEER_HELLO_MS && (s->peer_can || s->n_hellos < PEER_HELLOS))
+        send_hello(p, now_ms);
     if (p->expects_answer && now_ms - p->expects_since_ms >= PEER_KEEPALIVE_MS + PEER_REKEY_TIMEOUT_MS) {
         p->expects_answer = false; /* sent and heard nothing: the other end may have lost its keys */
         want_handshake(p, now_ms, real_ns);

@@ -3,7 +3,7 @@
  * from the peer whose tunnel address it carries (WireGuard's cryptokey routing). */
 #include "tunnel.h"
 #include "cookie.h"
-#include "vxlan.h"
+#include "join.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/map.h>
 
@@ -17,6 +17,7 @@ struct tunnel_peer_state {
 struct network_state {
     uint32_t vni;
     bool wanted;
+    unsigned told, takes, proven; /* TAP_...: what its TAP takes, as told and as found; super-packets that it has taken once */
     struct map routes; /* 4 bytes of address -> struct tunnel_peer_state */
 };
 struct tunnel {
@@ -24,8 +25,10 @@ struct tunnel {
     struct peer_out peer_out;
     struct ik_identity id;
     struct cookie_guard guard;
+    uint8_t can;
     bool configured;
     uint32_t addr;
+    struct join join;    /* frames that are being put together */
     struct map peers;    /* public key -> struct tunnel_peer_state */
     struct map networks; /* 4 bytes of VNI -> struct network_state */
     struct tunnel_peer_state **slots;
@@ -33,34 +36,117 @@ struct tunnel {
     uint64_t n_dropped;
 };
 
+static uint8_t *on_room(void *arg, size_t size)
+{
+    struct tunnel *t = arg;
+    return t->out.room(t->out.arg, size);
+}
+
 static void on_send(void *arg, const struct endpoint *to, const uint8_t *p, size_t size)
 {
     struct tunnel *t = arg;
     t->out.send(t->out.arg, to, p, size);
 }
 
-static void on_deliver(void *arg, void *peer_arg, const uint8_t *p, size_t size)
+/* ---- into a TAP ---- */
+static bool write_one(struct tunnel *t, const struct network_state *n, struct frame_meta *m, uint8_t *frame, size_t size)
+{
+    struct iovec iov[2] = { { 0 }, { frame, size } };
+    if (m->flags & FRAME_NEEDS_CSUM && !(n->takes & TAP_CSUM)) {
+        frame_checksum(m, frame, size);
+        *m = (struct frame_meta){ 0 };
+    }
+    return t->out.frame(t->out.arg, n->vni, m, iov, 1);
+}
+
+static void write_cut(struct tunnel *t, const struct network_state *n, const struct join *j)
+{
+    static uint8_t whole[GSO_FRAME_MAX_BYTES];
+    struct gso g;
+    size_t at = 0, size;
+    for (unsigned i = 1; i <= j->n; at += j->iov[i++].iov_len)
+        memcpy(whole + at, j->iov[i].iov_base, j->iov[i].iov_len);
+    gso_open(&g, whole, at, &j->meta);
+    for (unsigned i = 0; i < g.n; i++) {
+        uint8_t *frame = gso_segment(&g, i, &size);
+        struct frame_meta m = { .flags = FRAME_NEEDS_CSUM, .csum_start = j->meta.csum_start, .csum_offset = j->meta.csum_offset };
+        write_one(t, n, &m, frame, size);
+    }
+}
+
+void tunnel_flush(struct tunnel *t)
+{
+    struct join *j = &t->join;
+    struct network_state *n = j->from ? map_find_n(&t->networks, &j->vni, sizeof j->vni) : NULL;
+    j->from = NULL;
+    if (!n)
+        return;
+    join_end(j);
+    if (j->n == 1) {
+        write_one(t, n, &j->meta, j->iov[1].iov_base, j->iov[1].iov_len);
+        return;
+    }
+    unsigned kind = j->meta.gso_type == GSO_UDP ? TAP_USO : TAP_TSO;
+    if (n->takes & kind && t->out.frame(t->out.arg, n->vni, &j->meta, j->iov, j->n)) {
+        n->proven |= kind;
+        return;
+    }
+    if (!(n->proven & kind)) /* once is chance, or something about this one */
+        n->takes &= ~kind;
+    write_cut(t, n, j);
+}
+
+/* ---- from a peer ---- */
+/* From a peer comes only what is from an address that lives there (WireGuard's cryptokey routing, per network). */
+static struct network_state *network_from(struct tunnel *t, const struct tunnel_peer_state *from, uint32_t vni,
+                                          const uint8_t *frame, size_t size)
+{
+    uint32_t source;
+    struct network_state *n = map_find_n(&t->networks, &vni, sizeof vni);
+    if (!n || !frame_source(frame, size, &source) || map_find_n(&n->routes, &source, sizeof source) != from)
+        return NULL;
+    return n;
+}
+
+static void on_deliver(void *arg, void *peer_arg, enum peer_form form, uint64_t counter, uint8_t *p, size_t size)
 {
     struct tunnel *t = arg;
     const struct tunnel_peer_state *from = peer_arg;
-    const uint8_t *frame;
-    uint32_t vni, source;
-    size_t n;
-    const struct network_state *network;
-    /* From a peer comes only what is from an address that lives there (WireGuard's cryptokey routing, per network). */
-    if (!vxlan_parse(p, size, from->addr, t->addr, &vni, &frame, &n) || !(network = map_find_n(&t->networks, &vni, sizeof vni)) ||
-        !frame_source(frame, n, &source) || map_find_n(&network->routes, &source, sizeof source) != from) {
+    struct frame_meta whole = { 0 };
+    struct network_state *n;
+    struct compact c;
+    if (form == PEER_WIREGUARD) {
+        tunnel_flush(t); /* frames keep their order */
+        if (!vxlan_parse(p, size, from->addr, t->addr, &c.vni, &c.frame, &c.size) ||
+            !(n = network_from(t, from, c.vni, c.frame, c.size)))
+            t->n_dropped++;
+        else
+            write_one(t, n, &whole, c.frame, c.size);
+        return;
+    }
+    if (!compact_parse(p, size, &c)) {
         t->n_dropped++;
         return;
     }
-    t->out.frame(t->out.arg, vni, frame, n);
+    if (join_add(&t->join, from, counter, &c)) /* its source is that of the one it carries on */
+        return;
+    tunnel_flush(t);
+    n = network_from(t, from, c.vni, c.frame, c.size);
+    if (!n) {
+        t->n_dropped++;
+        return;
+    }
+    join_begin(&t->join, from, counter, &c, n->takes & TAP_USO);
+    if (!t->join.open)
+        tunnel_flush(t);
 }
 
-struct tunnel *tunnel_new(const struct tunnel_out *out)
+struct tunnel *tunnel_new(const struct tunnel_out *out, uint8_t can)
 {
     struct tunnel *t = xnew(struct tunnel);
     t->out = *out;
-    t->peer_out = (struct peer_out){ t, on_send, on_deliver };
+    t->can = can;
+    t->peer_out = (struct peer_out){ t, on_room, on_send, on_deliver };
     map_init(&t->peers);
     map_init(&t->networks);
     return t;
@@ -107,7 +193,7 @@ static struct tunnel_peer_state *peer_add(struct tunnel *t, const uint8_t key[32
     }
     struct tunnel_peer_state *p = xnew(struct tunnel_peer_state);
     p->t = t;
-    peer_init(&p->peer, &t->id, key, slot, &t->peer_out, p);
+    peer_init(&p->peer, &t->id, key, slot, t->can, &t->peer_out, p);
     t->slots[slot] = p;
     map_put_n(&t->peers, key, 32, p);
     return p;
@@ -174,6 +260,7 @@ int tunnel_configure(struct tunnel *t, const struct tunnel_config *c,
         return err_set(e, E_INVALID, "tunnel: a key has %u bytes, 32 are needed", c->key.n != 32 ? c->key.n : c->psk.n);
     if (c->psk.n)
         memcpy(psk, c->psk.v, 32);
+    tunnel_flush(t);
     if (!t->configured || memcmp(t->id.secret, c->key.v, 32) != 0 || memcmp(t->id.psk, psk, 32) != 0) {
         for (struct map_item *it = NULL; (it = map_next(&t->peers, it));)
             peer_drop(t, it->value); /* another identity: nothing of the old one is left */
@@ -214,31 +301,75 @@ bool tunnel_has_network(const struct tunnel *t, uint32_t vni)
     return map_find_n(&t->networks, &vni, sizeof vni) != NULL;
 }
 
-void tunnel_frame(struct tunnel *t, int64_t now_ms, int64_t real_ns, uint32_t vni, const uint8_t *frame, size_t size)
+void tunnel_tap(struct tunnel *t, uint32_t vni, unsigned takes)
 {
-    static uint8_t packet[VXLAN_HEAD_BYTES + PEER_PACKET_MAX_BYTES];
     struct network_state *n = map_find_n(&t->networks, &vni, sizeof vni);
+    if (n && n->told != takes) {
+        n->told = n->takes = takes;
+        n->proven = 0;
+    }
+}
+
+/* ---- to a peer ---- */
+struct way { struct tunnel *t; int64_t now_ms, real_ns; uint32_t vni; struct tunnel_peer_state *to; enum peer_form form; };
+
+/* A frame or segment; nothing before it and behind it (in a segment but the last: behind it) is of use any more. */
+static void send_piece(const struct way *w, uint8_t *frame, size_t size, const struct frame_meta *m, unsigned index, bool last)
+{
+    if (w->form == PEER_WIREGUARD) {
+        uint8_t *packet = frame - VXLAN_HEAD_BYTES;
+        if (m->flags & FRAME_NEEDS_CSUM)
+            frame_checksum(m, frame, size);
+        vxlan_head(packet, w->vni, w->t->addr, w->to->addr, frame, size);
+        peer_send(&w->to->peer, w->now_ms, w->real_ns, w->form, packet, VXLAN_HEAD_BYTES + size);
+        return;
+    }
+    size_t whole = COMPACT_HEAD_BYTES + size, padded = last ? peer_padded(&w->to->peer, w->form, whole) : whole;
+    memset(frame + size, 0, padded - whole);
+    compact_head(frame - COMPACT_HEAD_BYTES, w->vni, m, index, padded - whole);
+    peer_send(&w->to->peer, w->now_ms, w->real_ns, w->form, frame - COMPACT_HEAD_BYTES, padded);
+}
+
+static void send_frame(const struct way *w, uint8_t *frame, size_t size, const struct frame_meta *m)
+{
+    struct gso g;
+    if (m->gso_type == GSO_NONE) {
+        send_piece(w, frame, size, m, 0, true);
+        return;
+    }
+    gso_open(&g, frame, size, m);
+    for (unsigned i = 0; i < g.n; i++) {
+        size_t n;
+        uint8_t *segment = gso_segment(&g, i, &n);
+        send_piece(w, segment, n, m, i, i + 1 == g.n);
+    }
+}
+
+void tunnel_frame(struct tunnel *t, int64_t now_ms, int64_t real_ns, uint32_t vni, uint8_t *frame, size_t size,
+                  const struct frame_meta *m)
+{
+    struct network_state *n = map_find_n(&t->networks, &vni, sizeof vni);
+    struct frame_meta meta = *m;
     uint32_t addr;
-    if (!n || size > PEER_PACKET_MAX_BYTES - VXLAN_HEAD_BYTES)
+    if (!n)
         return;
     if (frame_arp_request(frame, size, &addr)) {
         uint8_t reply[42];
+        struct frame_meta whole = { 0 };
         if (!map_find_n(&n->routes, &addr, sizeof addr))
             return; /* a neighbour on this node answers itself */
         frame_arp_reply(reply, frame);
-        t->out.frame(t->out.arg, vni, reply, sizeof reply);
+        write_one(t, n, &whole, reply, sizeof reply);
         return;
     }
     if (!frame_destination(frame, size, &addr))
         return;
     struct tunnel_peer_state *p = map_find_n(&n->routes, &addr, sizeof addr);
-    if (!p) {
+    if (!p || !frame_meta_check(&meta, frame, size)) {
         t->n_dropped++;
         return;
     }
-    vxlan_head(packet, vni, t->addr, p->addr, frame, size);
-    memcpy(packet + VXLAN_HEAD_BYTES, frame, size);
-    peer_send(&p->peer, now_ms, real_ns, packet, VXLAN_HEAD_BYTES + size);
+    send_frame(&(struct way){ t, now_ms, real_ns, vni, p, peer_form(&p->peer, now_ms) }, frame, size, &meta);
 }
 
 void tunnel_packet(struct tunnel *t, int64_t now_ms, int64_t real_ns, const struct endpoint *from, uint8_t *p, size_t size)
@@ -291,6 +422,8 @@ void tunnel_status(const struct tunnel *t, int64_t now_ms, void (*format)(const 
             format(&p->peer.endpoint, text);
             str_set(&s->endpoint, text);
         }
+        static const char *const forms[] = { [PEER_WIREGUARD] = "wireguard", [PEER_CHACHA] = "chacha", [PEER_AES] = "aes" };
+        str_set(&s->form, forms[peer_form(&p->peer, now_ms)]);
         s->handshake_ms = p->peer.handshake_ms ? now_ms - p->peer.handshake_ms : -1;
         s->rx_bytes = p->peer.rx_bytes;
         s->tx_bytes = p->peer.tx_bytes;

@@ -279,6 +279,11 @@ const struct tunnel_status *tunnel_client_status(const struct tunnel_client *t)
     return t->last.pid ? &t->last : NULL;
 }
 
+bool tunnel_client_takes_vnet(const struct tunnel_client *t)
+{
+    return t->last.offloads;
+}
+
 bool tunnel_client_has_tap(const struct tunnel_client *t, uint32_t vni)
 {
     char key[16];

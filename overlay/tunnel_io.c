@@ -1,9 +1,14 @@
-/* The tunnel process: the core of tunnel.c over a UDP socket, TAP devices and the daemon's unix socket. Batches
- * (recvmmsg, sendmmsg) keep the system calls few; one thread. */
+/* The tunnel process: the core of tunnel.c over a UDP socket, TAP devices and the daemon's unix socket. One thread. System
+ * calls are few for what they carry: super-packets by the TAP's vnet header, runs of packets to and from one address by
+ * UDP_SEGMENT and UDP_GRO, several of them by sendmmsg and recvmmsg. What a kernel or device does not offer is found out by
+ * asking, or by its refusal, and done without. A batch ends when there is nothing more to read: it never waits to be full. */
 #include "tunnel.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <shoal/base/crypto.h>
@@ -13,6 +18,7 @@
 #include <shoal/loop.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
@@ -21,10 +27,23 @@
 
 LOG_MODULE("tunnel");
 
-enum { BATCH = 64, PACKET_BYTES = 65535 + 64, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5, SEND_BYTES = 9216,
-       GSO_BYTES = 65000 /* of one message */ };
+#ifndef TUN_F_USO4 /* headers before Linux 6.2 */
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+enum {
+    READS = 64 /* of a TAP, then others have their turn */, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5,
+    MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
+    OUT_BYTES = 8 * 65536, IN_MESSAGES = 16, IN_BYTES = 65536,
+    TUN_CSUM = TUN_F_CSUM, TUN_TSO = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN, TUN_USO = TUN_F_USO4 | TUN_F_USO6,
+};
 
-struct tap { struct io *io; uint32_t vni; int fd; struct loop_fd *watch; };
+struct tap { struct io *io; uint32_t vni; int fd; struct loop_fd *watch; bool vnet; unsigned takes; uint64_t n_refused; };
+struct message { /* packets to one receiver, equally long but for the last one */
+    struct endpoint to;
+    size_t at, size, segment;
+    unsigned n;
+};
 struct io {
     struct loop *loop;
     struct tunnel *t;
@@ -36,12 +55,13 @@ struct io {
     struct map taps;     /* 4 bytes of VNI -> struct tap */
     char listen_addr[64];
     uint16_t port;
+    bool no_offloads;    /* of TAPs: wanted so */
     /* packets to be sent at the end of the turn */
     bool no_gso; /* the device cannot: EIO was the answer */
-    struct iovec out_iov[BATCH];
-    struct sockaddr_storage out_to[BATCH];
-    uint8_t out_bytes[BATCH][SEND_BYTES];
+    struct message out[MESSAGES];
     unsigned n_out;
+    size_t out_used;
+    uint8_t out_bytes[OUT_BYTES];
 };
 
 /* ---- endpoints ---- */
@@ -94,46 +114,31 @@ static void from_sockaddr(const struct sockaddr_storage *s, struct endpoint *ret
 }
 
 /* ---- sending ---- */
-/* How many packets from this one on go as one message with UDP_SEGMENT: one receiver, equal sizes but for the last. */
-static unsigned group_at(const struct io *io, unsigned at)
+static void fill_message(struct msghdr *m, struct sockaddr_storage *to, struct iovec *iov, char control[CMSG_SPACE(2)],
+                         uint16_t segment)
 {
-    size_t size = io->out_iov[at].iov_len, total = size;
-    unsigned n = 1;
-    for (; !io->no_gso && at + n < io->n_out && io->out_iov[at + n - 1].iov_len == size; n++) {
-        size_t more = io->out_iov[at + n].iov_len;
-        total += more;
-        if (more > size || total > GSO_BYTES ||
-            memcmp(&io->out_to[at], &io->out_to[at + n], sizeof(struct sockaddr_in6)) != 0)
-            break;
-    }
-    return n;
-}
-
-static void fill_message(struct io *io, unsigned at, unsigned n, struct msghdr *m, char control[CMSG_SPACE(2)])
-{
-    *m = (struct msghdr){ .msg_name = &io->out_to[at], .msg_namelen = sizeof(struct sockaddr_in6),
-                          .msg_iov = &io->out_iov[at], .msg_iovlen = n };
-    if (n == 1)
+    *m = (struct msghdr){ .msg_name = to, .msg_namelen = sizeof(struct sockaddr_in6), .msg_iov = iov, .msg_iovlen = 1 };
+    if (!segment)
         return;
-    uint16_t size = (uint16_t)io->out_iov[at].iov_len;
     memset(control, 0, CMSG_SPACE(2));
     m->msg_control = control;
     m->msg_controllen = CMSG_SPACE(2);
     struct cmsghdr *c = CMSG_FIRSTHDR(m);
     *c = (struct cmsghdr){ .cmsg_level = SOL_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(2) };
-    memcpy(CMSG_DATA(c), &size, sizeof size);
+    memcpy(CMSG_DATA(c), &segment, sizeof segment);
 }
 
-/* A batch was refused: the device has no such offload, or the packets are longer than the path's MTU. */
-static void send_singly(struct io *io, unsigned at, unsigned n, int error)
+/* A message was refused: the device has no such offload, or the packets are longer than the path's MTU. */
+static void send_singly(struct io *io, const struct message *o, struct sockaddr_storage *to, int error)
 {
     if (error == EIO) {
         io->no_gso = true;
         log_info("the device takes no batches of UDP packets (no checksum offload); sending them one by one");
     }
-    for (unsigned i = at; i < at + n; i++) {
+    for (size_t at = 0; at < o->size; at += o->segment) {
+        struct iovec iov = { io->out_bytes + o->at + at, MIN(o->segment, o->size - at) };
         struct msghdr m;
-        fill_message(io, i, 1, &m, NULL);
+        fill_message(&m, to, &iov, NULL, 0);
         if (sendmsg(io->udp, &m, MSG_DONTWAIT) < 0)
             log_debug("packet lost: %d", errno);
     }
@@ -141,84 +146,122 @@ static void send_singly(struct io *io, unsigned at, unsigned n, int error)
 
 static void flush(struct io *io)
 {
-    struct mmsghdr m[BATCH];
-    char control[BATCH][CMSG_SPACE(2)] __attribute__((aligned(8)));
+    struct mmsghdr m[MESSAGES];
+    struct iovec iov[MESSAGES];
+    struct sockaddr_storage to[MESSAGES];
+    char control[MESSAGES][CMSG_SPACE(2)] __attribute__((aligned(8)));
+    for (unsigned i = 0; i < io->n_out; i++) {
+        const struct message *o = &io->out[i];
+        to_sockaddr(&o->to, &to[i]);
+        iov[i] = (struct iovec){ io->out_bytes + o->at, o->size };
+        fill_message(&m[i].msg_hdr, &to[i], &iov[i], control[i], o->n > 1 ? (uint16_t)o->segment : 0);
+    }
     for (unsigned at = 0; at < io->n_out && io->udp >= 0;) {
-        unsigned n_m = 0;
-        for (unsigned i = at, n; i < io->n_out; i += n) {
-            n = group_at(io, i);
-            fill_message(io, i, n, &m[n_m].msg_hdr, control[n_m]);
-            n_m++;
-        }
-        unsigned first = (unsigned)m[0].msg_hdr.msg_iovlen;
-        int sent = sendmmsg(io->udp, m, n_m, MSG_DONTWAIT), error = errno;
-        for (int i = 0; i < sent; i++)
-            at += (unsigned)m[i].msg_hdr.msg_iovlen;
+        int sent = sendmmsg(io->udp, m + at, io->n_out - at, MSG_DONTWAIT), error = errno;
+        if (sent > 0)
+            at += (unsigned)sent;
         if (sent > 0 || error == EINTR)
             continue;
-        if (first > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) /* the latter by newer kernels */
-            send_singly(io, at, first, error);
-        at += first; /* full or refused: lost, as on any wire */
+        if (io->out[at].n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) /* the latter by newer kernels */
+            send_singly(io, &io->out[at], &to[at], error);
+        at++; /* full or refused: lost, as on any wire */
     }
     io->n_out = 0;
+    io->out_used = 0;
+}
+
+static uint8_t *on_room(void *arg, size_t size)
+{
+    struct io *io = arg;
+    ASSERT(size <= OUT_BYTES);
+    if (io->n_out == MESSAGES || io->out_used + size > OUT_BYTES)
+        flush(io);
+    return io->out_bytes + io->out_used;
 }
 
 static void on_send(void *arg, const struct endpoint *to, const uint8_t *p, size_t size)
 {
     struct io *io = arg;
-    if (io->udp < 0)
-        return;
-    if (size > SEND_BYTES) { /* jumbo: on its own */
-        struct sockaddr_storage a;
-        flush(io);
-        to_sockaddr(to, &a);
-        if (sendto(io->udp, p, size, MSG_DONTWAIT, (struct sockaddr *)&a, sizeof(struct sockaddr_in6)) < 0)
-            log_debug("packet lost: %d", errno);
+    uint8_t *at = on_room(io, size); /* it was asked for: then nothing moves */
+    if (p != at)
+        memcpy(at, p, size);
+    io->out_used += size;
+    struct message *o = io->n_out ? &io->out[io->n_out - 1] : NULL;
+    if (o && !io->no_gso && size <= o->segment && o->size == o->n * o->segment && o->n < SEGMENTS && o->size + size <= MESSAGE_BYTES &&
+        memcmp(&o->to, to, sizeof *to) == 0) {
+        o->size += size;
+        o->n++;
         return;
     }
-    unsigned i = io->n_out;
-    memcpy(io->out_bytes[i], p, size);
-    to_sockaddr(to, &io->out_to[i]);
-    io->out_iov[i] = (struct iovec){ io->out_bytes[i], size };
-    if (++io->n_out == BATCH)
-        flush(io);
+    io->out[io->n_out++] = (struct message){ .to = *to, .at = (size_t)(at - io->out_bytes), .size = size, .segment = size, .n = 1 };
 }
 
-static void on_frame(void *arg, uint32_t vni, const uint8_t *p, size_t size)
+static bool on_frame(void *arg, uint32_t vni, const struct frame_meta *f, struct iovec *iov, unsigned n)
 {
     struct io *io = arg;
     struct tap *tap = map_find_n(&io->taps, &vni, sizeof vni);
-    if (tap && write(tap->fd, p, size) < 0 && errno != EAGAIN && errno != EIO)
-        log_warn("network %u: write to its TAP: error %d", vni, errno);
+    struct virtio_net_hdr h = { .flags = f->flags, .gso_type = f->gso_type, .hdr_len = f->hdr_len, .gso_size = f->gso_size,
+                                .csum_start = f->csum_start, .csum_offset = f->csum_offset };
+    if (!tap)
+        return true;
+    iov[0] = (struct iovec){ &h, sizeof h };
+    ssize_t r = tap->vnet ? writev(tap->fd, iov, (int)n + 1) : writev(tap->fd, iov + 1, (int)n);
+    if (r >= 0 || errno == EAGAIN || errno == EIO)
+        return true;
+    if (errno == EINVAL && f->gso_type) {
+        if (!tap->n_refused++)
+            log_warn("network %u: its TAP refused a super-packet of type %u, which is cut in the tunnel", vni, f->gso_type);
+        return false;
+    }
+    log_warn("network %u: write to its TAP: error %d", vni, errno);
+    return true;
 }
 
 /* ---- receiving ---- */
+/* Packets of one message have this size, but for the last one. */
+static size_t gro_size(struct msghdr *m, size_t size)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        int n;
+        if (c->cmsg_level != SOL_UDP || c->cmsg_type != UDP_GRO)
+            continue;
+        memcpy(&n, CMSG_DATA(c), sizeof n);
+        if (n > 0)
+            return (size_t)n;
+    }
+    return MAX(size, (size_t)1);
+}
+
 static void on_udp(void *arg, unsigned events)
 {
-    static uint8_t bytes[BATCH][SEND_BYTES];
-    static struct sockaddr_storage from[BATCH];
+    static uint8_t bytes[IN_MESSAGES][IN_BYTES];
+    static struct sockaddr_storage from[IN_MESSAGES];
+    static char control[IN_MESSAGES][CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
     struct io *io = arg;
-    struct mmsghdr in[BATCH];
-    struct iovec iov[BATCH];
+    struct mmsghdr in[IN_MESSAGES];
+    struct iovec iov[IN_MESSAGES];
     (void)events;
     for (int turn = 0; turn < 4; turn++) {
-        for (int i = 0; i < BATCH; i++) {
-            iov[i] = (struct iovec){ bytes[i], SEND_BYTES };
+        for (int i = 0; i < IN_MESSAGES; i++) {
+            iov[i] = (struct iovec){ bytes[i], IN_BYTES };
             in[i].msg_hdr = (struct msghdr){ .msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &iov[i],
-                                             .msg_iovlen = 1 };
+                                             .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = sizeof control[i] };
         }
-        int n = recvmmsg(io->udp, in, BATCH, MSG_DONTWAIT, NULL);
+        int n = recvmmsg(io->udp, in, IN_MESSAGES, MSG_DONTWAIT, NULL);
         if (n <= 0)
             break;
         int64_t now = clock_mono_ns() / MS_NS, real = clock_real_ns();
         for (int i = 0; i < n; i++) {
             struct endpoint e;
+            size_t size = in[i].msg_len, step = gro_size(&in[i].msg_hdr, size);
             if (in[i].msg_hdr.msg_flags & MSG_TRUNC)
                 continue;
             from_sockaddr(&from[i], &e);
-            tunnel_packet(io->t, now, real, &e, bytes[i], in[i].msg_len);
+            for (size_t at = 0; at < size; at += step)
+                tunnel_packet(io->t, now, real, &e, bytes[i] + at, MIN(step, size - at));
         }
-        if (n < BATCH)
+        tunnel_flush(io->t);
+        if (n < IN_MESSAGES)
             break;
     }
     flush(io);
@@ -227,6 +270,7 @@ static void on_udp(void *arg, unsigned events)
 static void tap_free(struct tap *tap)
 {
     map_remove_n(&tap->io->taps, &tap->vni, sizeof tap->vni);
+    tunnel_tap(tap->io->t, tap->vni, 0);
     loop_fd_remove(tap->watch);
     close(tap->fd);
     free(tap);
@@ -234,20 +278,30 @@ static void tap_free(struct tap *tap)
 
 static void on_tap(void *arg, unsigned events)
 {
-    static uint8_t frame[PACKET_BYTES];
+    static uint8_t buffer[TUNNEL_ROOM_BYTES + GSO_FRAME_MAX_BYTES + 1 + TUNNEL_TAIL_BYTES];
     struct tap *tap = arg;
     struct io *io = tap->io;
+    struct virtio_net_hdr h;
+    size_t head = tap->vnet ? sizeof h : 0;
+    uint8_t *frame = buffer + TUNNEL_ROOM_BYTES;
     int64_t now = clock_mono_ns() / MS_NS, real = clock_real_ns();
     (void)events;
-    for (int i = 0; i < BATCH; i++) {
-        ssize_t n = read(tap->fd, frame, sizeof frame);
+    for (int i = 0; i < READS; i++) {
+        ssize_t n = read(tap->fd, frame - head, head + GSO_FRAME_MAX_BYTES + 1);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
         if (n < 0) { /* the device was removed with its namespace */
             tap_free(tap);
             break;
         }
-        tunnel_frame(io->t, now, real, tap->vni, frame, (size_t)n);
+        if ((size_t)n < head)
+            continue;
+        struct frame_meta m = { 0 };
+        if (head) {
+            memcpy(&h, frame - head, sizeof h);
+            m = (struct frame_meta){ h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM, h.gso_type, h.hdr_len, h.gso_size, h.csum_start, h.csum_offset };
+        }
+        tunnel_frame(io->t, now, real, tap->vni, frame, (size_t)n - head, &m);
     }
     flush(io);
 }
@@ -265,7 +319,7 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
 {
     struct endpoint at = { .v6 = true, .port = port };
     struct sockaddr_storage a;
-    int off = 0, size = BUFFER_BYTES;
+    int off = 0, on = 1, size = BUFFER_BYTES;
     if (addr && *addr && !parse_endpoint(addr, port, &at))
         return err_set(e, E_INVALID, "tunnel: \"%s\" is no address", addr);
     to_sockaddr(&at, &a);
@@ -281,6 +335,8 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    if (setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) < 0)
+        log_info("this kernel joins no UDP packets when they are received (Linux 5.0 does); taking them one by one");
     loop_fd_remove(io->udp_watch);
     if (io->udp >= 0)
         close(io->udp);
@@ -307,12 +363,40 @@ static void configure(struct io *io, const void *p, size_t size)
         struct tap *tap = it->value;
         if (!tunnel_has_network(io->t, tap->vni))
             tap_free(tap);
+        else
+            tunnel_tap(io->t, tap->vni, tap->takes);
     }
     if (c.key.n)
         crypto_wipe(c.key.v, c.key.n);
     rec_clear(&tunnel_config_rec, &c);
     if (r < 0)
         log_error("configuration refused: %s", e.text);
+}
+
+/* Whether the device was made with a vnet header is for who made it to say (an older daemon makes it without); what the
+ * kernel can then leave to us, and take from us, is found by asking for less and less. */
+static void probe_tap(struct io *io, struct tap *tap)
+{
+    static const struct { unsigned flags, takes; } offers[] = {
+        { TUN_CSUM | TUN_TSO | TUN_USO, TAP_CSUM | TAP_TSO | TAP_USO }, /* Linux 6.2 */
+        { TUN_CSUM | TUN_TSO, TAP_CSUM | TAP_TSO },
+        { TUN_CSUM, TAP_CSUM },
+        { 0, 0 },
+    };
+    struct ifreq q = { 0 };
+    int size = sizeof(struct virtio_net_hdr);
+    unsigned i = io->no_offloads ? ARRAY_N(offers) - 1 : 0;
+    tap->vnet = ioctl(tap->fd, TUNGETIFF, &q) == 0 && q.ifr_flags & IFF_VNET_HDR && ioctl(tap->fd, TUNSETVNETHDRSZ, &size) == 0;
+    if (!tap->vnet) {
+        log_info("network %u: its TAP has no vnet header (it was made by an older daemon): no offloads", tap->vni);
+        return;
+    }
+    while (i < ARRAY_N(offers) - 1 && ioctl(tap->fd, TUNSETOFFLOAD, (unsigned long)offers[i].flags) < 0)
+        i++;
+    tap->takes = offers[i].takes;
+    if (!io->no_offloads && i > 0)
+        log_info("network %u: this kernel's TAP has %s", tap->vni,
+                 i == 1 ? "no UDP segmentation (Linux 6.2 does)" : i == 2 ? "checksum offload alone" : "no offloads");
 }
 
 static void take_tap(struct io *io, const uint8_t *p, size_t size, int fd)
@@ -330,6 +414,8 @@ static void take_tap(struct io *io, const uint8_t *p, size_t size, int fd)
     tap->io = io;
     tap->vni = vni;
     tap->fd = fd;
+    probe_tap(io, tap);
+    tunnel_tap(io->t, vni, tap->takes);
     tap->watch = loop_fd_add(io->loop, fd, LOOP_READ, on_tap, tap);
     map_put_n(&io->taps, &vni, sizeof vni, tap);
 }
@@ -350,13 +436,19 @@ static void drop_daemon(struct io *io)
 
 static void reply_status(struct io *io)
 {
-    struct tunnel_status s = { .pid = (uint64_t)getpid() };
+    static const char *const names[] = { "csum", "tso", "uso" }; /* TAP_... */
+    struct tunnel_status s = { .pid = (uint64_t)getpid(), .offloads = true };
     struct sb b;
     struct err e;
     tunnel_status(io->t, clock_mono_ns() / MS_NS, format_endpoint, &s);
     for (struct map_item *it = NULL; (it = map_next(&io->taps, it));) {
-        struct tunnel_tap_status *tap = REC_ADD(&s.taps);
-        tap->vni = ((struct tap *)it->value)->vni;
+        const struct tap *tap = it->value;
+        struct tunnel_tap_status *told = REC_ADD(&s.taps);
+        told->vni = tap->vni;
+        told->n_refused = tap->n_refused;
+        for (unsigned i = 0; i < ARRAY_N(names); i++)
+            if (tap->takes & 1u << i)
+                strs_add(&told->takes, names[i]);
     }
     sb_init(&b, TUNNEL_FRAME_MAX_BYTES);
     sb_add(&b, "\0\0\0\0\4", HEAD_BYTES);
@@ -456,16 +548,38 @@ static int listen_at(const char *path, struct err *e)
     return ok ? fd : err_errno(e, errno, "%s", path);
 }
 
+/* For tests and measurements: what a machine or a peer may lack. */
+static bool parse_without(struct io *io, char **words, unsigned *ret_can)
+{
+    *ret_can = PEER_CAN_COMPACT | (crypto_gcm_usable() ? PEER_CAN_AES : 0);
+    if (*words && !str_equal(*words++, "without"))
+        return false;
+    for (; *words; words++) {
+        if (str_equal(*words, "offloads"))
+            io->no_offloads = true;
+        else if (str_equal(*words, "compact"))
+            *ret_can = 0;
+        else if (str_equal(*words, "aes"))
+            *ret_can &= ~(unsigned)PEER_CAN_AES;
+        else if (str_equal(*words, "vaes"))
+            crypto_gcm_without_wide();
+        else
+            return false;
+    }
+    return true;
+}
+
 int tunnel_main(int argc, char **argv)
 {
     static struct io io = { .listen_fd = -1, .daemon_fd = -1, .udp = -1, .pending_fd = -1 };
     struct err e = { 0 };
-    const struct tunnel_out out = { &io, on_send, on_frame };
-    if (argc != 2 || argv[1][0] != '/') {
-        fprintf(stderr, "usage: shoal tunnel /PATH/OF/SOCKET (the daemon starts it)\n");
+    const struct tunnel_out out = { &io, on_room, on_send, on_frame };
+    unsigned can;
+    crypto_init();
+    if (argc < 2 || argv[1][0] != '/' || !parse_without(&io, argv + 2, &can)) {
+        fprintf(stderr, "usage: shoal tunnel /PATH/OF/SOCKET (the daemon starts it) [without offloads|compact|aes|vaes ...]\n");
         return 2;
     }
-    crypto_init();
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_NAME, "shoal-tunnel", 0, 0, 0);
     io.listen_fd = listen_at(argv[1], &e);
@@ -474,7 +588,7 @@ int tunnel_main(int argc, char **argv)
         return 1;
     }
     io.loop = loop_new();
-    io.t = tunnel_new(&out);
+    io.t = tunnel_new(&out, (uint8_t)can);
     sb_init(&io.in, TUNNEL_FRAME_MAX_BYTES + (1 << 20));
     map_init(&io.taps);
     io.listen_watch = loop_fd_add(io.loop, io.listen_fd, LOOP_READ, on_accept, &io);

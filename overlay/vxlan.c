@@ -62,8 +62,7 @@ void vxlan_head(uint8_t out[VXLAN_HEAD_BYTES], uint32_t vni, uint32_t from, uint
     put32(out + 32, vni << 8);
 }
 
-bool vxlan_parse(const uint8_t *p, size_t size, uint32_t from, uint32_t to, uint32_t *ret_vni, const uint8_t **ret_frame,
-                 size_t *ret_size)
+bool vxlan_parse(uint8_t *p, size_t size, uint32_t from, uint32_t to, uint32_t *ret_vni, uint8_t **ret_frame, size_t *ret_size)
 {
     if (size < VXLAN_HEAD_BYTES + ETHERNET_HEAD_BYTES || p[0] != 0x45)
         return false;
@@ -75,6 +74,36 @@ bool vxlan_parse(const uint8_t *p, size_t size, uint32_t from, uint32_t to, uint
     *ret_vni = be32(p + 32) >> 8;
     *ret_frame = p + VXLAN_HEAD_BYTES;
     *ret_size = total - VXLAN_HEAD_BYTES;
+    return true;
+}
+
+/* Flags, type, index, bytes of header, start (2 bytes) and offset of the checksum, bytes of padding; VXLAN's 8 bytes. */
+void compact_head(uint8_t out[COMPACT_HEAD_BYTES], uint32_t vni, const struct frame_meta *m, unsigned index, size_t padding)
+{
+    out[0] = m->flags;
+    out[1] = m->gso_type;
+    out[2] = (uint8_t)index;
+    out[3] = m->gso_type ? (uint8_t)m->hdr_len : 0;
+    put16(out + 4, m->csum_start);
+    out[6] = (uint8_t)m->csum_offset;
+    out[7] = (uint8_t)padding;
+    put32(out + 8, 0x08000000);
+    put32(out + 12, vni << 8);
+}
+
+bool compact_parse(uint8_t *p, size_t size, struct compact *ret)
+{
+    if (size < COMPACT_HEAD_BYTES || p[7] > COMPACT_PADDING_MAX || size - COMPACT_HEAD_BYTES < (size_t)p[7] + ETHERNET_HEAD_BYTES ||
+        !(p[8] & 0x08))
+        return false;
+    struct compact c = { .vni = be32(p + 12) >> 8, .index = p[2], .frame = p + COMPACT_HEAD_BYTES,
+                         .size = size - COMPACT_HEAD_BYTES - p[7] };
+    c.meta = (struct frame_meta){ .flags = p[0], .gso_type = p[1], .csum_start = be16(p + 4), .csum_offset = p[6] };
+    if (c.meta.gso_type && (p[3] >= c.size || (c.meta.gso_size = (uint16_t)MIN(c.size - p[3], (size_t)UINT16_MAX)) == 0))
+        return false;
+    if (!frame_meta_check(&c.meta, c.frame, c.size) || (c.meta.gso_type && c.meta.hdr_len != p[3]))
+        return false;
+    *ret = c;
     return true;
 }
 

@@ -1,6 +1,7 @@
 /* The tunnel: one process a node (`shoal tunnel`) that carries every overlay network between nodes, always
- * encrypted: WireGuard (userspace, wire-compatible), inside it IPv4/UDP 4789/VXLAN. It outlives the daemon,
- * which feeds it the wanted state (level-triggered, always whole) over a unix stream socket.
+ * encrypted: WireGuard (userspace, wire-compatible), inside it IPv4/UDP 4789/VXLAN; between two shoal ends a form of that
+ * which costs less (overlay/peer.h, vxlan.h). It outlives the daemon, which feeds it the wanted state (level-triggered,
+ * always whole) over a unix stream socket.
  *
  * Frame on the socket, both directions: u32 big-endian size of what follows, u8 enum tunnel_message, body.
  * A TAP message carries one descriptor (SCM_RIGHTS, with the first byte of the frame).
@@ -12,13 +13,14 @@
 
 enum tunnel_message {
     TUNNEL_CONFIG = 1, /* daemon -> tunnel: packed tunnel_config */
-    TUNNEL_TAP = 2,    /* daemon -> tunnel: u32 VNI + the TAP's descriptor (IFF_TAP|IFF_NO_PI, non-blocking) */
+    TUNNEL_TAP = 2,    /* daemon -> tunnel: u32 VNI + the TAP's descriptor (IFF_TAP|IFF_NO_PI, with IFF_VNET_HDR or not) */
     TUNNEL_STATUS = 3, /* daemon -> tunnel: empty */
     TUNNEL_REPLY = 4,  /* tunnel -> daemon: packed tunnel_status (answer to STATUS) */
     TUNNEL_QUIT = 5,   /* daemon -> tunnel: exit now */
 };
 enum { TUNNEL_FRAME_MAX_BYTES = 64 << 20, TUNNEL_MTU_OVERHEAD = 110 };
-/* Overhead over IPv4: inner Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20, WireGuard 32, UDP 8, IPv4 20 (110). */
+/* Overhead over IPv4: inner Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20, WireGuard 32, UDP 8, IPv4 20 (110). The compact form
+ * has 20 bytes less, but which of the two a peer reads is not known when containers get their MTU. */
 
 /* Where an address of an overlay network lives. MAC of address a.b.c.d is always 02:42:a:b:c:d. */
 #define tunnel_route_FIELDS(X, T)                                              \
@@ -53,15 +55,20 @@ REC_DECLARE(tunnel_config)
     X(T, STR, endpoint, _, 2, "Endpoint", "address:port it was last heard from", .max = 80) \
     X(T, INT, handshake_ms, _, 3, "HandshakeMs", "since the last handshake, -1: none", .min = -1, .max = INT64_MAX) \
     X(T, UINT, rx_bytes, _, 4, "RxBytes", "")                                  \
-    X(T, UINT, tx_bytes, _, 5, "TxBytes", "")
+    X(T, UINT, tx_bytes, _, 5, "TxBytes", "")                                  \
+    X(T, STR, form, _, 6, "Form", "what is sent to it now: wireguard, chacha, aes", .max = 16)
 REC_DECLARE(tunnel_peer_status)
-#define tunnel_tap_status_FIELDS(X, T) X(T, UINT, vni, _, 1, "VNI", "", .max = 16777215)
+#define tunnel_tap_status_FIELDS(X, T)                                         \
+    X(T, UINT, vni, _, 1, "VNI", "", .max = 16777215)                          \
+    X(T, STRS, takes, _, 2, "Takes", "csum, tso, uso: what need not be done in the tunnel", .max = 8) \
+    X(T, UINT, n_refused, _, 3, "Refused", "super-packets that the device did not take after all")
 REC_DECLARE(tunnel_tap_status)
 #define tunnel_status_FIELDS(X, T)                                             \
     X(T, UINT, pid, _, 1, "Pid", "")                                           \
     X(T, LIST, taps, tunnel_tap_status, 2, "Taps", "networks whose TAP is held", .max = 10000) \
     X(T, LIST, peers, tunnel_peer_status, 3, "Peers", "", .max = 20000)        \
-    X(T, UINT, n_dropped, _, 4, "Dropped", "packets without route, session or buffer")
+    X(T, UINT, n_dropped, _, 4, "Dropped", "packets without route, session or buffer") \
+    X(T, BOOL, offloads, _, 5, "Offloads", "this process reads TAPs with a vnet header; older ones do not")
 REC_DECLARE(tunnel_status)
 
 /* `shoal tunnel SOCKET`: listens on the unix socket path, serves one daemon connection at a time (a new one

@@ -8,6 +8,8 @@
 #include <shoal/base/library.h>
 #include <shoal/base/mem.h>
 
+#include "aes_gcm.h"
+
 enum { SMALL_BYTES = 64 << 10 /* what libsodium hashes sooner than OpenSSL is loaded */ };
 static uint8_t hash_key[crypto_shorthash_KEYBYTES];
 static bool started;
@@ -120,6 +122,100 @@ bool crypto_xaead_open(uint8_t *out, const void *in, size_t size, const void *ad
 {
     return size >= CRYPTO_TAG_SIZE && crypto_aead_xchacha20poly1305_ietf_decrypt(
                                           out, NULL, NULL, in, size, ad, ad_size, nonce, key) == 0;
+}
+
+/* ---- AES-256-GCM: our own code or libsodium's, which give the same bytes ---- */
+struct crypto_gcm {
+    union {
+        struct aes_gcm wide;
+        crypto_aead_aes256gcm_state sodium;
+    } u;
+};
+static enum gcm_kind { GCM_UNKNOWN, GCM_NONE, GCM_SODIUM, GCM_WIDE } gcm_kind;
+
+/* What the two make of one message, at lengths around each step of the wide code. */
+static bool gcm_agrees(void)
+{
+    static const size_t sizes[] = { 0, 1, 15, 16, 63, 64, 65, 255, 256, 257, 700, 1024 };
+    uint8_t key[32], nonce[12], plain[1024], ours[1024], theirs[1024], tag[16], want[16];
+    struct aes_gcm k;
+    bool ok = true;
+    randombytes_buf(key, sizeof key);
+    randombytes_buf(nonce, sizeof nonce);
+    randombytes_buf(plain, sizeof plain);
+    aes_gcm_init(&k, key);
+    for (size_t i = 0; i < ARRAY_N(sizes) && ok; i++) {
+        size_t n = sizes[i];
+        crypto_aead_aes256gcm_encrypt_detached(theirs, want, NULL, plain, n, NULL, 0, NULL, nonce, key);
+        aes_gcm_seal(&k, ours, plain, n, nonce, tag);
+        ok = memcmp(ours, theirs, n) == 0 && memcmp(tag, want, 16) == 0;
+        aes_gcm_open(&k, ours, ours, n, nonce, tag);
+        ok = ok && memcmp(ours, plain, n) == 0 && memcmp(tag, want, 16) == 0;
+    }
+    sodium_memzero(&k, sizeof k);
+    return ok;
+}
+
+bool crypto_gcm_usable(void)
+{
+    if (gcm_kind == GCM_UNKNOWN) {
+        crypto_init();
+        gcm_kind = !crypto_aead_aes256gcm_is_available() ? GCM_NONE
+                   : aes_gcm_usable() && gcm_agrees()    ? GCM_WIDE
+                                                         : GCM_SODIUM;
+    }
+    return gcm_kind != GCM_NONE;
+}
+
+void crypto_gcm_without_wide(void)
+{
+    if (crypto_gcm_usable())
+        gcm_kind = GCM_SODIUM;
+}
+
+struct crypto_gcm *crypto_gcm_new(const uint8_t key[32])
+{
+    ASSERT(crypto_gcm_usable());
+    struct crypto_gcm *k = aligned_alloc(_Alignof(struct crypto_gcm), sizeof *k);
+    ASSERT(k);
+    if (gcm_kind == GCM_WIDE)
+        aes_gcm_init(&k->u.wide, key);
+    else
+        crypto_aead_aes256gcm_beforenm(&k->u.sodium, key);
+    return k;
+}
+
+void crypto_gcm_free(struct crypto_gcm *k)
+{
+    if (k)
+        sodium_memzero(k, sizeof *k);
+    free(k);
+}
+
+void crypto_gcm_seal(const struct crypto_gcm *k, uint8_t *out, const void *in, size_t size, uint64_t counter)
+{
+    uint8_t nonce[12];
+    nonce_of(nonce, counter);
+    if (gcm_kind == GCM_WIDE)
+        aes_gcm_seal(&k->u.wide, out, in, size, nonce, out + size);
+    else
+        crypto_aead_aes256gcm_encrypt_afternm(out, NULL, in, size, NULL, 0, NULL, nonce, &k->u.sodium);
+}
+
+bool crypto_gcm_open(const struct crypto_gcm *k, uint8_t *out, const void *in, size_t size, uint64_t counter)
+{
+    uint8_t nonce[12], tag[CRYPTO_TAG_SIZE], want[CRYPTO_TAG_SIZE];
+    if (size < CRYPTO_TAG_SIZE)
+        return false;
+    nonce_of(nonce, counter);
+    if (gcm_kind != GCM_WIDE)
+        return crypto_aead_aes256gcm_decrypt_afternm(out, NULL, NULL, in, size, NULL, 0, nonce, &k->u.sodium) == 0;
+    memcpy(tag, (const uint8_t *)in + size - CRYPTO_TAG_SIZE, sizeof tag);
+    aes_gcm_open(&k->u.wide, out, in, size - CRYPTO_TAG_SIZE, nonce, want);
+    bool ok = sodium_memcmp(tag, want, sizeof tag) == 0;
+    if (!ok)
+        memset(out, 0, size - CRYPTO_TAG_SIZE); /* nothing of a forged message is seen */
+    return ok;
 }
 
 bool crypto_password_key(uint8_t key[32], const void *password, size_t size, const uint8_t salt[16], uint64_t passes,

@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libbase.a
 libbase_a_SOURCES = \
+	src/base/aes_gcm.c \
 	src/base/archive.c \
 	src/base/blake2s.c \
 	src/base/clock_io.c \
@@ -18,4 +19,5 @@ libbase_a_SOURCES = \
 	src/base/time.c \
 	src/base/val.c \
 	src/base/yaml.c \
+	src/base/aes_gcm.h \
 	src/base/val_internal.h

@@ -1,7 +1,7 @@
 /* Plays the daemon towards a `shoal tunnel` process, for tests/run.d/40-tunnel:
  *   tunnel_driver keys                                     prints "SECRET PUBLIC" in hex
  *   tunnel_driver config SOCKET SECRET PSK ADDR PORT VNI TAP [peer PUBLIC ENDPOINT PORT ADDR] [route ADDR VIA] ...
- *       makes TAP (not when it is "-"), hands it and the configuration over, waits until the process holds it
+ *       makes TAP (not when it is "-"; without vnet header when TAP_PLAIN is set), hands it and the configuration over, waits until the process holds it
  *   tunnel_driver status SOCKET                            prints the process's answer as JSON
  *   tunnel_driver quit SOCKET                              waits until the process has closed the socket
  * Addresses are dotted; keys and PSK are 64 hex digits. */
@@ -80,7 +80,8 @@ static void get_status(int fd, struct tunnel_status *ret)
 
 static int open_tap(const char *name)
 {
-    struct ifreq r = { .ifr_flags = IFF_TAP | IFF_NO_PI };
+    const char *plain = getenv("TAP_PLAIN");
+    struct ifreq r = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (plain && *plain ? 0 : IFF_VNET_HDR)) };
     int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &r) < 0)

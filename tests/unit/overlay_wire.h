@@ -8,7 +8,7 @@
 #include "../../overlay/tunnel.h"
 #include "../../overlay/vxlan.h"
 
-enum { NODES = 2, VNI = 4097, WIRE_MAX = 4096, WIRE_BYTES = 2048, FRAME_BYTES = 100 };
+enum { NODES = 2, VNI = 4097, WIRE_MAX = 4096, WIRE_BYTES = 2048, FRAME_BYTES = 100, WIRE_TYPES = 7, WIRE_HELD_MAX = 256 };
 
 struct wire_packet {
     int to;
@@ -18,13 +18,17 @@ struct wire_packet {
 };
 struct wire_node {
     struct tunnel *t;
+    uint8_t can;               /* PEER_CAN_... */
+    unsigned takes;            /* its TAP: TAP_... */
+    /* Sees the frames that come out, whole, in place of the counts below; false: the TAP refuses. */
+    bool (*on_frame)(int node, const struct frame_meta *m, uint8_t *frame, size_t size);
     uint8_t secret[32], public_key[32], psk[32];
     struct endpoint address;   /* where its packets come from */
     unsigned n_frames, n_arp;  /* that came out of the tunnel */
     uint64_t last_number, sum; /* of the frames */
-    unsigned n_sent[5];        /* packets by type */
-    uint8_t last[5][WIRE_BYTES]; /* the last one of each type */
-    size_t last_size[5];
+    unsigned n_sent[WIRE_TYPES]; /* packets by type */
+    uint8_t last[WIRE_TYPES][WIRE_BYTES]; /* the last one of each type */
+    size_t last_size[WIRE_TYPES];
 };
 struct wire {
     struct wire_node n[NODES];
@@ -32,8 +36,12 @@ struct wire {
     unsigned first, used;
     int64_t now_ms, latency_ms;
     bool cut; /* everything is lost */
+    bool (*lose)(const uint8_t *p, size_t size); /* more choosy; may be NULL */
+    uint8_t *held[WIRE_HELD_MAX]; /* given to the tunnel since its last flush */
+    unsigned n_held;
 };
 static struct wire w;
+static uint8_t wire_can; /* of both nodes, at setup */
 
 static inline uint32_t node_addr(int i) /* tunnel address; containers live at 10.1.0.(2+i) */
 {
@@ -61,12 +69,12 @@ static inline int node_at(const struct endpoint *e)
 static inline void wire_send(void *arg, const struct endpoint *to, const uint8_t *p, size_t size)
 {
     struct wire_node *from = arg;
-    assert_true(size >= 4 && size <= WIRE_BYTES && p[0] >= 1 && p[0] <= 4);
+    assert_true(size >= 4 && size <= WIRE_BYTES && p[0] >= 1 && p[0] < WIRE_TYPES);
     from->n_sent[p[0]]++;
     memcpy(from->last[p[0]], p, size);
     from->last_size[p[0]] = size;
     int i = node_at(to);
-    if (w.cut || i < 0)
+    if (w.cut || i < 0 || (w.lose && w.lose(p, size)))
         return;
     assert_true(w.used < WIRE_MAX);
     struct wire_packet *k = &w.q[(w.first + w.used++) % WIRE_MAX];
@@ -76,18 +84,38 @@ static inline void wire_send(void *arg, const struct endpoint *to, const uint8_t
     memcpy(k->p, p, size);
 }
 
-static inline void wire_frame(void *arg, uint32_t vni, const uint8_t *p, size_t size)
+static inline uint8_t *wire_room(void *arg, size_t size)
 {
-    struct wire_node *n = arg;
+    static uint8_t room[PEER_PACKET_MAX_BYTES + 64];
+    (void)arg;
+    assert_true(size <= sizeof room);
+    return room;
+}
+
+static inline bool wire_frame(void *arg, uint32_t vni, const struct frame_meta *m, struct iovec *iov, unsigned n)
+{
+    struct wire_node *node = arg;
+    size_t size = 0;
+    bool taken = true;
     assert_int_equal(vni, VNI);
-    if (size == 42) {
-        n->n_arp++;
-        return;
+    assert_true(n >= 1);
+    for (unsigned i = 1; i <= n; i++)
+        size += iov[i].iov_len;
+    uint8_t *p = xcalloc(1, size); /* exact size: a read beyond is found */
+    for (unsigned i = 1, at = 0; i <= n; at += (unsigned)iov[i++].iov_len)
+        memcpy(p + at, iov[i].iov_base, iov[i].iov_len);
+    if (node->on_frame) {
+        taken = node->on_frame((int)(node - w.n), m, p, size);
+    } else if (size == 42) {
+        node->n_arp++;
+    } else {
+        assert_int_equal(size, FRAME_BYTES);
+        memcpy(&node->last_number, p + 60, 8);
+        node->sum += node->last_number;
+        node->n_frames++;
     }
-    assert_int_equal(size, FRAME_BYTES);
-    memcpy(&n->last_number, p + 60, 8);
-    n->sum += n->last_number;
-    n->n_frames++;
+    free(p);
+    return taken;
 }
 
 static inline bool wire_endpoint(const char *addr, uint16_t port, struct endpoint *ret)
@@ -120,14 +148,15 @@ static inline void node_configure(int i, bool with_peer)
         r->via = node_addr(!i);
     }
     assert_int_equal(tunnel_configure(n->t, &c, wire_endpoint, &e), 0);
+    tunnel_tap(n->t, VNI, n->takes);
     tunnel_config_clear(&c);
 }
 
 static inline void node_start(int i)
 {
-    const struct tunnel_out out = { &w.n[i], wire_send, wire_frame };
+    const struct tunnel_out out = { &w.n[i], wire_room, wire_send, wire_frame };
     tunnel_free(w.n[i].t);
-    w.n[i].t = tunnel_new(&out);
+    w.n[i].t = tunnel_new(&out, w.n[i].can);
     node_configure(i, true);
 }
 
@@ -141,6 +170,7 @@ static inline int wire_setup(void **state)
         struct wire_node *n = &w.n[i];
         crypto_dh_keypair(n->public_key, n->secret);
         memset(n->psk, 7, 32);
+        n->can = wire_can;
         n->address = (struct endpoint){ .addr = { 192, 0, 2, (uint8_t)(10 + i) }, .port = 51820, .known = true };
     }
     for (int i = 0; i < NODES; i++)
@@ -157,27 +187,54 @@ static inline int wire_teardown(void **state)
     return 0;
 }
 
-/* A packet straight into a node, as if it came from that address. */
+/* Packets into a node, as if they came from that address; it may hold them until it is flushed. */
+static inline void inject_held(int to, const struct endpoint *from, const void *p, size_t size)
+{
+    assert_true(w.n_held < WIRE_HELD_MAX);
+    uint8_t *copy = w.held[w.n_held++] = xmemdup(p, size); /* exact size: a read beyond is found */
+    tunnel_packet(w.n[to].t, w.now_ms, real_ns(), from, copy, size);
+}
+
+static inline void flush_held(void)
+{
+    for (int i = 0; i < NODES; i++)
+        tunnel_flush(w.n[i].t);
+    while (w.n_held)
+        free(w.held[--w.n_held]);
+}
+
 static inline void inject(int to, const struct endpoint *from, const void *p, size_t size)
 {
-    uint8_t *copy = xmemdup(p, size); /* exact size: a read beyond is found */
-    tunnel_packet(w.n[to].t, w.now_ms, real_ns(), from, copy, size);
-    free(copy);
+    inject_held(to, from, p, size);
+    flush_held();
 }
 
 static inline void run_for(int64_t ms)
 {
     for (int64_t end = w.now_ms + ms; w.now_ms < end; w.now_ms++) {
         while (w.used && w.q[w.first].at_ms <= w.now_ms) {
-            struct wire_packet k = w.q[w.first];
+            const struct wire_packet *k = &w.q[w.first];
             w.first = (w.first + 1) % WIRE_MAX;
             w.used--;
-            inject(k.to, &w.n[!k.to].address, k.p, k.size);
+            inject_held(k->to, &w.n[!k->to].address, k->p, k->size);
+            if (w.n_held == WIRE_HELD_MAX)
+                flush_held();
         }
+        flush_held();
         if (w.now_ms % 250 == 0)
             for (int i = 0; i < NODES; i++)
                 tunnel_tick(w.n[i].t, w.now_ms, real_ns());
     }
+}
+
+/* A frame from the node's container into its tunnel. */
+static inline void frame_into(int from, uint32_t vni, const void *frame, size_t size, const struct frame_meta *m)
+{
+    static const struct frame_meta whole;
+    uint8_t *room = xcalloc(1, TUNNEL_ROOM_BYTES + size + TUNNEL_TAIL_BYTES);
+    memcpy(room + TUNNEL_ROOM_BYTES, frame, size);
+    tunnel_frame(w.n[from].t, w.now_ms, real_ns(), vni, room + TUNNEL_ROOM_BYTES, size, m ? m : &whole);
+    free(room);
 }
 
 /* A numbered frame from the node's container to the other's. */
@@ -193,7 +250,7 @@ static inline void send_frame(int from, uint64_t number)
     f[12] = 0x08;
     f[14] = 0x45;
     memcpy(f + 60, &number, 8);
-    tunnel_frame(w.n[from].t, w.now_ms, real_ns(), VNI, f, sizeof f);
+    frame_into(from, VNI, f, sizeof f, NULL);
 }
 
 static inline void wire_format(const struct endpoint *e, char out[80])

@@ -376,11 +376,11 @@ static void full_packets_are_not_padded(void **state)
     assert_int_equal(w.n[0].last_size[4], INNER + 32);
     assert_int_equal(w.n[1].n_frames, 1);
     uint8_t f[60] = { 2, 0x42, 10, 1, 0, 3 };
-    tunnel_frame(w.n[0].t, w.now_ms, real_ns(), VNI, f, 60); /* 96, smaller: 96 is a multiple */
+    frame_into(0, VNI, f, 60, NULL); /* 96, smaller: 96 is a multiple */
     assert_int_equal(w.n[0].last_size[4], 96 + 32);
-    tunnel_frame(w.n[0].t, w.now_ms, real_ns(), VNI, f, 59);
+    frame_into(0, VNI, f, 59, NULL);
     assert_int_equal(w.n[0].last_size[4], 96 + 32);
-    tunnel_frame(w.n[0].t, w.now_ms, real_ns(), VNI, f, 43);
+    frame_into(0, VNI, f, 43, NULL);
     assert_int_equal(w.n[0].last_size[4], 80 + 32);
     w.used = 0; /* other sizes than the wire's test frames */
 }
@@ -439,7 +439,16 @@ static void hostile_bytes_at_all_lengths(void **state)
     assert_int_equal(w.n[0].last_number, 3);
 }
 
+static int shoal_setup(void **state)
+{
+    wire_can = PEER_CAN_COMPACT | (crypto_gcm_usable() ? PEER_CAN_AES : 0);
+    wire_setup(state);
+    wire_can = 0;
+    return 0;
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, wire_setup, wire_teardown)
+#define TWO_SHOALS(f) { #f " (two shoals)", f, shoal_setup, wire_teardown, NULL }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,6 +472,21 @@ int main(void)
         T(configured_endpoint_is_followed),
         T(full_packets_are_not_padded),
         T(hostile_bytes_at_all_lengths),
+        TWO_SHOALS(first_frame_waits_for_the_handshake),
+        TWO_SHOALS(lost_initiation_is_retried),
+        TWO_SHOALS(gives_up_after_90_seconds),
+        TWO_SHOALS(at_most_128_packets_wait),
+        TWO_SHOALS(replay_is_refused),
+        TWO_SHOALS(renewal_loses_nothing),
+        TWO_SHOALS(both_begin_at_once),
+        TWO_SHOALS(wrong_psk_gives_nothing),
+        TWO_SHOALS(unknown_key_gets_no_answer),
+        TWO_SHOALS(restarted_end_is_found_again),
+        TWO_SHOALS(endpoint_follows_genuine_packets_only),
+        TWO_SHOALS(a_new_tunnel_greets_its_peers),
+        TWO_SHOALS(configuring_again_keeps_sessions),
+        TWO_SHOALS(configured_endpoint_is_followed),
+        TWO_SHOALS(hostile_bytes_at_all_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
