@@ -175,7 +175,8 @@ static void peer_by_recipe(const uint8_t *p, size_t size)
     sound_refuses = next(&r) & 1;
     rogue_begin(PEER_CAN_COMPACT);
     while (r.size) {
-        size_t n = MIN((size_t)next(&r), r.size);
+        size_t n = next(&r);
+        n = MIN(n, r.size);
         rogue_piece(r.p, n);
         r.p += n;
         r.size -= n;
