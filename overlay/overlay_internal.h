@@ -105,6 +105,7 @@ int conntrack_forget(const uint32_t *addrs, unsigned n, const uint8_t *udp, stru
 
 /* ---- tunnel_client_io.c: the tunnel process ---- */
 struct tunnel_client;
+/* ready: whenever the process has told which TAPs it holds: when it was found, and after a configuration that closed one. */
 struct tunnel_client *tunnel_client_new(struct loop *l, const char *exe, const char *socket_path,
                                         void (*ready)(void *arg), void *arg);
 void tunnel_client_free(struct tunnel_client *t, bool quit);

@@ -31,9 +31,10 @@ struct tunnel_client {
     int64_t spawned_ms;
     pid_t pid; /* of a process we started, 0: none */
     struct sb in, config; /* config: the last one, packed */
-    struct map taps;      /* "vni" -> self */
-    bool told;            /* the process said what it has */
+    struct map taps;      /* "vni" -> self: what the process said that it holds, and what it was given since */
     struct tunnel_status last;
+    unsigned n_asked;     /* how many answers to STATUS are on their way */
+    bool told;            /* the answer to the last one came */
 };
 
 extern char **environ;
@@ -54,6 +55,7 @@ static void drop(struct tunnel_client *t)
     t->fd = -1;
     t->told = false;
     rec_clear(&tunnel_status_rec, &t->last);
+    t->n_asked = 0;
     sb_reset(&t->in);
     map_done(&t->taps);
     map_init(&t->taps);
@@ -85,14 +87,25 @@ static void send_frame(struct tunnel_client *t, uint8_t type, const void *p, siz
     }
 }
 
+static void ask_status(struct tunnel_client *t)
+{
+    t->told = false;
+    t->n_asked++;
+    send_frame(t, TUNNEL_STATUS, NULL, 0, NULL);
+}
+
 static void got_status(struct tunnel_client *t, const void *p, size_t size)
 {
     struct tunnel_status s = { 0 };
     struct err e;
+    if (t->n_asked && --t->n_asked)
+        return; /* older than what it was told last */
     if (rec_unpack(&tunnel_status_rec, &s, p, size, &e) < 0) {
         log_warn("status of the tunnel: %s", e.text);
         return;
     }
+    map_done(&t->taps);
+    map_init(&t->taps);
     for (uint32_t i = 0; i < s.taps.n; i++) {
         char key[16];
         snprintf(key, sizeof key, "%u", (unsigned)s.taps.v[i].vni);
@@ -100,10 +113,8 @@ static void got_status(struct tunnel_client *t, const void *p, size_t size)
     }
     rec_clear(&tunnel_status_rec, &t->last);
     t->last = s;
-    bool first = !t->told;
     t->told = true;
-    if (first)
-        t->ready(t->arg);
+    t->ready(t->arg);
 }
 
 static void on_socket(void *arg, unsigned events)
@@ -164,7 +175,7 @@ static bool try_connect(struct tunnel_client *t)
     t->watch = loop_fd_add(t->loop, fd, LOOP_READ, on_socket, t);
     if (t->config.len)
         send_frame(t, TUNNEL_CONFIG, t->config.s, t->config.len, NULL);
-    send_frame(t, TUNNEL_STATUS, NULL, 0, NULL);
+    ask_status(t);
     return true;
 }
 
@@ -246,6 +257,15 @@ void tunnel_client_free(struct tunnel_client *t, bool quit)
     free(t);
 }
 
+/* Does this configuration close a TAP that the process holds? Whether it did it must be asked: it may have refused it. */
+static bool closes_tap(const struct tunnel_client *t, const struct tunnel_config *c)
+{
+    unsigned n_kept = 0;
+    for (uint32_t i = 0; i < c->networks.n; i++)
+        n_kept += tunnel_client_has_tap(t, (uint32_t)c->networks.v[i].vni);
+    return n_kept < t->taps.n;
+}
+
 void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c)
 {
     struct sb next;
@@ -258,10 +278,13 @@ void tunnel_client_config(struct tunnel_client *t, const struct tunnel_config *c
     crypto_wipe(t->config.s, t->config.len);
     sb_done(&t->config);
     t->config = next;
-    if (t->fd >= 0)
-        send_frame(t, TUNNEL_CONFIG, t->config.s, t->config.len, NULL);
-    else
+    if (t->fd < 0) {
         loop_timer_set(t->timer, 0);
+        return;
+    }
+    send_frame(t, TUNNEL_CONFIG, t->config.s, t->config.len, NULL);
+    if (!t->told || closes_tap(t, c))
+        ask_status(t);
 }
 
 bool tunnel_client_is_ready(const struct tunnel_client *t)
@@ -271,7 +294,7 @@ bool tunnel_client_is_ready(const struct tunnel_client *t)
 
 void tunnel_client_ask(struct tunnel_client *t)
 {
-    send_frame(t, TUNNEL_STATUS, NULL, 0, NULL);
+    ask_status(t);
 }
 
 const struct tunnel_status *tunnel_client_status(const struct tunnel_client *t)
