@@ -111,6 +111,11 @@ static inline bool container_is_up(const struct container *c)
 /* "SIGTERM", "TERM", "15", "RTMIN+3"; -E_INVALID. */
 int signal_number(const char *text, struct err *e) must_check;
 
+/* How its output is kept: json-file (also when NULL; and local, which is the same here) with max-size and max-file. -E_UNSUPPORTED,
+ * -E_INVALID: named after where it stands. */
+int container_log(struct container_spec *s, const char *driver, const struct labels *options, const char *where,
+                  struct err *e) must_check;
+
 struct runtime;
 struct runtime_config {
     const char *dir;        /* DIR/<id>/... survives restarts */

@@ -235,29 +235,6 @@ static int limits(const struct task *t, struct container_spec *s, struct err *e)
     return 0;
 }
 
-static int log_options(const struct task *t, struct container_spec *s, struct err *e)
-{
-    const struct driver *d = t->spec.log_driver;
-    if (!d)
-        return 0;
-    if (d->name && !str_equal(d->name, "json-file") && !str_equal(d->name, "local"))
-        return err_set(e, E_UNSUPPORTED, "log driver \"%s\" is not built; use json-file", d->name);
-    for (uint32_t i = 0; i < d->options.n; i++) {
-        const char *k = d->options.v[i].key, *v = d->options.v[i].value;
-        char *end;
-        double n = strtod(v, &end);
-        int64_t unit = *end == 'g' || *end == 'G' ? 1 << 30 : *end == 'm' || *end == 'M' ? 1 << 20
-                       : *end == 'k' || *end == 'K' ? 1 << 10 : 1;
-        if (str_equal(k, "max-size") && end > v && n >= 1)
-            s->log_max_bytes = (int64_t)(n * (double)unit);
-        else if (str_equal(k, "max-file") && end > v && n >= 1 && n <= 1000)
-            s->log_max_files = (int64_t)n;
-        else
-            return err_set(e, E_UNSUPPORTED, "log option %s=%s is not built; max-size and max-file are", k, v);
-    }
-    return 0;
-}
-
 int task_container_spec(const struct task *t, const struct assignment *a, const struct image *image,
                         const struct template_context *c, task_volume_fn *volume, void *arg,
                         struct container_spec *ret, struct err *e)
@@ -303,7 +280,7 @@ int task_container_spec(const struct task *t, const struct assignment *a, const 
     if (r == 0)
         r = limits(t, &s, e);
     if (r == 0)
-        r = log_options(t, &s, e);
+        r = t->spec.log_driver ? container_log(&s, t->spec.log_driver->name, &t->spec.log_driver->options, "LogDriver", e) : 0;
     if (r == 0) {
         name_files(t, &s);
         r = secrets_and_configs(m, a, &s, e);

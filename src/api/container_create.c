@@ -375,6 +375,16 @@ static int limits(struct creation *x, const struct val *h, struct err *e)
     return r;
 }
 
+static int log_config(struct container_spec *s, const struct val *v, struct err *e)
+{
+    struct labels options = { 0 };
+    int r = labels_from(&options, val_get(v, "Config"), "HostConfig.LogConfig.Config", e);
+    if (r == 0)
+        r = container_log(s, val_get_str(v, "Type"), &options, "HostConfig.LogConfig", e);
+    labels_clear(&options);
+    return r;
+}
+
 static void add_file(struct container_spec *s, const char *path, const char *text)
 {
     struct container_file *f = REC_ADD(&s->files);
@@ -432,6 +442,8 @@ static int fill(struct creation *x, const struct val *body, const struct image *
         r = labels_from(&s->labels, val_get(body, "Labels"), "Labels", e);
     if (r == 0)
         r = limits(x, h, e);
+    if (r == 0)
+        r = log_config(s, val_get(h, "LogConfig"), e);
     if (r == 0)
         r = security(x, h, e);
     if (r == 0)

@@ -424,7 +424,7 @@ static struct val *config_val(struct call *c, struct val_doc *d, const struct co
 static struct val *host_config_val(struct val_doc *d, const struct container *x, const struct val *asked)
 {
     const struct container_spec *s = &x->spec;
-    struct val *v = asked && asked->kind == V_MAP ? val_copy(d, asked) : val_map(d), *log = val_map(d);
+    struct val *v = asked && asked->kind == V_MAP ? val_copy(d, asked) : val_map(d);
     const char *mode = val_get_str(asked, "NetworkMode");
     val_set(d, v, "Memory", val_int(d, s->memory_bytes));
     val_set(d, v, "NanoCpus", val_int(d, s->nano_cpus));
@@ -441,8 +441,11 @@ static struct val *host_config_val(struct val_doc *d, const struct container *x,
         val_set(d, policy, "MaximumRetryCount", val_int(d, 0));
         val_set(d, v, "RestartPolicy", policy);
     }
-    val_set(d, log, "Type", val_str(d, "json-file"));
-    val_set(d, log, "Config", val_map(d));
+    const char *driver = val_get_str(val_get(asked, "LogConfig"), "Type");
+    const struct val *options = val_get(val_get(asked, "LogConfig"), "Config");
+    struct val *log = val_map(d);
+    val_set(d, log, "Type", val_str(d, driver && *driver ? driver : "json-file"));
+    val_set(d, log, "Config", options && options->kind == V_MAP ? val_copy(d, options) : val_map(d));
     val_set(d, v, "LogConfig", log);
     return v;
 }

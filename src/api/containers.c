@@ -150,16 +150,23 @@ static void container_kill(struct call *c)
         reply_error(c, E_INVALID, "Invalid signal: %s", name);
         return;
     }
+    int stop = x->spec.stop_signal ? signal_number(x->spec.stop_signal, NULL) : SIGTERM;
+    bool ends = n == SIGKILL || n == stop;
+    if (!may_run(c, x) && keeper_waits(c->api, x->spec.id)) { /* to Docker's clients it runs; who kills it wants no next run */
+        if (ends || !x->spec.stop_signal)
+            keeper_by_hand(c->api, x, true);
+        reply_empty(c, 204);
+        return;
+    }
     if (!may_run(c, x)) {
         reply_error(c, E_CONFLICT, "container %s is not running", x->spec.id);
         return;
     }
-    int stop = x->spec.stop_signal ? signal_number(x->spec.stop_signal, NULL) : SIGTERM;
     if (runtime_signal(c->api->b.runtime, x->spec.id, n, &e) < 0) {
         reply_err(c, &e);
         return;
     }
-    if (n == SIGKILL || n == stop)
+    if (ends)
         keeper_by_hand(c->api, x, true);
     snprintf(number, sizeof number, "%d", n);
     container_event(c->api, x, "kill", "signal", number);
