@@ -109,31 +109,39 @@ static size_t utf8_len(const unsigned char *s, size_t left)
     return n;
 }
 
+static void json_escape(struct sb *b, unsigned char c)
+{
+    if (c == '"' || c == '\\')
+        sb_printf(b, "\\%c", c);
+    else if (c == '\n')
+        sb_str(b, "\\n");
+    else if (c == '\t')
+        sb_str(b, "\\t");
+    else if (c == '\r')
+        sb_str(b, "\\r");
+    else if (c < 0x80)
+        sb_printf(b, "\\u%04x", c);
+    else
+        sb_str(b, "\xef\xbf\xbd");
+}
+
 void sb_json_str(struct sb *b, const char *s, size_t len)
 {
+    size_t plain = 0; /* from here on it goes in as it is, at once: logs are mostly that */
     sb_char(b, '"');
     for (size_t i = 0; i < len;) {
         unsigned char c = (unsigned char)s[i];
-        size_t n = utf8_len((const unsigned char *)s + i, len - i);
-        if (!n) {
-            sb_str(b, "\xef\xbf\xbd");
-            i++;
+        bool special = c < 0x20 || c == 0x7f || c == '"' || c == '\\';
+        size_t n = special ? 0 : utf8_len((const unsigned char *)s + i, len - i);
+        if (n) {
+            i += n;
             continue;
         }
-        if (c == '"' || c == '\\')
-            sb_printf(b, "\\%c", c);
-        else if (c == '\n')
-            sb_str(b, "\\n");
-        else if (c == '\t')
-            sb_str(b, "\\t");
-        else if (c == '\r')
-            sb_str(b, "\\r");
-        else if (c < 0x20 || c == 0x7f)
-            sb_printf(b, "\\u%04x", c);
-        else
-            sb_add(b, s + i, n);
-        i += n;
+        sb_add(b, s + plain, i - plain);
+        json_escape(b, c);
+        plain = ++i;
     }
+    sb_add(b, s + plain, len - plain);
     sb_char(b, '"');
 }
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 16 << 10, BATCH_BYTES = 64 << 10 };
+enum { LINE_MAX_BYTES = 16 << 10, BATCH_BYTES = 64 << 10, TAIL_BYTES = 96 };
 
 struct log_file {
     char *path;
@@ -73,57 +73,51 @@ static void flush(struct log_file *f)
     sb_reset(&f->out);
 }
 
-static void put_line(struct log_file *f, bool err, const char *time, const char *p, size_t size, bool ended)
+/* tail: what follows the text of each line of one piece of output. */
+static void put_line(struct log_file *f, const char *tail, const char *p, size_t size)
 {
     size_t before = f->out.len;
     if (f->n_lost && !before) {
-        sb_printf(&f->out, "{\"log\":\"[shoal: %llu lines lost, the disk was full]\\n\",\"stream\":\"stderr\",\"time\":\"%s\"}\n",
-                  (unsigned long long)f->n_lost, time);
+        sb_printf(&f->out, "{\"log\":\"[shoal: %llu lines lost, the disk was full]\\n\"%s", (unsigned long long)f->n_lost, tail);
         f->n_lost = 0;
     }
     sb_str(&f->out, "{\"log\":");
-    AUTO_FREE char *text = xcalloc(1, size + 2);
-    memcpy(text, p, size);
-    if (ended)
-        text[size++] = '\n';
-    sb_json_str(&f->out, text, size);
-    sb_printf(&f->out, ",\"stream\":\"%s\",\"time\":\"%s\"}\n", err ? "stderr" : "stdout", time);
+    sb_json_str(&f->out, p, size);
+    sb_str(&f->out, tail);
     f->n_out++;
     /* A file holds whole batches: small ones fill it well. */
     if ((int64_t)(f->out.len + (f->out.len - before)) > MIN(f->max_bytes / 4, (int64_t)BATCH_BYTES))
         flush(f);
 }
 
+static void make_tail(char tail[TAIL_BYTES], bool err)
+{
+    char time[40];
+    time_format(time, clock_real_ns());
+    snprintf(tail, TAIL_BYTES, ",\"stream\":\"%s\",\"time\":\"%s\"}\n", err ? "stderr" : "stdout", time);
+}
+
 void log_file_write(struct log_file *f, bool err, const char *p, size_t size)
 {
     struct sb *partial = &f->partial[err];
-    char time[40];
-    time_format(time, clock_real_ns());
+    char tail[TAIL_BYTES];
+    make_tail(tail, err);
     while (size > 0) {
         const char *nl = memchr(p, '\n', size);
-        size_t n = nl ? (size_t)(nl - p) : size;
-        size_t room = LINE_MAX_BYTES - 1 - partial->len;
-        if (n > room) { /* a line too long becomes several, joined again by readers */
-            sb_add(partial, p, room);
-            put_line(f, err, time, partial->s, partial->len, false);
-            sb_reset(partial);
-            p += room;
-            size -= room;
-            continue;
-        }
-        if (!nl) {
+        size_t n = nl ? (size_t)(nl - p) + 1 : size, room = LINE_MAX_BYTES - 1 - partial->len;
+        bool whole = nl && n - 1 <= room;
+        if (!whole)
+            n = MIN(n, room); /* a line too long becomes several, joined again by readers */
+        if (partial->len || !whole)
             sb_add(partial, p, n);
-            break;
-        }
-        if (partial->len) {
-            sb_add(partial, p, n);
-            put_line(f, err, time, partial->s, partial->len, true);
+        if (whole && !partial->len) {
+            put_line(f, tail, p, n);
+        } else if (whole || n == room) {
+            put_line(f, tail, partial->s, partial->len);
             sb_reset(partial);
-        } else {
-            put_line(f, err, time, p, n, true);
         }
-        p += n + 1;
-        size -= n + 1;
+        p += n;
+        size -= n;
     }
     flush(f);
 }
@@ -132,11 +126,11 @@ void log_file_close(struct log_file *f)
 {
     if (!f)
         return;
-    char time[40];
-    time_format(time, clock_real_ns());
+    char tail[TAIL_BYTES];
     for (int i = 0; i < 2; i++) {
+        make_tail(tail, i);
         if (f->partial[i].len)
-            put_line(f, i, time, f->partial[i].s, f->partial[i].len, false);
+            put_line(f, tail, f->partial[i].s, f->partial[i].len);
         sb_done(&f->partial[i]);
     }
     flush(f);
