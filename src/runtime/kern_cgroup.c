@@ -5,10 +5,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <shoal/base/file.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -265,7 +268,8 @@ int cgroup_create(const char *parent, const struct container_spec *s, struct err
 }
 
 /* A process that another moves, or one with all its threads, waits until no processor is in a fork: an RCU grace period,
- * 3 to 14 ms here. A single thread that moves itself (0) does not, but version 2 has no file for that. */
+ * 3 to 14 ms here. A single thread that moves itself (0) does not, but version 2 has no file for that: there one is better
+ * born in its group. */
 int cgroup_join(const char *parent, const char *id, struct err *e)
 {
     if (is_v2())
@@ -276,6 +280,22 @@ int cgroup_join(const char *parent, const char *id, struct err *e)
         if (cgroup_folder(i, parent, id, folder))
             r = set(v1_controllers[i], parent, id, "tasks", 0, e);
     return r;
+}
+
+pid_t cgroup_clone(const char *parent, const char *id, uint64_t flags, struct err *e)
+{
+    char folder[512];
+    struct clone_args args = { .flags = flags, .exit_signal = SIGCHLD };
+    group_path(folder, NULL, parent, id, NULL);
+    AUTO_CLOSE int group = is_v2() ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (is_v2() && group < 0)
+        return err_errno(e, errno, "%s", folder);
+    if (group >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)group;
+    }
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    return pid < 0 ? err_errno(e, errno, flags ? "new namespaces" : "fork") : pid;
 }
 
 const char *cgroup_folder(unsigned i, const char *parent, const char *id, char out[512])

@@ -296,7 +296,8 @@ static void become_init(int errors)
         if (i != SIGCHLD && i != SIGKILL && i != SIGSTOP)
             sigaction(i, &sa, NULL);
     close(errors);
-    syscall(SYS_close_range, 0u, ~0u, 0u);
+    if (child < 0 || syscall(SYS_close_range, 0u, ~0u, 0u) < 0)
+        _exit(126);
     for (;;) {
         int status;
         pid_t p = wait(&status);
@@ -323,7 +324,11 @@ static int close_host_files(int errors)
     if (errors != 3 && dup3(errors, 3, O_CLOEXEC) < 0)
         _exit(127);
     fcntl(3, F_SETFD, FD_CLOEXEC);
-    syscall(SYS_close_range, 4u, ~0u, 0u);
+    struct err e;
+    if (syscall(SYS_close_range, 4u, ~0u, 0u) < 0) {
+        err_errno(&e, errno, "close the host's files");
+        process_die(3, &e);
+    }
     return 3;
 }
 
@@ -407,7 +412,7 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* /proc/self/exe is the host's binary: nobody inside may open it */
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     setsid();
-    if (cgroup_join(p->cgroup_parent, s->id, &e) < 0)
+    if (!cgroup_is_v2() && cgroup_join(p->cgroup_parent, s->id, &e) < 0)
         process_die(errors, &e);
     if (unshare(CLONE_NEWCGROUP) < 0)
         err_errno(&e, errno, "new cgroup namespace");
@@ -456,21 +461,19 @@ int process_create(const struct process_start *p, pid_t *ret_pid, int *ret_gate,
         close_fd(netns);
         return err_errno(e, errno, "pipe");
     }
-    struct clone_args args = { .flags = flags, .exit_signal = SIGCHLD };
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    pid_t pid = cgroup_clone(p->cgroup_parent, s->id, flags, e);
     if (pid == 0) {
         close(gate[1]);
         close(errors[0]);
         first_process(p, gate[0], errors[1], netns);
     }
-    int error = errno;
     close(gate[0]);
     close(errors[1]);
     close_fd(netns);
     if (pid < 0) {
         close(gate[1]);
         close(errors[0]);
-        return err_errno(e, error, "new namespaces");
+        return pid;
     }
     *ret_pid = pid;
     *ret_gate = gate[1];
@@ -483,7 +486,7 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
 {
     struct err e = { 0 };
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (cgroup_join(p->cgroup_parent, p->spec->id, &e) < 0 || process_join_keyring(p->spec->id, &e) < 0)
+    if ((!cgroup_is_v2() && cgroup_join(p->cgroup_parent, p->spec->id, &e) < 0) || process_join_keyring(p->spec->id, &e) < 0)
         process_die(errors, &e);
     if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {
         err_errno(&e, errno, "join the container");
@@ -528,7 +531,7 @@ int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t
         close(errors[1]);
         return err_errno(e, errno, "pipe");
     }
-    pid_t middle = fork();
+    pid_t middle = cgroup_clone(p->cgroup_parent, p->spec->id, 0, e);
     if (middle == 0) {
         close(errors[0]);
         close(report[0]);
@@ -542,9 +545,9 @@ int process_exec(const struct process_start *p, const struct exec_spec *x, pid_t
         waitpid(middle, &status, 0);
     if (!reported) {
         char text[512];
-        ssize_t n = middle > 0 ? read(errors[0], text, sizeof text - 1) : -1;
+        ssize_t n = middle > 0 ? read(errors[0], text, sizeof text - 1) : 0;
         close(errors[0]);
-        return err_set(e, E_INTERNAL, "%.*s", n > 0 ? (int)n : 12, n > 0 ? text : "cannot fork.");
+        return middle < 0 ? middle : err_set(e, E_INTERNAL, "%.*s", n > 0 ? (int)n : 30, n > 0 ? text : "it died before it was inside");
     }
     *ret_pid = pid;
     *ret_errors = errors[0];

@@ -43,6 +43,9 @@ int cgroup_create(const char *parent, const struct container_spec *s, struct err
 bool cgroup_is_own(const char *parent, const char *id, const struct cgroup_own *own); /* all of them, and no others */
 /* The caller, which has one thread, moves into it. */
 int cgroup_join(const char *parent, const char *id, struct err *e) must_check;
+/* As fork(), with flags of clone3: of version 2 the child is in it from its first moment, of version 1 it has to join. The
+ * caller has one thread. */
+pid_t cgroup_clone(const char *parent, const char *id, uint64_t flags, struct err *e) must_check;
 bool cgroup_oom_killed(const char *parent, const char *id);
 /* Freezes or thaws all members; -E_BUSY: they do not stop, and go on. */
 bool cgroup_is_frozen(const char *parent, const char *id);

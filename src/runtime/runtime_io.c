@@ -21,7 +21,9 @@
 
 LOG_MODULE("runtime");
 
-enum { SPEC_FILE_MAX = 64 << 20, KILL_AFTER_STOP_MS = 5000 };
+enum { SPEC_FILE_MAX = 64 << 20, KILL_AFTER_STOP_MS = 5000,
+       EXECS_ASKED_MAX = 64, /* not answered yet; as many as a shim holds */
+       ASKED_MAX_BYTES = 16 << 20 /* to one shim that is slow; beyond it counts as gone */ };
 
 struct loop *runtime_loop(const struct runtime *rt)
 {
@@ -102,7 +104,9 @@ static int shim_connect(const char *dir, struct err *e)
     int r = shim_address(dir, &a, &d, e);
     if (r < 0)
         return r;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), room = ASKED_MAX_BYTES;
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room); /* what this machine allows */
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
         r = err_errno(e, errno, "the shim of the container");
         if (fd >= 0)
@@ -150,6 +154,14 @@ static bool start_is_asked(const struct box *b)
     while (q && q->type != SHIM_START)
         q = q->next;
     return q != NULL;
+}
+
+static unsigned execs_asked(const struct box *b)
+{
+    unsigned n = 0;
+    for (const struct request *q = b->requests; q; q = q->next)
+        n += q->type == SHIM_EXEC && q->stream; /* it has its stream until it is answered */
+    return n;
 }
 
 static struct request *take_request(struct box *b, uint64_t id, uint32_t type)
@@ -675,6 +687,8 @@ void runtime_exec(struct runtime *rt, const char *id, const struct exec_spec *sp
         err_set(&e, E_CONFLICT, "container %.12s is not running", id);
     else if (spec->argv.n == 0)
         err_set(&e, E_INVALID, "no command given");
+    else if (execs_asked(b) == EXECS_ASKED_MAX)
+        err_set(&e, E_BUSY, "%d execs are being started in container %.12s already; try again later", EXECS_ASKED_MAX, id);
     else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         err_errno(&e, errno, "exec");
     if (e.code) {

@@ -668,7 +668,9 @@ int shim_run(const struct shim_args *a)
     s.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s.log = log_file_open(a->dir, a->spec->log_max_bytes, a->spec->log_max_files);
     bool again = ended_before(a->dir, &s.state.created_ns);
-    int r = make_container(&s, &e);
+    int r = s.signal_fd < 0 ? err_errno(&e, errno, "signals of the shim") : 0; /* without it no end would be seen */
+    if (r == 0)
+        r = make_container(&s, &e);
     if (r < 0) {
         s.procs[0].exited = true;
         if (s.procs[0].pid > 0)

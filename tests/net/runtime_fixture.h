@@ -317,6 +317,16 @@ static inline int exec_run(const char *id, const char *script)
     return exec_code;
 }
 
+/* true runs in it, or all that is known of why not. */
+static inline void exec_works(const char *id)
+{
+    int code = exec_run(id, "true");
+    const struct container *c = runtime_find(rt, id);
+    if (code)
+        fail_msg("true ended with %d; the container: %s, its end %d %s%s", code, c ? container_phase_names[c->state.phase] : "gone",
+                 c ? (int)c->state.exit_code : 0, c && c->state.error ? c->state.error : "", c && c->state.oom_killed ? ", out of memory" : "");
+}
+
 static inline int setup(void **state)
 {
     (void)state;
