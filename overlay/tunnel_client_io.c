@@ -294,7 +294,8 @@ bool tunnel_client_is_ready(const struct tunnel_client *t)
 
 void tunnel_client_ask(struct tunnel_client *t)
 {
-    ask_status(t);
+    if (t->fd >= 0)
+        ask_status(t);
 }
 
 const struct tunnel_status *tunnel_client_status(const struct tunnel_client *t)
