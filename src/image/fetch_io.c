@@ -13,7 +13,8 @@
 
 LOG_MODULE("image");
 
-enum { LAYER_THREADS = 3, TELL_MS = 100 };
+enum { LAYER_THREADS = 3, TELL_MS = 100,
+       TASK_CONNECT_MS = 1000 /* who has the image elsewhere: names, TCP and TLS over any usual path */ };
 
 /* A pull's layers in work. */
 struct layers {
@@ -86,6 +87,7 @@ int image_fetch_open(struct image_fetch *f, const char *authorization, bool push
         .authorization = authorization,
         .insecure = f->insecure,
         .quick = f->quick || f->base, /* a mirror that is down must not hold up what the next one has */
+        .connect_ms = f->task && f->quick && !f->base ? TASK_CONNECT_MS : 0,
         .push = push,
         .auth = f->base ? NULL : f->auth,
         .wait = wait_ms,
@@ -398,6 +400,17 @@ static void pulled(struct image_fetch *f, const struct image_manifest *m, const 
     image_fetch_tell(f, "", status);
 }
 
+/* A layer that failed at one source stops nothing at the next one. False: cancelled. */
+static bool begin_anew(struct image_fetch *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool closed = f->closed;
+    atomic_store(&f->stop, closed);
+    f->code = 0;
+    pthread_mutex_unlock(&f->lock);
+    return !closed;
+}
+
 /* Mirrors first, in their order, each for the whole of it; what one of them did bring stays. */
 typedef int attempt_fn(struct image_fetch *f, struct err *e);
 
@@ -410,16 +423,13 @@ static void with_mirrors(struct image_fetch *f, attempt_fn *attempt)
         code = attempt(f, &e);
         if (code < 0 && f->base)
             log_info("mirror %s did not serve %s: %s", f->base, f->familiar, e.text);
-        pthread_mutex_lock(&f->lock);
-        bool closed = f->closed;
-        atomic_store(&f->stop, closed); /* a layer that failed at a mirror stops nothing at the next one */
-        f->code = 0;
-        pthread_mutex_unlock(&f->lock);
-        if (closed)
+        if (!begin_anew(f))
             break;
     }
     f->code = code;
     f->e = e;
+    f->heard = code == 0 || code == -E_DENIED || code == -E_NOT_FOUND;
+    f->unheard = code == -E_UNAVAILABLE || code == -E_TIMEOUT;
 }
 
 static int pull_once(struct image_fetch *f, struct err *e)
@@ -453,8 +463,8 @@ static bool is_absent(int code)
     return code == -E_UNAVAILABLE || code == -E_TIMEOUT || code == -E_DENIED || code == -E_NOT_FOUND;
 }
 
-/* For a task: when some node has the image, a registry that does not answer is not waited for long, and then the cluster
- * gives what the registry does not. */
+/* For a task: when some node has the image, a registry that does not answer is not waited for long, nor twice within a
+ * moment, and then the cluster gives what the registry does not. */
 void image_fetch_pull(struct image_fetch *f)
 {
     struct image_answer a = { 0 };
@@ -462,6 +472,13 @@ void image_fetch_pull(struct image_fetch *f)
     if (f->task)
         f->quick = image_get_name(f, f->named, &a, &e) == 0;
     image_answer_clear(&a);
+    if (f->quick && f->silent) {
+        int code = image_fetch_from_cluster(f, false, &f->e);
+        if (code == 0 || !begin_anew(f)) {
+            f->code = code;
+            return;
+        }
+    }
     with_mirrors(f, pull_once);
     if (!f->quick || !is_absent(f->code))
         return;

@@ -160,6 +160,13 @@ struct image_item {
 };
 struct image_pull;
 struct image_peers;
+/* ---- silence.c: registries that did not answer a moment ago ---- */
+enum { IMAGE_SILENT_MAX = 16, IMAGE_SILENCE_MS = 30000 };
+struct image_silence { struct image_silent { char *host; int64_t until_ms; } v[IMAGE_SILENT_MAX]; };
+void image_silence_note(struct image_silence *s, const char *host, bool silent, int64_t now_ms); /* not silent: it answered */
+bool image_silence_has(const struct image_silence *s, const char *host, int64_t now_ms);
+void image_silence_clear(struct image_silence *s);
+
 struct image_store {
     struct loop *loop;
     char *root;
@@ -168,6 +175,7 @@ struct image_store {
     struct list_node images;  /* image_item */
     struct list_node pulls;   /* pull_io.c */
     struct image_peers *peers; /* ask_io.c; never NULL */
+    struct image_silence silence;
     unsigned refs;            /* the owner, and every job whose end comes back here */
     unsigned busy; /* loads and pulls that may rely on layers: nothing is swept meanwhile */
     bool closed, sweep_wanted;
@@ -208,6 +216,7 @@ struct image_registry_config {
     const char *certs_dir;     /* may be NULL */
     const char *authorization; /* from another image_registry of the same pull; may be NULL */
     bool insecure, push, quick;         /* quick: one attempt, a short wait for the connection */
+    unsigned connect_ms;                /* that wait, of all that comes before the question; 0: the usual one */
     const char *auth;                   /* JSON or NULL */
     bool (*wait)(void *arg, int ms);    /* sleeps; true: cancelled, give up */
     bool (*cancelled)(void *arg);
@@ -248,6 +257,7 @@ struct image_fetch {
     struct strs mirrors;  /* of this host, asked in turn before it */
     struct image_peers *peers; /* the store's */
     bool task;            /* the cluster is asked for what the registry does not give */
+    bool silent;          /* its registry did not answer a moment ago */
     char *named;          /* the reference as it was given */
     struct image_offer offer; /* of a node that spreads an image: nobody else is asked */
     const char *base;     /* the one being asked; NULL: the host itself */
@@ -263,6 +273,7 @@ struct image_fetch {
     struct image_loaded_list loaded;
     struct image_remote remote;
     int64_t size;                        /* of the manifest pushed */
+    bool heard, unheard;                 /* the registry answered, or it was waited for in vain; or neither */
 };
 void image_fetch_pull(struct image_fetch *f);
 void image_fetch_remote(struct image_fetch *f);

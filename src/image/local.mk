@@ -24,6 +24,7 @@ libimage_a_SOURCES = \
 	src/image/registry_io.c \
 	src/image/save_io.c \
 	src/image/serve_io.c \
+	src/image/silence.c \
 	src/image/store_io.c \
 	src/image/take_io.c \
 	src/image/tracker.c \

@@ -174,6 +174,8 @@ static void finish(void *arg)
     deliver(p);
     list_remove(&p->node); /* who asks from a callback begins anew */
     s->sweep_wanted = true;
+    if (f->heard || f->unheard)
+        image_silence_note(&s->silence, f->ref.host, f->unheard, loop_now_ms(s->loop));
     bool made = p->key || (p->push_done && image_find(s, f->id)); /* what is removed meanwhile stays so */
     if (f->code == 0 && made && !s->closed)
         f->code = image_store_commit(s, &f->loaded, NULL, &f->e);
@@ -267,6 +269,7 @@ static void pull_start(struct image_pull *p, struct image_ref *ref, int code)
         f->familiar = ref->path ? image_ref_familiar(ref) : xstrdup(ref->host);
         f->insecure = strs_has(&p->store->insecure, ref->host);
         f->certs_dir = xstrdup(p->store->certs_dir);
+        f->silent = image_silence_has(&p->store->silence, ref->host, loop_now_ms(p->store->loop));
         if (!p->push_done && !p->login_done)
             mirrors_of(p->store, ref->host, &f->mirrors);
         if (too_many(p->store))

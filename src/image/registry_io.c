@@ -30,6 +30,7 @@ enum {
 struct image_registry {
     char *base, *path, *familiar, *host;
     bool insecure, quick, push, authorized; /* authorized: the challenge was answered once */
+    long connect_ms;
     struct image_certs certs;
     char *authorization;       /* "Bearer ..." or "Basic ..." */
     struct image_credentials cred;
@@ -98,6 +99,7 @@ int image_registry_open(struct image_registry **ret, const struct image_registry
         .host = xstrdup(cfg->base ? strstr(cfg->base, "://") + 3 : cfg->host),
         .insecure = cfg->base ? str_starts(cfg->base, "http:") : cfg->insecure,
         .quick = cfg->quick,
+        .connect_ms = cfg->connect_ms ? (long)cfg->connect_ms : cfg->quick ? (long)QUICK_MS : (long)CONNECT_MS,
         .push = cfg->push,
         .cred = cred,
         .wait = cfg->wait,
@@ -306,7 +308,7 @@ static void setup(struct call *c, const char *url, struct curl_slist *headers, c
     libcurl.easy_setopt(r->curl, CURLOPT_MAXREDIRS, 5L);
     libcurl.easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, schemes);
     libcurl.easy_setopt(r->curl, CURLOPT_REDIR_PROTOCOLS_STR, schemes);
-    libcurl.easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, r->quick ? (long)QUICK_MS : (long)CONNECT_MS);
+    libcurl.easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT_MS, r->connect_ms);
     libcurl.easy_setopt(r->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     libcurl.easy_setopt(r->curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
     libcurl.easy_setopt(r->curl, CURLOPT_BUFFERSIZE, 256L << 10);

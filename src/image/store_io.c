@@ -258,6 +258,7 @@ static void store_free(struct image_store *s)
         image_peers_free(s->peers);
     list_for(it, &s->images, node)
         item_free(it);
+    image_silence_clear(&s->silence);
     strs_clear(&s->insecure);
     strs_clear(&s->mirrors);
     free(s->certs_dir);

@@ -399,6 +399,30 @@ static void what_a_source_did_not_give_is_asked_of_others(void **state)
     assert_true(image_pieces_done(&p) && image_pieces_ask(&p, 0) < 0);
 }
 
+static void a_silent_registry_is_remembered_for_a_while(void **state)
+{
+    struct image_silence s = { 0 };
+    char host[32];
+    (void)state;
+    image_silence_note(&s, "a", false, 0);
+    assert_false(image_silence_has(&s, "a", 0));
+    image_silence_note(&s, "a", true, 1000);
+    assert_true(image_silence_has(&s, "a", 1000 + IMAGE_SILENCE_MS - 1));
+    assert_false(image_silence_has(&s, "a", 1000 + IMAGE_SILENCE_MS));
+    assert_false(image_silence_has(&s, "b", 1000));
+    image_silence_note(&s, "a", false, 2000);
+    assert_false(image_silence_has(&s, "a", 2000));
+    for (int i = 0; i <= IMAGE_SILENT_MAX; i++) { /* one too many: the oldest makes room */
+        snprintf(host, sizeof host, "h%d", i);
+        image_silence_note(&s, host, true, 3000 + i);
+    }
+    for (int i = 0; i <= IMAGE_SILENT_MAX; i++) {
+        snprintf(host, sizeof host, "h%d", i);
+        assert_int_equal(image_silence_has(&s, host, 4000), i > 0);
+    }
+    image_silence_clear(&s);
+}
+
 /* ---- messages ---- */
 static void messages_are_bounded_and_whole(void **state)
 {
@@ -527,6 +551,7 @@ int main(void)
         cmocka_unit_test(everybody_chooses_the_same_tracker),
         cmocka_unit_test(pieces_come_in_order_whoever_gives_them),
         cmocka_unit_test(what_a_source_did_not_give_is_asked_of_others),
+        cmocka_unit_test(a_silent_registry_is_remembered_for_a_while),
         cmocka_unit_test(messages_are_bounded_and_whole),
         cmocka_unit_test(uploads_are_shared),
     };
