@@ -132,6 +132,11 @@ struct cli_stream {
     struct sb *header_value;
 };
 int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e) must_check;
+/* A request whose answer comes in two parts: its head at once, the rest when it is so far. */
+struct cli_answer;
+int cli_begin(struct cli *c, const char *method, const char *path, struct cli_answer **ret, struct err *e) must_check;
+int cli_finish(struct cli_answer *r /* taken */, struct val_doc **ret, struct err *e) must_check;
+void cli_answer_free(struct cli_answer *r); /* takes NULL */
 /* A request that becomes a raw connection: reply 101 (or 200). *ret_fd is the caller's; bytes that came after
  * the head are in *held. */
 int cli_hijack(struct cli *c, const char *path, const char *body, int *ret_fd, struct sb *held,

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-struct reply {
+struct cli_answer {
     int fd;
     char buf[64 << 10];
     size_t len;            /* bytes of buf not yet used */
@@ -67,7 +67,7 @@ static int send_head(const struct cli *c, int fd, const char *method, const char
 }
 
 /* Reads more into buf. 0: end of the connection. */
-static long more(struct reply *r, struct err *e)
+static long more(struct cli_answer *r, struct err *e)
 {
     ssize_t n;
     do
@@ -79,13 +79,13 @@ static long more(struct reply *r, struct err *e)
     return n;
 }
 
-static void used(struct reply *r, size_t n)
+static void used(struct cli_answer *r, size_t n)
 {
     memmove(r->buf, r->buf + n, r->len - n);
     r->len -= n;
 }
 
-static int read_head(struct reply *r, struct err *e)
+static int read_head(struct cli_answer *r, struct err *e)
 {
     for (;;) {
         long n = r->len ? http_head_parse(&r->m, r->buf, r->len, false, e) : 0;
@@ -108,7 +108,7 @@ static int read_head(struct reply *r, struct err *e)
     }
 }
 
-static int read_body(struct reply *r, const char *method, cli_data_fn *data, void *arg, struct err *e)
+static int read_body(struct cli_answer *r, const char *method, cli_data_fn *data, void *arg, struct err *e)
 {
     struct http_body body;
     http_body_init(&body, &r->m, true, !strcmp(method, "HEAD") || r->m.status == 204 || r->m.status == 304);
@@ -148,7 +148,7 @@ static int code_of(int status)
     return status == 404 ? E_NOT_FOUND : status == 409 ? E_CONFLICT : status == 503 ? E_UNAVAILABLE : E_IO;
 }
 
-static int refused(struct cli *c, struct reply *r, const char *method, struct err *e)
+static int refused(struct cli *c, struct cli_answer *r, const char *method, struct err *e)
 {
     AUTO_SB struct sb b;
     struct val_doc *d = NULL;
@@ -166,15 +166,17 @@ static int refused(struct cli *c, struct reply *r, const char *method, struct er
     return rc;
 }
 
-static struct reply *reply_new(int fd)
+static struct cli_answer *reply_new(int fd)
 {
-    struct reply *r = xnew(struct reply);
+    struct cli_answer *r = xnew(struct cli_answer);
     r->fd = fd;
     return r;
 }
 
-static void reply_free(struct reply *r)
+void cli_answer_free(struct cli_answer *r)
 {
+    if (!r)
+        return;
     if (r->fd >= 0)
         close(r->fd);
     http_message_clear(&r->m);
@@ -227,7 +229,7 @@ int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e)
     int fd = -1, rc = open_socket(c, &fd, e);
     if (rc < 0)
         return rc;
-    struct reply *r = reply_new(fd);
+    struct cli_answer *r = reply_new(fd);
     bool body = s->upload >= 0 || s->source;
     int from = s->upload;
     rc = send_head(c, fd, s->method, s->path, s->body, body, false, e);
@@ -240,7 +242,7 @@ int cli_stream(struct cli *c, const struct cli_stream *s, struct err *e)
         sb_str(s->header_value, value);
     if (rc == 0)
         rc = r->m.status >= 400 ? refused(c, r, s->method, e) : read_body(r, s->method, s->data, s->arg, e);
-    reply_free(r);
+    cli_answer_free(r);
     return rc;
 }
 
@@ -271,12 +273,41 @@ int cli_get(struct cli *c, struct val_doc **ret, struct err *e, const char *fmt,
     return rc == 0 && !*ret ? err_set(e, E_CORRUPT, "the daemon sent an empty reply to GET %s", path.s) : rc;
 }
 
+int cli_begin(struct cli *c, const char *method, const char *path, struct cli_answer **ret, struct err *e)
+{
+    int fd = -1, rc = open_socket(c, &fd, e);
+    *ret = NULL;
+    if (rc < 0)
+        return rc;
+    struct cli_answer *r = reply_new(fd);
+    rc = send_head(c, fd, method, path, NULL, false, false, e);
+    if (rc == 0)
+        rc = read_head(r, e);
+    if (rc == 0 && r->m.status >= 400)
+        rc = refused(c, r, method, e);
+    if (rc < 0)
+        cli_answer_free(r);
+    else
+        *ret = r;
+    return rc;
+}
+
+int cli_finish(struct cli_answer *r, struct val_doc **ret, struct err *e)
+{
+    AUTO_SB struct sb b;
+    sb_init(&b, CLI_REPLY_MAX_BYTES);
+    *ret = NULL;
+    int rc = read_body(r, "", keep, &b, e);
+    cli_answer_free(r);
+    return rc < 0 || b.len == 0 ? rc : json_parse(ret, b.s, b.len, "the daemon's reply", e);
+}
+
 int cli_hijack(struct cli *c, const char *path, const char *body, int *ret_fd, struct sb *held, struct err *e)
 {
     int fd = -1, rc = open_socket(c, &fd, e);
     if (rc < 0)
         return rc;
-    struct reply *r = reply_new(fd);
+    struct cli_answer *r = reply_new(fd);
     rc = send_head(c, fd, "POST", path, body, false, true, e);
     if (rc == 0)
         rc = read_head(r, e);
@@ -287,6 +318,6 @@ int cli_hijack(struct cli *c, const char *path, const char *body, int *ret_fd, s
         *ret_fd = r->fd;
         r->fd = -1;
     }
-    reply_free(r);
+    cli_answer_free(r);
     return rc;
 }

@@ -1,5 +1,5 @@
-/* run and exec. run in the foreground attaches before it starts the container, so that nothing is missed, and
- * with --rm removes it itself after it has asked for the exit code; with -d the daemon removes it. Exit codes
+/* run and exec. run in the foreground attaches and asks for the exit code before it starts the container, so that nothing is
+ * missed; with --rm the daemon removes it at its end, also when this program is no more. Exit codes
  * as docker's: that of the container; 125 the daemon refused, 126 not executable, 127 no such program. */
 #include "cli.h"
 #include <shoal/http.h>
@@ -130,7 +130,7 @@ static int put_host_config(struct body *b, struct val *config, struct err *e)
         return rc;
     if (policy)
         val_set(b->d, b->m, "RestartPolicy", policy);
-    put_bool(b, "AutoRemove", cli_on(b->c, "rm") && cli_on(b->c, "detach"));
+    put_bool(b, "AutoRemove", cli_on(b->c, "rm"));
     for (uint32_t i = 0; i < given->n; i++) {
         struct ulimit u;
         rc = value_ulimit(given->v[i], &u, e);
@@ -224,11 +224,17 @@ static int start(struct cli *c, const char *id, struct err *e)
     return rc;
 }
 
-static int wait_exit(struct cli *c, const char *id, struct err *e)
+/* Asked before the container starts: its end cannot be missed. With --rm it is answered when it is removed. */
+static int ask_end(struct cli *c, const char *id, struct cli_answer **ret, struct err *e)
+{
+    AUTO_FREE char *path = xasprintf("/containers/%s/wait?condition=%s", id, cli_on(c, "rm") ? "removed" : "next-exit");
+    return cli_begin(c, "POST", path, ret, e);
+}
+
+static int take_end(struct cli *c, struct cli_answer *end, struct err *e)
 {
     struct val_doc *d = NULL;
-    AUTO_FREE char *path = xasprintf("/containers/%s/wait", id);
-    int rc = cli_call(c, "POST", path, NULL, &d, e);
+    int rc = cli_finish(end, &d, e);
     if (rc == 0 && d)
         c->status = (int)int_at(val_root(d), "StatusCode", 0);
     val_doc_free(d);
@@ -238,6 +244,7 @@ static int wait_exit(struct cli *c, const char *id, struct err *e)
 static int run_attached(struct cli *c, const char *id, struct err *e)
 {
     AUTO_SB struct sb held;
+    struct cli_answer *end = NULL;
     bool tty = cli_on(c, "tty"), input = cli_on(c, "interactive");
     AUTO_FREE char *resize = xasprintf("/containers/%s/resize", id);
     AUTO_FREE char *attach = xasprintf("/containers/%s/attach?stream=1&stdout=1&stderr=1%s", id,
@@ -247,11 +254,16 @@ static int run_attached(struct cli *c, const char *id, struct err *e)
     sb_init(&held, 0);
     int rc = cli_hijack(c, attach, NULL, &fd, &held, e);
     if (rc == 0)
+        rc = ask_end(c, id, &end, e);
+    if (rc == 0)
         rc = start(c, id, e);
     if (rc == 0)
         rc = term_session(c, fd, &held, &of, e);
     term_close(fd);
-    return rc == 0 ? wait_exit(c, id, e) : rc;
+    if (rc == 0)
+        return take_end(c, end, e);
+    cli_answer_free(end);
+    return rc;
 }
 
 int cmd_run(struct cli *c, struct err *e)
@@ -277,9 +289,9 @@ int cmd_run(struct cli *c, struct err *e)
         return rc;
     }
     rc = run_attached(c, id, e);
-    if (cli_on(c, "rm")) {
+    if (rc < 0 && cli_on(c, "rm")) { /* one that never ran is not removed by its end; or it is on its way out already */
         AUTO_FREE char *path = xasprintf("/containers/%s?force=1&v=1", id);
-        if (cli_call(c, "DELETE", path, NULL, NULL, &second) < 0)
+        if (cli_call(c, "DELETE", path, NULL, NULL, &second) < 0 && second.code != E_NOT_FOUND)
             fprintf(c->err, "Warning: the container %s could not be removed: %s\n", id, second.text);
     }
     return rc;
