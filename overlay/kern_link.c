@@ -19,8 +19,9 @@
 #include <unistd.h>
 
 /* A frame may be 64 KB, and what waits here waits out of TCP's sight: its own limit of what may be under way below it
- * ends where the frame enters the TAP. The default of 1000 frames was 8 ms of delay under load. */
-enum { TAP_QUEUE_FRAMES = 32 };
+ * ends where the frame enters the TAP. The default of 1000 frames was 8 ms of delay under load. But the fragments of the
+ * largest UDP datagram, 48, come all at once, and one that finds no place costs all of them (50-overlay). */
+enum { TAP_QUEUE_FRAMES = 64 };
 
 static struct nl_sock *open_netlink(void)
 {
