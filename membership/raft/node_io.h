@@ -69,6 +69,7 @@ struct raft_node {
     uint8_t next_key[32];
     uint64_t rekey_index; /* last entry under the old key */
     int64_t snapshot_ms;  /* when the last one was taken */
+    int64_t led_ms;       /* since when a leader is known, in this process; 0: none yet */
     int64_t snapshot_wait_ms; /* the last one failed: no other before then */
     uint64_t done_token, applied, snapshot, applied_bytes, applied_entries;
     uint64_t n_sent, n_received, n_dropped, n_syncs;

@@ -121,7 +121,7 @@ int snapfile_decode(struct raft_buf **ret, const uint8_t *p, size_t size, const 
         in += n + WAL_TAG_BYTES;
     }
     struct raft_image image = {0};
-    bool good = raft_image_decode(&image, b->data, b->size, true) == 0 &&
+    bool good = raft_image_decode(&image, b->data, b->size, !sealed /* its pieces are authentic, in their place and all there */) == 0 &&
                 image.index == le_get(p + 16, 8) && image.term == le_get(p + 24, 8);
     raft_image_done(&image);
     if (!good) {

@@ -203,12 +203,23 @@ int raft_node_snapshot(struct raft_node *n)
     return save_snapshot(n, false);
 }
 
+/* Who just started has others waiting for its first answer: the processor is for that. */
+static bool is_settled(struct raft_node *n)
+{
+    struct raft_status s;
+    if (!n->led_ms) {
+        raft_get_status(n->core, &s);
+        n->led_ms = s.leader ? loop_now_ms(n->loop) : 0;
+    }
+    return n->led_ms && loop_now_ms(n->loop) - n->led_ms >= 3 * (int64_t)n->cfg.election_min_ms;
+}
+
 void node_maybe_snapshot(struct raft_node *n)
 {
     bool rekey = n->rekeying && !n->roll_wanted && !n->rekey_saved && n->applied && n->applied >= n->rekey_index;
     bool old = n->applied_entries && loop_now_ms(n->loop) - n->snapshot_ms >= (int64_t)n->cfg.snapshot_after_ms;
     bool many = n->applied_bytes >= n->cfg.snapshot_after_bytes || n->applied_entries >= n->cfg.snapshot_after_entries;
-    if (n->saving || loop_now_ms(n->loop) < n->snapshot_wait_ms || !(many || rekey || old || n->snapshot_failed))
+    if (n->saving || loop_now_ms(n->loop) < n->snapshot_wait_ms || !(many || rekey || old || n->snapshot_failed) || !is_settled(n))
         return;
     if (save_snapshot(n, rekey) == -E_BUSY)
         log_debug("a snapshot is due but must wait");
