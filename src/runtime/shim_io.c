@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 enum { CONNS_MAX = 8, SINKS_MAX = 64, PROCS_MAX = 64, QUEUE_MAX_BYTES = 1 << 20, QUEUE_HIGH_BYTES = 64 << 10 };
+#define QUIT_WAIT_NS (10 * INT64_C(1000000000))
 
 struct proc; /* the container (id 0) or an exec */
 struct sink {
@@ -46,6 +47,7 @@ struct shim {
     struct sink sinks[SINKS_MAX];
     struct proc procs[PROCS_MAX]; /* [0]: the container */
     bool quit;
+    int64_t quit_ns;
 };
 
 static void set_nonblock(int fd)
@@ -532,6 +534,7 @@ static void handle(struct shim *s, int conn, const struct shim_head *h, const vo
         break;
     case SHIM_QUIT:
         s->quit = true;
+        s->quit_ns = clock_mono_ns();
         return;
     default:
         r = err_set(&e, E_UNSUPPORTED, "this container's shim is older than the daemon");
@@ -576,6 +579,15 @@ static unsigned add_poll(struct pollfd *v, unsigned n, int fd, int events)
 {
     v[n] = (struct pollfd){ .fd = fd, .events = (short)events };
     return n + 1;
+}
+
+/* A container that is removed as it ends (--rm): its last output is still on its way to those who are attached. */
+static bool is_sending(const struct shim *s)
+{
+    bool any = false;
+    for (int i = 0; i < SINKS_MAX; i++)
+        any |= s->sinks[i].fd >= 0 && s->sinks[i].out.len;
+    return any && s->procs[0].exited && clock_mono_ns() - s->quit_ns < QUIT_WAIT_NS;
 }
 
 static bool turn(struct shim *s)
@@ -631,7 +643,7 @@ static bool turn(struct shim *s)
         if (read(s->signal_fd, &info, sizeof info) > 0)
             reap(s);
     }
-    return !s->quit;
+    return !s->quit || is_sending(s);
 }
 
 /* Whether the container has ended before; and when it, not this run of it, was created. */
