@@ -31,6 +31,7 @@ struct overlay {
     struct map suspects, sandboxes, networks; /* id -> struct sandbox; "vni" -> struct network_ns */
     struct map paths;                         /* sandbox id -> path of its namespace */
     struct map rules;                         /* sandbox id or "" (host) -> rules in force */
+    struct list_node traces;
     struct plan_input in;
     uint8_t udp[PORT_SET_BYTES]; /* ports that the host's rules send on */
     uint32_t *gone; /* of sandboxes with ports; forgotten as soon as the rules have forgotten them */
@@ -782,6 +783,7 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     const char *pool = cfg->gateway_pool ? cfg->gateway_pool : GATEWAY_POOL;
     int r = 0;
     o->loop = l;
+    list_init(&o->traces);
     o->cfg = *cfg;
     o->net_dir = path_join(cfg->run_dir, "net");
     o->sandbox_dir = path_join(cfg->run_dir, "sandboxes");
@@ -821,6 +823,7 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
 
 static void release(struct overlay *o, bool quit)
 {
+    trace_abandon(&o->traces);
     tunnel_client_free(o->tunnel, quit);
     loop_timer_free(o->retry);
     loop_timer_free(o->watch);
@@ -890,7 +893,7 @@ static char *trace_network_path(void *arg, uint32_t vni)
 
 struct trace_run *overlay_trace(struct overlay *o, const char *sandbox_id, const char *to, trace_done_fn *done, void *arg, struct err *e)
 {
-    const struct trace_site site = { &o->in, trace_status, trace_has_tap, trace_network_path, o };
+    const struct trace_site site = { &o->in, trace_status, trace_has_tap, trace_network_path, o, &o->traces };
     const struct sandbox *s = map_find(&o->sandboxes, sandbox_id);
     if (!s) {
         err_set(e, E_NOT_FOUND, "%s has no network namespace of its own on this node: it does not run, or is on the host's network", sandbox_id);

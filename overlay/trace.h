@@ -3,6 +3,7 @@
 #define OVERLAY_TRACE_H
 
 #include "overlay_internal.h"
+#include <shoal/base/list.h>
 
 enum { TRACE_TARGETS_MAX = 16 };
 struct trace_target { uint32_t addr, vni; const char *node_id; /* borrowed from the assignment */ };
@@ -19,10 +20,12 @@ struct trace_site { /* what it sees of the node */
     bool (*has_tap)(void *arg, uint32_t vni);
     char *(*network_path)(void *arg, uint32_t vni); /* of its namespace; caller frees */
     void *arg;
+    struct list_node *runs; /* of those under way */
 };
 /* site is copied; s and netns are borrowed until it returns. */
 struct trace_run *trace_start(struct loop *l, const struct trace_site *site, const struct sandbox *s, const char *netns, unsigned mtu,
                               const char *to, trace_done_fn *done, void *arg);
 void trace_stop(struct trace_run *r); /* takes NULL */
+void trace_abandon(struct list_node *runs); /* ends all: what they look at goes */
 
 #endif

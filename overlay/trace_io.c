@@ -13,6 +13,7 @@ enum { WAIT_MS = 1000, AGAIN_MS = 250, HEADERS_BYTES = 28, SMALL_BYTES = 56, PAC
 
 struct echo { uint32_t addr; bool small, large; };
 struct trace_run {
+    struct list_node node;
     struct trace_site site;
     struct loop *loop;
     struct loop_timer *timer;
@@ -33,6 +34,7 @@ void trace_stop(struct trace_run *r)
 {
     if (!r)
         return;
+    list_remove(&r->node);
     loop_fd_remove(r->watch);
     loop_timer_free(r->timer);
     if (r->fd >= 0)
@@ -176,6 +178,16 @@ static void finish(struct trace_run *r)
     trace_stop(r);
 }
 
+void trace_abandon(struct list_node *runs)
+{
+    struct trace_run *r;
+    list_for(r, runs, node) {
+        trace_add(&r->t, TRACE_BROKEN, "node", "this node leaves its networks");
+        r->done(r->arg, &r->t);
+        trace_stop(r);
+    }
+}
+
 static void on_timer(void *arg)
 {
     struct trace_run *r = arg;
@@ -192,7 +204,7 @@ static void on_answer(void *arg, unsigned events)
     static uint8_t p[PACKET_BYTES];
     struct trace_run *r = arg;
     (void)events;
-    for (;;) {
+    for (int i = 0; i < 64; i++) { /* a container may flood itself; the rest is told of again */
         ssize_t n = recv(r->fd, p, sizeof p, MSG_DONTWAIT);
         if (n < 0)
             break;
@@ -225,6 +237,7 @@ struct trace_run *trace_start(struct loop *l, const struct trace_site *site, con
     struct trace_run *r = xnew(struct trace_run);
     struct err e;
     *r = (struct trace_run){ .site = *site, .loop = l, .fd = -1, .done = done, .arg = arg, .large_bytes = (mtu - HEADERS_BYTES) & ~1u };
+    list_push_back(site->runs, &r->node);
     r->timer = loop_timer_new(l, on_timer, r);
     r->id = (uint16_t)((uintptr_t)r >> 4);
     r->end_ms = loop_now_ms(l) + WAIT_MS;
@@ -245,8 +258,9 @@ struct trace_run *trace_start(struct loop *l, const struct trace_site *site, con
         r->watch = loop_fd_add(l, r->fd, LOOP_READ, on_answer, r);
     else if (r->n && back >= 0)
         trace_add(&r->t, TRACE_BROKEN, "answer", "%s", e.text);
-    if (!r->watch)
-        r->n = 0;
+    for (unsigned i = 0; !r->watch && i < r->n; i++)
+        free((char *)(uintptr_t)r->targets[i].node_id);
+    r->n = r->watch ? r->n : 0;
     loop_timer_set(r->timer, 0);
     return r;
 }

@@ -72,7 +72,7 @@ REC_DECLARE(trace)
 typedef void trace_done_fn(void *arg, const struct trace *t /* borrowed */);
 struct trace_run;
 /* Name, network, virtual IP, replicas, links, tunnel, and whether they answer; done once, within about a second, unless
- * stopped before. NULL with e: no such sandbox. The overlay must outlive it. */
+ * stopped before; sooner, and broken, when the overlay is closed. NULL with e: no such sandbox. */
 struct trace_run *overlay_trace(struct overlay *o, const char *sandbox_id, const char *to, trace_done_fn *done, void *arg, struct err *e);
 void overlay_trace_stop(struct trace_run *r); /* takes NULL; not after done */
 
