@@ -27,6 +27,7 @@ void raft_repair_boot(struct raft *r, bool damaged)
 {
     r->damaged = damaged;
     r->repair_nonce = damaged ? rng_u64(&r->rng) | 1 : 0;
+    r->repair_term = 0; /* the goal of an earlier repair is none of this one */
 }
 
 void raft_repair_reply(const struct raft *r, struct raft_message *reply)
