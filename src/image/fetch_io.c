@@ -428,8 +428,8 @@ static void with_mirrors(struct image_fetch *f, attempt_fn *attempt)
     }
     f->code = code;
     f->e = e;
-    f->heard = code == 0 || code == -E_DENIED || code == -E_NOT_FOUND;
-    f->unheard = code == -E_UNAVAILABLE || code == -E_TIMEOUT;
+    f->heard = f->answered; /* one that is overloaded, or refuses, is not silent */
+    f->unheard = !f->answered && (code == -E_UNAVAILABLE || code == -E_TIMEOUT);
 }
 
 static int pull_once(struct image_fetch *f, struct err *e)
@@ -453,6 +453,7 @@ static int pull_once(struct image_fetch *f, struct err *e)
         pulled(f, &m, &top, TAKE(manifest), all_there);
     image_desc_clear(&top);
     image_manifest_clear(&m);
+    f->answered |= r && !f->base && image_registry_answered(r); /* no mirror in its place */
     image_registry_close(r);
     return code;
 }

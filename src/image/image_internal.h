@@ -225,6 +225,7 @@ struct image_registry_config {
 const char *image_registry_authorization(const struct image_registry *r); /* NULL: none needed */
 int image_registry_open(struct image_registry **ret, const struct image_registry_config *cfg,
                         struct err *e) must_check;
+bool image_registry_answered(const struct image_registry *r); /* to anything, with any status */
 void image_registry_close(struct image_registry *r); /* takes NULL */
 /* reference: tag or digest; verified if a digest. */
 int image_registry_manifest(struct image_registry *r, const char *reference,
@@ -273,7 +274,7 @@ struct image_fetch {
     struct image_loaded_list loaded;
     struct image_remote remote;
     int64_t size;                        /* of the manifest pushed */
-    bool heard, unheard;                 /* the registry answered, or it was waited for in vain; or neither */
+    bool answered, heard, unheard;       /* the registry answered, or it was waited for in vain; or neither */
 };
 void image_fetch_pull(struct image_fetch *f);
 void image_fetch_remote(struct image_fetch *f);

@@ -30,6 +30,7 @@ enum {
 struct image_registry {
     char *base, *path, *familiar, *host;
     bool insecure, quick, push, authorized; /* authorized: the challenge was answered once */
+    bool answered;             /* with any status at all */
     long connect_ms;
     struct image_certs certs;
     char *authorization;       /* "Bearer ..." or "Basic ..." */
@@ -130,6 +131,11 @@ static void set_authorization(struct image_registry *r, char *value /* taken */)
 const char *image_registry_authorization(const struct image_registry *r)
 {
     return r->authorization;
+}
+
+bool image_registry_answered(const struct image_registry *r)
+{
+    return r->answered;
 }
 
 void image_registry_close(struct image_registry *r)
@@ -378,6 +384,7 @@ static int perform(struct call *c, const char *url, const char *authorization, c
     setup(c, url, headers, form, why);
     CURLcode code = libcurl.easy_perform(c->r->curl);
     libcurl.easy_getinfo(c->r->curl, CURLINFO_RESPONSE_CODE, &c->status);
+    c->r->answered |= c->status != 0;
     libcurl.easy_setopt(c->r->curl, CURLOPT_ERRORBUFFER, NULL);
     libcurl.slist_free_all(headers);
     if (line)
