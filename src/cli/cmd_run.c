@@ -241,7 +241,7 @@ static int take_end(struct cli *c, struct cli_answer *end, struct err *e)
     return rc;
 }
 
-static int run_attached(struct cli *c, const char *id, struct err *e)
+static int run_attached(struct cli *c, const char *id, bool *ret_started, struct err *e)
 {
     AUTO_SB struct sb held;
     struct cli_answer *end = NULL;
@@ -257,6 +257,7 @@ static int run_attached(struct cli *c, const char *id, struct err *e)
         rc = ask_end(c, id, &end, e);
     if (rc == 0)
         rc = start(c, id, e);
+    *ret_started = rc == 0;
     if (rc == 0)
         rc = term_session(c, fd, &held, &of, e);
     term_close(fd);
@@ -271,6 +272,7 @@ int cmd_run(struct cli *c, struct err *e)
     AUTO_SB struct sb body;
     AUTO_FREE char *id = NULL;
     struct err second;
+    bool started = false;
     sb_init(&body, 0);
     if (cli_on(c, "tty") && cli_on(c, "interactive") && !cli_on(c, "detach") && !term_is_tty(0))
         return cli_usage(c, e, "-t needs a terminal as the standard input; leave it out in a pipe");
@@ -288,8 +290,8 @@ int cmd_run(struct cli *c, struct err *e)
             fprintf(c->out, "%s\n", id);
         return rc;
     }
-    rc = run_attached(c, id, e);
-    if (rc < 0 && cli_on(c, "rm")) { /* one that never ran is not removed by its end; or it is on its way out already */
+    rc = run_attached(c, id, &started, e);
+    if (rc < 0 && !started && cli_on(c, "rm")) { /* one that never ran is not removed by its end */
         AUTO_FREE char *path = xasprintf("/containers/%s?force=1&v=1", id);
         if (cli_call(c, "DELETE", path, NULL, NULL, &second) < 0 && second.code != E_NOT_FOUND)
             fprintf(c->err, "Warning: the container %s could not be removed: %s\n", id, second.text);
