@@ -181,15 +181,14 @@ static void seal_data(struct peer *p, struct session *s, int64_t now_ms, enum pe
 }
 
 /* Counts as a keepalive for our timers: no answer to it is expected. */
-static void send_hello(struct peer *p, int64_t now_ms)
+static void send_hello(struct peer *p, struct session *s, int64_t now_ms)
 {
     uint8_t hello[HELLO_BYTES] = { 0 };
-    struct session *s = &p->current;
     if (!p->can)
         return;
     memcpy(hello, hello_head, sizeof hello_head);
     hello[HELLO_CAN] = p->can;
-    hello[HELLO_KNOWS] = s->peer_can != 0;
+    hello[HELLO_KNOWS] = s->heard_hello;
     s->n_hellos++;
     s->hello_ms = now_ms;
     seal(p, s, PEER_WIREGUARD, hello, sizeof hello);
@@ -199,11 +198,12 @@ static bool got_hello(struct peer *p, struct session *s, int64_t now_ms, const u
 {
     if (!p->can || size < HELLO_BYTES || memcmp(plain, hello_head, sizeof hello_head) != 0)
         return false;
-    bool answer = !s->peer_can || !plain[HELLO_KNOWS] || now_ms - s->hello_ms >= PEER_HELLO_MS; /* not to an answer */
+    bool answer = !s->heard_hello || !plain[HELLO_KNOWS] || now_ms - s->hello_ms >= PEER_HELLO_MS; /* not to an answer */
+    s->heard_hello = true;
     s->peer_can = plain[HELLO_CAN] & p->can;
     s->peer_knows |= plain[HELLO_KNOWS] == 1;
-    if (answer && s == &p->current)
-        send_hello(p, now_ms);
+    if (answer && session_alive(s, now_ms)) /* not always the current one: handshakes that cross leave each end with the other's */
+        send_hello(p, s, now_ms);
     return true;
 }
 
@@ -311,7 +311,7 @@ static void got_response(struct peer *p, int64_t now_ms, const struct endpoint *
     p->expects_answer = false;
     p->endpoint = *from;
     p->heard_ms = p->handshake_ms = now_ms;
-    send_hello(p, now_ms); /* confirms it, as any packet does */
+    send_hello(p, &p->current, now_ms); /* confirms it, as any packet does */
     if (!p->queue_n && !p->can)
         seal_keepalive(p);
     flush_queue(p, now_ms);
@@ -368,7 +368,7 @@ static void got_data(struct peer *p, int64_t now_ms, int64_t real_ns, const stru
         want_handshake(p, now_ms, real_ns);
     bool hello = form == PEER_WIREGUARD && got_hello(p, s, now_ms, plain, n);
     if (s == &p->current && !s->n_hellos)
-        send_hello(p, now_ms);
+        send_hello(p, &p->current, now_ms);
     if (n == 0 || hello)
         return;
     if (!p->owes_keepalive) {
@@ -418,7 +418,7 @@ void peer_tick(struct peer *p, int64_t now_ms, int64_t real_ns)
         seal_keepalive(p);
     const struct session *s = &p->current;
     if (session_alive(s, now_ms) && !s->peer_knows && now_ms - s->hello_ms >= PEER_HELLO_MS && (s->peer_can || s->n_hellos < PEER_HELLOS))
-        send_hello(p, now_ms);
+        send_hello(p, &p->current, now_ms);
     if (p->expects_answer && now_ms - p->expects_since_ms >= PEER_KEEPALIVE_MS + PEER_REKEY_TIMEOUT_MS) {
         p->expects_answer = false; /* sent and heard nothing: the other end may have lost its keys */
         want_handshake(p, now_ms, real_ns);

@@ -39,6 +39,7 @@ struct session {
     uint32_t our_index, peer_index;
     struct ik_keys keys, chacha; /* chacha: of the compact form */
     struct crypto_gcm *aes_send, *aes_receive; /* NULL: this end cannot */
+    bool heard_hello;
     uint8_t peer_can;            /* what the other end said and we can as well */
     bool peer_knows;             /* what we can: it said so, or sends what follows from it */
     unsigned n_hellos;

@@ -290,6 +290,8 @@ static void on_tap(void *arg, unsigned events)
         ssize_t n = read(tap->fd, frame - head, head + GSO_FRAME_MAX_BYTES + 1);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
+        if (n < 0 && (errno == EINVAL || errno == ENOMEM || errno == ENOBUFS))
+            continue; /* a frame that cannot be told of; it is gone */
         if (n < 0) { /* the device was removed with its namespace */
             tap_free(tap);
             break;

@@ -127,6 +127,26 @@ static void lost_hellos_are_said_again(void **state)
     }
 }
 
+/* Both begin at once: each end then sends under the session that the other one began, and hears on its own. */
+static void handshakes_that_cross_agree_too(void **state)
+{
+    (void)state;
+    for (lose_n = 0; lose_n <= 4; lose_n++) {
+        wire_teardown(NULL);
+        setup(NULL);
+        w.lose = lose_hello;
+        n_lost = 0;
+        for (int i = 0; i < NODES; i++)
+            tunnel_greet(w.n[i].t, w.now_ms, real_ns());
+        run_for(6000);
+        forms_are(best() & PEER_CAN_AES ? "aes" : "chacha", best() & PEER_CAN_AES ? "aes" : "chacha");
+        unsigned n = w.n[0].n_sent[4] + w.n[1].n_sent[4];
+        run_for(8000);
+        assert_in_range(w.n[0].n_sent[4] + w.n[1].n_sent[4], n, n + 2);
+        w.lose = NULL;
+    }
+}
+
 /* The other end comes back as one that knows nothing of it: a new session, so nothing is assumed. */
 static void an_end_that_goes_back_to_an_older_program(void **state)
 {
@@ -496,6 +516,7 @@ int main(void)
         T(both_read_the_same_best),
         T(the_other_end_is_older),
         T(lost_hellos_are_said_again),
+        T(handshakes_that_cross_agree_too),
         T(an_end_that_goes_back_to_an_older_program),
         T(supers_come_out_as_they_went_in),
         T(to_wireguard_supers_go_in_whole_packets),
