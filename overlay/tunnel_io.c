@@ -32,7 +32,7 @@ LOG_MODULE("tunnel");
 #define TUN_F_USO6 0x40
 #endif
 enum {
-    READS = 64 /* of a TAP, then others have their turn */, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5,
+    READS = 64, PACKETS = 4096 /* of a TAP, made of it; then others have their turn */, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5,
     MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
     OUT_BYTES = 8 * 65536, IN_MESSAGES = 16, IN_BYTES = 65536,
     TUN_CSUM = TUN_F_CSUM, TUN_TSO = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN, TUN_USO = TUN_F_USO4 | TUN_F_USO6,
@@ -57,6 +57,7 @@ struct io {
     uint16_t port;
     bool no_offloads;    /* of TAPs: wanted so */
     /* packets to be sent at the end of the turn */
+    unsigned n_made; /* packets in this turn */
     bool no_gso; /* the device cannot: EIO was the answer */
     struct message out[MESSAGES];
     unsigned n_out;
@@ -186,6 +187,7 @@ static void on_send(void *arg, const struct endpoint *to, const uint8_t *p, size
     if (p != at)
         memcpy(at, p, size);
     io->out_used += size;
+    io->n_made++;
     struct message *o = io->n_out ? &io->out[io->n_out - 1] : NULL;
     if (o && !io->no_gso && size <= o->segment && o->size == o->n * o->segment && o->n < SEGMENTS && o->size + size <= MESSAGE_BYTES &&
         memcmp(&o->to, to, sizeof *to) == 0) {
@@ -286,7 +288,8 @@ static void on_tap(void *arg, unsigned events)
     uint8_t *frame = buffer + TUNNEL_ROOM_BYTES;
     int64_t now = clock_mono_ns() / MS_NS, real = clock_real_ns();
     (void)events;
-    for (int i = 0; i < READS; i++) {
+    io->n_made = 0;
+    for (int i = 0; i < READS && io->n_made < PACKETS; i++) {
         ssize_t n = read(tap->fd, frame - head, head + GSO_FRAME_MAX_BYTES + 1);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
