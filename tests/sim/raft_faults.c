@@ -163,11 +163,12 @@ void maybe_copy(struct node *n)
     memcpy(n->copy->keys, n->keys, sizeof(n->keys));
 }
 
-/* Nothing that was promised hangs on this disk alone: a majority of the voters is others that have all of its log, and
- * no vote can be given twice. No node can see to more than that: see repair.c of membership/raft. */
+/* Nothing that was promised hangs on this disk alone: a majority of the voters is others that have all of its log, no vote
+ * can be given twice, and nobody counts votes by other members (a removed one that has not heard of it may be elected by
+ * one that forgot as well). No node can see to more than that: see repair.c of membership/raft. */
 static bool may_put_back(const struct node *x)
 {
-    if (!x->copy || x->maybe || !is_whole(x) || x->role == RAFT_LEADER || !may_lose(x))
+    if (g.o.on[F_MEMBERS] || !x->copy || x->maybe || !is_whole(x) || x->role == RAFT_LEADER || !may_lose(x))
         return false;
     const struct shadow *s = &x->shadow, *c = &x->copy->shadow;
     uint32_t have = 0, further = 0, i;
