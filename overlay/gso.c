@@ -1,33 +1,12 @@
 /* Super-packets: checks, checksums, segments. What differs from segment to segment is what Linux' own segmentation changes:
  * lengths, IPv4's identification, TCP's sequence number; FIN and PSH stay with the last segment, CWR with the first. */
 #include "gso.h"
+#include "be.h"
 #include <shoal/base/err.h>
 #include <shoal/base/mem.h>
 
 enum { ETHERNET = 14, IPV4 = 0x0800, IPV6 = 0x86dd, VLAN = 0x8100, TCP = 6, UDP = 17, TCP_CSUM = 16, UDP_CSUM = 6,
        FLAG_FIN = 1, FLAG_PSH = 8, FLAG_CWR = 0x80 };
-
-static unsigned be16(const uint8_t *p)
-{
-    return (unsigned)p[0] << 8 | p[1];
-}
-
-static uint32_t be32(const uint8_t *p)
-{
-    return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
-
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v >> 16);
-    put16(p + 2, v & 0xffff);
-}
 
 static unsigned fold(uint64_t sum)
 {

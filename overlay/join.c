@@ -3,19 +3,10 @@
  * datagrams: the kernel that cuts it again would need to know the tunnel (wireguard-go's UDP GRO broke VXLAN and GENEVE so).
  * Only frames whose sender left the checksum to be done: a finished one would not survive the change of lengths. */
 #include "join.h"
+#include "be.h"
 #include <shoal/base/mem.h>
 
 enum { IP = ETHERNET_HEAD_BYTES, L4_UDP = IP + 20, UDP_HEAD = L4_UDP + 8, TCP_CSUM = 16, LAST_FLAGS = 1 | 8 /* FIN, PSH */, FIRST_FLAG = 0x80 /* CWR */ };
-
-static unsigned be16(const uint8_t *p)
-{
-    return (unsigned)p[0] << 8 | p[1];
-}
-
-static uint32_t be32(const uint8_t *p)
-{
-    return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
 
 static bool is_tunnel(unsigned port)
 {

@@ -25,6 +25,7 @@ liboverlay_a_SOURCES = \
 	overlay/vxlan.c \
 	overlay/gso.h \
 	overlay/join.h \
+	overlay/be.h \
 	overlay/noise_ik.h \
 	overlay/overlay_internal.h \
 	overlay/peer.h \

@@ -1,29 +1,8 @@
 /* VXLAN framing. The MTU of the devices keeps packets whole, so fragments are neither made nor taken. The UDP
  * source port is a hash of the inner addresses and ports, for receivers that spread by it (RFC 7348, 5). */
 #include "vxlan.h"
+#include "be.h"
 #include <shoal/base/mem.h>
-
-static uint16_t be16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v >> 16);
-    put16(p + 2, v & 0xffff);
-}
 
 static unsigned checksum(const uint8_t *p)
 {
