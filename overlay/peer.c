@@ -132,11 +132,15 @@ static void want_handshake(struct peer *p, int64_t now_ms, int64_t real_ns)
     send_initiation(p, now_ms, real_ns);
 }
 
-size_t peer_padded(struct peer *p, enum peer_form form, size_t size)
+void peer_saw_whole(struct peer *p, enum peer_form form, size_t size)
 {
     size_t *largest = &p->largest[form != PEER_WIREGUARD];
     *largest = MAX(*largest, size);
-    return MIN((size + 15) & ~(size_t)15, *largest);
+}
+
+size_t peer_padded(const struct peer *p, enum peer_form form, size_t size)
+{
+    return MIN((size + 15) & ~(size_t)15, MAX(p->largest[form != PEER_WIREGUARD], size));
 }
 
 static void seal(struct peer *p, struct session *s, enum peer_form form, const uint8_t *packet, size_t size)

@@ -72,7 +72,7 @@ struct peer {
     struct queued queue[PEER_QUEUE_MAX];
     unsigned queue_first, queue_n;
     uint64_t rx_bytes, tx_bytes, n_dropped;
-    size_t largest[2];        /* IP packet, compact packet sent: padding stays within the path's MTU, which is not known here */
+    size_t largest[2];        /* IP packet, compact packet of a whole frame: padding stays within the path's MTU, which is not known here */
     uint32_t jitter_ms;
 };
 
@@ -81,8 +81,11 @@ void peer_init(struct peer *p, const struct ik_identity *id, const uint8_t key[3
 void peer_done(struct peer *p); /* wipes keys, frees the queue */
 /* The best that the peer reads now. */
 enum peer_form peer_form(const struct peer *p, int64_t now_ms);
-/* What a packet of this size is to be padded to, so that its length says less. */
-size_t peer_padded(struct peer *p, enum peer_form form, size_t size);
+/* A packet of this size is a whole frame's, which the MTU of its network bounds. A container says how long the pieces of
+ * its super-packets are, and they prove nothing. */
+void peer_saw_whole(struct peer *p, enum peer_form form, size_t size);
+/* What a packet of this size is to be padded to, so that its length says less: within what whole frames have shown to fit. */
+size_t peer_padded(const struct peer *p, enum peer_form form, size_t size);
 /* A packet to the peer: sealed and sent. An IP packet is padded here, and queued while a handshake runs (the oldest gives
  * way); another form must be peer_form()'s of this moment. */
 void peer_send(struct peer *p, int64_t now_ms, int64_t real_ns, enum peer_form form, const uint8_t *packet, size_t size);

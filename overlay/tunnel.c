@@ -316,15 +316,18 @@ struct way { struct tunnel *t; int64_t now_ms, real_ns; uint32_t vni; struct tun
 /* A frame or segment; nothing before it and behind it (in a segment but the last: behind it) is of use any more. */
 static void send_piece(const struct way *w, uint8_t *frame, size_t size, const struct frame_meta *m, unsigned index, bool last)
 {
+    size_t whole = (w->form == PEER_WIREGUARD ? VXLAN_HEAD_BYTES : COMPACT_HEAD_BYTES) + size;
+    if (m->gso_type == GSO_NONE)
+        peer_saw_whole(&w->to->peer, w->form, whole);
     if (w->form == PEER_WIREGUARD) {
         uint8_t *packet = frame - VXLAN_HEAD_BYTES;
         if (m->flags & FRAME_NEEDS_CSUM)
             frame_checksum(m, frame, size);
         vxlan_head(packet, w->vni, w->t->addr, w->to->addr, frame, size);
-        peer_send(&w->to->peer, w->now_ms, w->real_ns, w->form, packet, VXLAN_HEAD_BYTES + size);
+        peer_send(&w->to->peer, w->now_ms, w->real_ns, w->form, packet, whole);
         return;
     }
-    size_t whole = COMPACT_HEAD_BYTES + size, padded = last ? peer_padded(&w->to->peer, w->form, whole) : whole;
+    size_t padded = last ? peer_padded(&w->to->peer, w->form, whole) : whole;
     memset(frame + size, 0, padded - whole);
     compact_head(frame - COMPACT_HEAD_BYTES, w->vni, m, index, padded - whole);
     peer_send(&w->to->peer, w->now_ms, w->real_ns, w->form, frame - COMPACT_HEAD_BYTES, padded);

@@ -261,6 +261,31 @@ static void to_wireguard_supers_go_in_whole_packets(void **state)
     assert_int_equal(w.n[0].n_sent[5] + w.n[0].n_sent[6], 0);
 }
 
+static bool whatever(int node, const struct frame_meta *m, uint8_t *frame, size_t size)
+{
+    (void)node, (void)m, (void)frame, (void)size;
+    return true;
+}
+
+/* How long pieces are a container says; what whole frames are padded to must fit the path. */
+static void pieces_do_not_stretch_the_padding(void **state)
+{
+    (void)state;
+    wire_teardown(NULL);
+    setup_with(best(), 0, TAP_CSUM | TAP_TSO | TAP_USO);
+    w.n[1].on_frame = whatever;
+    send_frame(0, 1);
+    run_for(1000);
+    struct super s = any_super();
+    unsigned before = w.n[0].n_sent[4];
+    send_super(&s);
+    run_for(100);
+    assert_true(w.n[0].n_sent[4] > before + 1);
+    send_frame(0, 2);
+    run_for(100);
+    assert_int_equal(w.n[0].last_size[4], VXLAN_HEAD_BYTES + FRAME_BYTES + 32);
+}
+
 static void a_plain_tap_gets_whole_frames(void **state)
 {
     (void)state;
@@ -520,6 +545,7 @@ int main(void)
         T(an_end_that_goes_back_to_an_older_program),
         T(supers_come_out_as_they_went_in),
         T(to_wireguard_supers_go_in_whole_packets),
+        T(pieces_do_not_stretch_the_padding),
         T(a_plain_tap_gets_whole_frames),
         T(a_tap_that_refuses_gets_pieces),
         T(a_lost_piece_costs_itself),
