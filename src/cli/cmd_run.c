@@ -286,11 +286,12 @@ int cmd_run(struct cli *c, struct err *e)
     }
     if (cli_on(c, "detach")) {
         rc = start(c, id, e);
-        if (rc == 0)
+        started = rc == 0;
+        if (started)
             fprintf(c->out, "%s\n", id);
-        return rc;
+    } else {
+        rc = run_attached(c, id, &started, e);
     }
-    rc = run_attached(c, id, &started, e);
     if (rc < 0 && !started && cli_on(c, "rm")) { /* one that never ran is not removed by its end */
         AUTO_FREE char *path = xasprintf("/containers/%s?force=1&v=1", id);
         if (cli_call(c, "DELETE", path, NULL, NULL, &second) < 0 && second.code != E_NOT_FOUND)
