@@ -7,8 +7,7 @@
 
 #define ROOT "/var/lib/shoal"
 
-enum { STATUS_DAMAGED = 3 };
-#define STATUS_BROKEN STATUS_DAMAGED
+enum { STATUS_DAMAGED = 3, STATUS_BROKEN = 3 };
 
 int (*cli_log_keys)(const char *root, uint8_t keys[2][32], struct err *e);
 

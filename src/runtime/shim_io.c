@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum { CONNS_MAX = 8, SINKS_MAX = 64, PROCS_MAX = 64, QUEUE_MAX_BYTES = 1 << 20, QUEUE_HIGH_BYTES = 64 << 10 };
-#define QUIT_WAIT_NS (10 * INT64_C(1000000000))
+#define QUIT_WAIT_NS (10 * SEC_NS)
 
 struct proc; /* the container (id 0) or an exec */
 struct sink {
