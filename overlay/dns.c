@@ -78,13 +78,24 @@ static void found_add(struct found *f, const char *addr)
     f->v[f->n++] = a;
 }
 
-/* The replicas of a service (NULL: any that carries the alias) on networks of the sandbox. */
+/* The replicas of a service on networks of the sandbox: for (x = begin; (r = next_replica(&x));) */
+struct replicas_on { const struct plan_input *in; const struct sandbox *s; const char *service_id; uint32_t link, i; bool ingress; };
+
+static const struct replica *next_replica(struct replicas_on *x)
+{
+    for (; x->link < x->s->links.n; x->link++, x->i = 0) {
+        const char *network_id = x->s->links.v[x->link].network_id;
+        const struct plan_replicas *all = plan_replicas(x->in->index, x->service_id, network_id);
+        if (x->i < all->n && (x->ingress || !is_ingress(x->in, network_id)))
+            return all->v[x->i++];
+    }
+    return NULL;
+}
+
 static void find_replicas(const struct plan_input *in, const struct sandbox *s, const char *service_id, struct found *f)
 {
-    for (uint32_t i = 0; i < in->a->replicas.n; i++) {
-        const struct replica *r = &in->a->replicas.v[i];
-        if (!str_equal(r->service_id, service_id) || !on(s, r->network_id) || is_ingress(in, r->network_id))
-            continue;
+    struct replicas_on x = { .in = in, .s = s, .service_id = service_id };
+    for (const struct replica *r; (r = next_replica(&x));) {
         f->known = true;
         if (r->ready && !plan_is_silent(in, r->node_id))
             found_add(f, r->addr);
@@ -93,14 +104,11 @@ static void find_replicas(const struct plan_input *in, const struct sandbox *s, 
 
 static bool has_alias(const struct plan_input *in, const struct sandbox *s, const char *service_id, const char *name)
 {
-    for (uint32_t i = 0; i < in->a->replicas.n; i++) {
-        const struct replica *r = &in->a->replicas.v[i];
-        if (!str_equal(r->service_id, service_id) || !on(s, r->network_id))
-            continue;
+    struct replicas_on x = { .in = in, .s = s, .service_id = service_id, .ingress = true };
+    for (const struct replica *r; (r = next_replica(&x));)
         for (uint32_t k = 0; k < r->aliases.n; k++)
             if (same(r->aliases.v[k], name))
                 return true;
-    }
     return false;
 }
 
@@ -133,12 +141,10 @@ static void find_name(const struct plan_input *in, const struct sandbox *s, cons
         if (!dot || (size_t)(dot - name) >= sizeof number || !same(in->a->services.v[i].name, dot + 1))
             continue;
         snprintf(number, sizeof number, "%.*s", (int)(dot - name), name);
-        for (uint32_t k = 0; str_u64(number, 1, UINT32_MAX, &slot) && k < in->a->replicas.n; k++) {
-            const struct replica *r = &in->a->replicas.v[k];
-            if (r->slot == slot && str_equal(r->service_id, in->a->services.v[i].id) && on(s, r->network_id) &&
-                !is_ingress(in, r->network_id))
+        struct replicas_on x = { .in = in, .s = s, .service_id = in->a->services.v[i].id };
+        for (const struct replica *r; str_u64(number, 1, UINT32_MAX, &slot) && (r = next_replica(&x));)
+            if (r->slot == slot)
                 found_add(f, r->addr);
-        }
     }
 }
 
@@ -170,9 +176,9 @@ static bool find_reverse(const struct plan_input *in, const struct sandbox *s, c
                 snprintf(out, NAME_MAX_TEXT, "%s", e->name);
                 return true;
             }
-        for (uint32_t k = 0; k < in->a->replicas.n; k++) {
-            const struct replica *r = &in->a->replicas.v[k];
-            if (str_equal(r->service_id, e->id) && on(s, r->network_id) && address_parse(r->addr, &a, NULL) && a == addr) {
+        struct replicas_on x = { .in = in, .s = s, .service_id = e->id, .ingress = true };
+        for (const struct replica *r; (r = next_replica(&x));) {
+            if (address_parse(r->addr, &a, NULL) && a == addr) {
                 snprintf(out, NAME_MAX_TEXT, "%s.%llu.%s", e->name, (unsigned long long)r->slot, r->task_id);
                 return true;
             }

@@ -12,8 +12,8 @@
 enum { FLOWS_MAX = 1 << 20 };
 
 struct search {
-    const uint32_t *addrs;
-    unsigned n_addrs;
+    const struct flow_end *ends;
+    unsigned n_ends;
     const uint8_t *udp; /* may be NULL */
     struct nl_msg **deletes;
     unsigned n, cap;
@@ -32,13 +32,16 @@ static struct nl_msg *message(int type, int flags)
 
 static bool is_answered_by(const struct search *s, struct nlattr *tuple)
 {
-    struct nlattr *t[CTA_TUPLE_MAX + 1], *ip[CTA_IP_MAX + 1];
-    if (!tuple || nla_parse_nested(t, CTA_TUPLE_MAX, tuple, NULL) < 0 || !t[CTA_TUPLE_IP] ||
-        nla_parse_nested(ip, CTA_IP_MAX, t[CTA_TUPLE_IP], NULL) < 0 || !ip[CTA_IP_V4_SRC] || nla_len(ip[CTA_IP_V4_SRC]) != 4)
+    struct nlattr *t[CTA_TUPLE_MAX + 1], *ip[CTA_IP_MAX + 1], *p[CTA_PROTO_MAX + 1];
+    if (!tuple || nla_parse_nested(t, CTA_TUPLE_MAX, tuple, NULL) < 0 || !t[CTA_TUPLE_IP] || !t[CTA_TUPLE_PROTO] ||
+        nla_parse_nested(ip, CTA_IP_MAX, t[CTA_TUPLE_IP], NULL) < 0 || !ip[CTA_IP_V4_SRC] || nla_len(ip[CTA_IP_V4_SRC]) != 4 ||
+        nla_parse_nested(p, CTA_PROTO_MAX, t[CTA_TUPLE_PROTO], NULL) < 0 || !p[CTA_PROTO_NUM] || nla_len(p[CTA_PROTO_NUM]) != 1)
         return false;
     uint32_t from = ntohl(nla_get_u32(ip[CTA_IP_V4_SRC]));
-    for (unsigned i = 0; i < s->n_addrs; i++)
-        if (s->addrs[i] == from)
+    bool has_port = p[CTA_PROTO_SRC_PORT] && nla_len(p[CTA_PROTO_SRC_PORT]) == 2;
+    uint16_t port = has_port ? ntohs(nla_get_u16(p[CTA_PROTO_SRC_PORT])) : 0;
+    for (unsigned i = 0; i < s->n_ends; i++)
+        if (s->ends[i].addr == from && (!s->ends[i].port || (s->ends[i].port == port && s->ends[i].protocol == nla_get_u8(p[CTA_PROTO_NUM]))))
             return true;
     return false;
 }
@@ -76,9 +79,9 @@ static int on_flow(struct nl_msg *m, void *arg)
     return NL_OK;
 }
 
-int conntrack_forget(const uint32_t *addrs, unsigned n, const uint8_t *udp, struct err *e)
+int conntrack_forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, struct err *e)
 {
-    struct search s = { .addrs = addrs, .n_addrs = n, .udp = udp };
+    struct search s = { .ends = ends, .n_ends = n, .udp = udp };
     struct nl_sock *sock = nl_socket_alloc();
     struct nl_msg *dump = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP);
     int r = sock && dump ? nl_connect(sock, NETLINK_NETFILTER) : -NLE_NOMEM;

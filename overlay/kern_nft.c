@@ -43,18 +43,25 @@ int nft_run(struct loop *l, const char *commands, struct err *e)
     return r;
 }
 
+static int on_rule(struct nl_msg *m, void *arg)
+{
+    (void)m;
+    ++*(int *)arg;
+    return NL_OK;
+}
+
 /* By a message of its own: libnftables would read the rules of everybody first. */
-bool nft_table_exists(void)
+int nft_count_rules(void)
 {
     struct nfgenmsg head = { .nfgen_family = AF_INET, .version = NFNETLINK_V0 };
     struct nl_sock *s = nl_socket_alloc();
-    struct nl_msg *m = nlmsg_alloc_simple(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0);
-    int r = s && m && nlmsg_append(m, &head, sizeof head, NLMSG_ALIGNTO) == 0 ? nla_put_string(m, NFTA_TABLE_NAME, "shoal")
-                                                                             : -NLE_NOMEM;
+    struct nl_msg *m = nlmsg_alloc_simple(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE, NLM_F_DUMP);
+    int n = 0, r = s && m && nlmsg_append(m, &head, sizeof head, NLMSG_ALIGNTO) == 0 ? nla_put_string(m, NFTA_RULE_TABLE, RULES_TABLE_NAME)
+                                                                                    : -NLE_NOMEM;
     if (r == 0)
         r = nl_connect(s, NETLINK_NETFILTER);
     if (r == 0) {
-        nl_socket_disable_auto_ack(s);
+        nl_socket_modify_cb(s, NL_CB_VALID, NL_CB_CUSTOM, on_rule, &n);
         r = nl_send_auto(s, m);
     }
     if (r >= 0)
@@ -62,5 +69,5 @@ bool nft_table_exists(void)
     nlmsg_free(m);
     if (s)
         nl_socket_free(s);
-    return r != -NLE_OBJ_NOTFOUND;
+    return r < 0 ? -1 : n;
 }

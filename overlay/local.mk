@@ -10,12 +10,15 @@ liboverlay_a_SOURCES = \
 	overlay/kern_link.c \
 	overlay/kern_netns.c \
 	overlay/kern_nft.c \
+	overlay/kern_route.c \
 	overlay/noise_ik.c \
 	overlay/overlay_io.c \
 	overlay/overlay_records.c \
 	overlay/peer.c \
 	overlay/plan.c \
+	overlay/plan_index.c \
 	overlay/replay.c \
+	overlay/rules.c \
 	overlay/trace.c \
 	overlay/trace_io.c \
 	overlay/tunnel.c \
@@ -30,6 +33,7 @@ liboverlay_a_SOURCES = \
 	overlay/overlay_internal.h \
 	overlay/peer.h \
 	overlay/replay.h \
+	overlay/rules.h \
 	overlay/trace.h \
 	overlay/tunnel.h \
 	overlay/vxlan.h

@@ -4,15 +4,30 @@
 
 #include <shoal/overlay.h>
 
+#include "rules.h"
+
 /* ---- address.c (pure) ---- */
 /* "10.0.0.2/24" or "10.0.0.2": host-order address, prefix length (32 when none). */
 bool address_parse(const char *text, uint32_t *ret_addr, unsigned *ret_bits);
 void address_format(char out[32], uint32_t addr, int bits); /* bits < 0: without */
 void address_mac(uint8_t out[6], uint32_t addr);            /* 02:42:a:b:c:d */
 
+/* ---- plan_index.c (pure) ---- */
+struct plan_replicas { const struct replica **v; uint32_t n, cap; };
+struct plan_index {
+    const struct assignment *a;
+    struct map replicas; /* of a service on a network -> struct plan_replicas */
+    struct map nodes;    /* id -> struct node */
+};
+void plan_index_build(struct plan_index *x, const struct assignment *a /* borrowed, unchanged until done */);
+void plan_index_done(struct plan_index *x);
+const struct plan_replicas *plan_replicas(const struct plan_index *x, const char *service_id, const char *network_id); /* never NULL */
+const struct node *plan_node(const struct plan_index *x, const char *id); /* NULL: unknown */
+
 /* ---- plan.c (pure): what the kernel and the tunnel shall hold, from assignment and sandboxes ---- */
 struct plan_input {
     const struct assignment *a;
+    const struct plan_index *index; /* of a */
     const struct map *suspects; /* of node ids */
     const char *node_id;        /* NULL: none */
     const struct map *sandboxes; /* id -> struct sandbox */
@@ -26,9 +41,20 @@ bool plan_is_silent(const struct plan_input *in, const char *node_id);
 const struct node *plan_self(const struct plan_input *in);
 const struct network *plan_ingress(const struct plan_input *in);
 /* Replicas of before that exist no more, or only on a node that is down; indexes into before->replicas. */
-uint32_t *plan_gone(const struct assignment *before, const struct assignment *now, uint32_t *ret_n);
+uint32_t *plan_gone(const struct plan_index *before, const struct plan_index *now, uint32_t *ret_n);
+struct flow_end { uint32_t addr; uint16_t port; uint8_t protocol; }; /* who answers; port 0: any, of any protocol */
+/* Feet of other nodes on the ingress network that no published port of a service leads to any more. Heap. */
+struct flow_end *plan_gone_feet(const struct plan_index *before, const struct plan_index *now, const char *ingress_id, uint32_t *ret_n);
 /* Is the network needed here: a sandbox is on it, or it is ingress. */
 bool plan_needs_network(const struct plan_input *in, const struct network *n);
+/* Do calls to published ports of its service come to this sandbox. */
+bool plan_takes_callers(const struct plan_input *in, const struct sandbox *s);
+/* Feet on the ingress network that answers go back to, of all other nodes, when somebody here takes callers. Heap. */
+uint32_t *plan_ways(const struct plan_input *in, uint32_t *ret_n);
+/* Marks of connections and packets, and tables: "S" and the last 24 bits of the foot. */
+#define WAY_MARK UINT32_C(0x53000000)
+#define WAY_MASK UINT32_C(0xff000000)
+uint32_t plan_way_mark(uint32_t foot);
 void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret);
 /* Who has a port of s here already: -E_CONFLICT. */
 int plan_check_ports(const struct plan_input *in, const struct sandbox *s, struct err *e) must_check;
@@ -38,9 +64,8 @@ static inline bool port_set_has(const uint8_t *s, unsigned port)
 {
     return s[port / 8] >> port % 8 & 1;
 }
-/* nft commands that replace our table, for the host and for one sandbox. */
-void plan_host_rules(const struct plan_input *in, struct sb *out, uint8_t *udp /* set, zero: gets the ports sent on */);
-bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct sb *out); /* false: nothing to choose or refuse */
+void plan_host_rules(const struct plan_input *in, struct rules *out, uint8_t *udp /* set, zero: gets the ports sent on */);
+bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct rules *out); /* false: nothing to choose or refuse */
 
 /* ---- dns.c (pure) ---- */
 enum { DNS_PACKET_MAX_BYTES = 4096, DNS_UDP_BYTES = 512 };
@@ -96,12 +121,17 @@ int sysctl_set(const char *name, const char *value, struct err *e) must_check; /
 
 /* ---- kern_nft.c: the door to libnftables; in the present namespace ---- */
 int nft_run(struct loop *l, const char *commands, struct err *e) must_check;
-bool nft_table_exists(void); /* ours; true also when the kernel does not say */
+int nft_count_rules(void); /* in our table; 0 also when there is none, -1: the kernel does not say */
 
 /* ---- kern_conntrack.c: in the present namespace ---- */
-/* Forgets the connections that are answered by one of these addresses, and flows to these UDP ports (may be NULL)
- * that go where they were sent. */
-int conntrack_forget(const uint32_t *addrs, unsigned n, const uint8_t *udp, struct err *e) must_check;
+/* Forgets the connections that are answered by one of these, and flows to these UDP ports (may be NULL) that go where they
+ * were sent. */
+int conntrack_forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, struct err *e) must_check;
+
+/* ---- kern_route.c: in the present namespace ---- */
+/* Packets with plan_way_mark() of a foot leave by the link to it, but for those to PASS/BITS, which go where they would.
+ * What stands is left alone, other ways go. */
+int route_ways(const uint32_t *feet, uint32_t n, const char *link, uint32_t pass, unsigned bits, struct err *e) must_check;
 
 /* ---- tunnel_client_io.c: the tunnel process ---- */
 struct tunnel_client;

@@ -30,11 +30,13 @@ struct overlay {
     struct assignment a;
     struct map suspects, sandboxes, networks; /* id -> struct sandbox; "vni" -> struct network_ns */
     struct map paths;                         /* sandbox id -> path of its namespace */
-    struct map rules;                         /* sandbox id or "" (host) -> rules in force */
+    struct map rules;                         /* sandbox id or "" (host) -> struct rules in force */
     struct list_node traces;
+    struct plan_index index;
     struct plan_input in;
     uint8_t udp[PORT_SET_BYTES]; /* ports that the host's rules send on */
-    uint32_t *gone; /* of sandboxes with ports; forgotten as soon as the rules have forgotten them */
+    int n_rules;                 /* of the host, as counted when they were set */
+    struct flow_end *gone; /* of sandboxes with ports; forgotten as soon as the rules have forgotten them */
     unsigned n_gone;
     struct resolver *resolver;
     struct tunnel_client *tunnel;
@@ -78,45 +80,80 @@ static unsigned overlay_mtu(const struct overlay *o)
     return o->underlay_mtu - TUNNEL_MTU_OVERHEAD;
 }
 
-static unsigned gateway_mtu(const struct overlay *o)
+/* Who takes callers from other nodes answers them over the ingress network: were its own link wider, its datagrams would be
+ * too large halfway. */
+static unsigned gateway_mtu(const struct overlay *o, const struct sandbox *s)
 {
-    return MIN(o->underlay_mtu, 1500u);
+    return plan_takes_callers(&o->in, s) ? overlay_mtu(o) : MIN(o->underlay_mtu, 1500u);
 }
 
 /* ---- rules: only what changed goes to the kernel ---- */
-static int apply_rules(struct overlay *o, const char *key, const char *netns, const struct sb *rules, struct err *e)
+static void rules_drop(struct overlay *o, const char *key)
 {
-    const char *old = map_find(&o->rules, key);
-    if (old && str_equal(old, rules->s))
-        return 0;
-    int back = -1;
+    struct rules *r = map_remove(&o->rules, key);
+    if (!r)
+        return;
+    rules_done(r);
+    free(r);
+}
+
+/* What changed; or the whole, when it is not known what stands or somebody else has changed it. 0: nothing was to be done. */
+static int run_rules(struct overlay *o, const struct rules *before, const struct rules *rules, struct err *e)
+{
+    AUTO_SB struct sb commands = { 0 };
+    sb_init(&commands, 0);
+    if (before && rules_change(before, rules, &commands)) {
+        if (!commands.len || nft_run(o->loop, commands.s, e) == 0)
+            return commands.len > 0;
+        log_debug("%s; all rules are set again", e->text);
+        sb_reset(&commands);
+    }
+    rules_whole(rules, &commands);
+    int r = nft_run(o->loop, commands.s, e);
+    return r < 0 ? r : 1;
+}
+
+/* Takes the rules. 1: the kernel was told, 0: it has them already. */
+static int apply_rules(struct overlay *o, const char *key, const char *netns, struct rules *rules, struct err *e)
+{
+    int back = -1, r = 0;
     if (netns && (back = netns_enter(netns, e)) < 0)
-        return back;
-    int r = nft_run(o->loop, rules->s, e);
+        r = back;
+    if (r == 0)
+        r = run_rules(o, map_find(&o->rules, key), rules, e);
     if (back >= 0)
         netns_leave(back);
-    if (r == 0)
-        free(map_put(&o->rules, key, xstrdup(rules->s)));
+    rules_drop(o, key); /* after a failure it is not known what stands */
+    if (r >= 0) {
+        map_put(&o->rules, key, rules);
+        return r;
+    }
+    rules_done(rules);
+    free(rules);
+    return r;
+}
+
+static struct rules *rules_new(void)
+{
+    struct rules *r = xnew(struct rules);
+    rules_init(r);
     return r;
 }
 
 static int sandbox_rules(struct overlay *o, const struct sandbox *s, bool fresh, struct err *e)
 {
-    struct sb rules;
-    int r = 0;
-    sb_init(&rules, 0);
-    if (plan_sandbox_rules(&o->in, s, &rules) || !fresh)
-        r = apply_rules(o, s->id, map_find(&o->paths, s->id), &rules, e);
-    else /* a new namespace has no rules */
-        free(map_put(&o->rules, s->id, xstrdup(rules.s)));
-    sb_done(&rules);
-    return r;
+    struct rules *rules = rules_new();
+    if (plan_sandbox_rules(&o->in, s, rules) || !fresh)
+        return MIN(apply_rules(o, s->id, map_find(&o->paths, s->id), rules, e), 0);
+    rules_done(rules); /* a new namespace has no rules, and this one needs none */
+    free(rules);
+    return 0;
 }
 
-static void forget(const char *netns, const uint32_t *addrs, unsigned n, const uint8_t *udp)
+static void forget(const char *netns, const struct flow_end *ends, unsigned n, const uint8_t *udp)
 {
     struct err e;
-    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : conntrack_forget(addrs, n, udp, &e);
+    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : conntrack_forget(ends, n, udp, &e);
     if (back >= 0)
         netns_leave(back);
     if (r < 0)
@@ -139,26 +176,47 @@ static void forget_stale(struct overlay *o, uint8_t *udp)
     o->n_gone = 0;
 }
 
+/* Has somebody else changed what this daemon set. */
+static bool host_rules_are_gone(const struct overlay *o)
+{
+    int n = nft_count_rules();
+    return map_find(&o->rules, "") ? n >= 0 && n != o->n_rules : n == 0;
+}
+
+static int host_ways(const struct overlay *o, struct err *e)
+{
+    uint32_t n;
+    AUTO_FREE uint32_t *feet = plan_ways(&o->in, &n);
+    return route_ways(feet, o->ingress_addr ? n : 0, INGRESS_LINK, o->gateway_base, o->gateway_bits, e);
+}
+
+/* What sends calls to containers: rules, and the ways back to nodes that calls come through. */
 static int host_rules(struct overlay *o, struct err *e)
 {
-    struct sb rules;
+    struct rules *rules = rules_new();
     uint8_t udp[PORT_SET_BYTES] = { 0 };
-    sb_init(&rules, 0);
-    plan_host_rules(&o->in, &rules, udp);
-    int r = apply_rules(o, "", NULL, &rules, e);
-    sb_done(&rules);
-    if (r == 0)
+    if (host_rules_are_gone(o))
+        rules_drop(o, "");
+    plan_host_rules(&o->in, rules, udp);
+    int r = apply_rules(o, "", NULL, rules, e);
+    if (r > 0)
+        o->n_rules = nft_count_rules();
+    if (r >= 0)
         forget_stale(o, udp);
-    return r;
+    return r < 0 ? r : host_ways(o, e);
+}
+
+static void add_gone(struct overlay *o, struct flow_end end)
+{
+    o->gone = xrealloc(o->gone, o->n_gone + 1, sizeof *o->gone);
+    o->gone[o->n_gone++] = end;
 }
 
 static void sandbox_is_gone(struct overlay *o, const struct sandbox *s)
 {
     uint32_t addr;
-    if (!s->ports.n || !s->gateway_addr || !address_parse(s->gateway_addr, &addr, NULL))
-        return;
-    o->gone = xrealloc(o->gone, o->n_gone + 1, sizeof *o->gone);
-    o->gone[o->n_gone++] = addr;
+    if ((s->ports.n || plan_takes_callers(&o->in, s)) && s->gateway_addr && address_parse(s->gateway_addr, &addr, NULL))
+        add_gone(o, (struct flow_end){ .addr = addr });
 }
 
 /* ---- the way out of containers: a pair to the host for each, no wire between them ---- */
@@ -271,6 +329,18 @@ static int connect_to(const struct network_ns *n, const char *name, const char *
     return r;
 }
 
+static int ingress_sysctls(struct err *e)
+{
+    int r = link_without_ipv6(INGRESS_LINK, e);
+    if (r == 0)
+        r = sysctl_set("net/ipv4/ip_forward", "1", e);
+    if (r == 0)
+        r = sysctl_set("net/ipv4/conf/" INGRESS_LINK "/route_localnet", "1", e);
+    if (r == 0) /* callers' addresses are looked for (rp_filter) where their mark leads, not where they would be called */
+        r = sysctl_set("net/ipv4/conf/" INGRESS_LINK "/src_valid_mark", "1", e);
+    return r;
+}
+
 /* The host's own foot on the ingress network, for published ports. */
 static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
 {
@@ -282,7 +352,7 @@ static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
     /* One that stands is kept, with the connections through it (a restarted daemon comes by here). */
     if (link_has_address(INGRESS_LINK, addr) && (!o->ingress_addr || str_equal(o->ingress_addr, self->ingress_addr))) {
         str_set(&o->ingress_addr, self->ingress_addr);
-        return link_without_ipv6(INGRESS_LINK, e);
+        return ingress_sysctls(e);
     }
     link_remove(INGRESS_LINK);
     int host = netns_enter("/proc/thread-self/ns/net", e); /* a descriptor of where we are */
@@ -295,9 +365,7 @@ static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
     if (r == 0)
         r = link_up(INGRESS_LINK, e);
     if (r == 0)
-        r = sysctl_set("net/ipv4/ip_forward", "1", e);
-    if (r == 0)
-        r = sysctl_set("net/ipv4/conf/" INGRESS_LINK "/route_localnet", "1", e);
+        r = ingress_sysctls(e);
     if (r == 0)
         str_set(&o->ingress_addr, self->ingress_addr);
     return r;
@@ -404,9 +472,9 @@ static void follow_mtu(struct overlay *o)
             if (i < s->links.n ? !n : !s->gateway_addr)
                 continue;
             link_name(name, n ? "v" : GATEWAY_PREFIX, s->id, n ? n->vni : 0);
-            set_mtu(n ? n->path : NULL, name, n ? overlay_mtu(o) : gateway_mtu(o));
+            set_mtu(n ? n->path : NULL, name, n ? overlay_mtu(o) : gateway_mtu(o, s));
             snprintf(name, sizeof name, "eth%u", i);
-            set_mtu(path, name, n ? overlay_mtu(o) : gateway_mtu(o));
+            set_mtu(path, name, n ? overlay_mtu(o) : gateway_mtu(o, s));
         }
     }
 }
@@ -453,11 +521,15 @@ static void reconcile(void *arg)
 static void watch(void *arg)
 {
     struct overlay *o = arg;
-    if ((o->node_id || o->sandboxes.n) && !(nft_table_exists() && link_exists(GATEWAY_LINK))) {
+    struct err e;
+    bool used = o->node_id || o->sandboxes.n;
+    if (used && (host_rules_are_gone(o) || !link_exists(GATEWAY_LINK))) {
         log_warn("rules or links of this host are gone, made again");
-        free(map_remove(&o->rules, ""));
+        rules_drop(o, "");
         memset(o->udp, 0, sizeof o->udp);
         reconcile(o);
+    } else if (o->ingress_addr && host_ways(o, &e) < 0) {
+        log_warn("%s", e.text);
     }
     measure_mtu(o);
     if (plan_self(&o->in) && o->links_mtu != o->underlay_mtu)
@@ -466,35 +538,43 @@ static void watch(void *arg)
 }
 
 /* Connections to replicas that are gone: without this their packets go to the dead address for ever. */
-static void forget_gone(struct overlay *o, const struct assignment *before)
+static void forget_gone(struct overlay *o, const struct plan_index *before)
 {
     uint32_t n_gone, n;
-    AUTO_FREE uint32_t *gone = plan_gone(before, &o->a, &n_gone);
-    AUTO_FREE uint32_t *addrs = xcalloc(n_gone + 1, sizeof *addrs);
-    if (!n_gone)
-        return;
-    for (uint32_t i = n = 0; i < n_gone; i++)
-        n += address_parse(before->replicas.v[gone[i]].addr, &addrs[n], NULL);
-    forget(NULL, addrs, n, NULL);
-    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
+    AUTO_FREE uint32_t *gone = plan_gone(before, &o->index, &n_gone);
+    AUTO_FREE struct flow_end *ends = xcalloc(n_gone + 1, sizeof *ends);
+    for (struct map_item *it = NULL; n_gone && (it = map_next(&o->sandboxes, it));) {
         const struct sandbox *s = it->value;
         n = 0;
         for (uint32_t i = 0; i < n_gone; i++)
             for (uint32_t k = 0; k < s->links.n; k++)
-                if (str_equal(s->links.v[k].network_id, before->replicas.v[gone[i]].network_id)) {
-                    n += address_parse(before->replicas.v[gone[i]].addr, &addrs[n], NULL);
+                if (str_equal(s->links.v[k].network_id, before->a->replicas.v[gone[i]].network_id)) {
+                    n += address_parse(before->a->replicas.v[gone[i]].addr, &ends[n].addr, NULL);
                     break;
                 }
         if (n)
-            forget(map_find(&o->paths, it->key), addrs, n, NULL);
+            forget(map_find(&o->paths, it->key), ends, n, NULL);
     }
+}
+
+/* The same on the host, where connections by published ports go to other nodes. */
+static void forget_feet(struct overlay *o, const struct plan_index *before)
+{
+    const struct network *ingress = plan_ingress(&o->in);
+    uint32_t n = 0;
+    AUTO_FREE struct flow_end *ends = ingress ? plan_gone_feet(before, &o->index, ingress->id, &n) : NULL;
+    if (n)
+        forget(NULL, ends, n, NULL);
 }
 
 void overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects)
 {
     struct assignment before = o->a;
+    struct plan_index index_before = o->index;
     o->a = (struct assignment){ 0 };
     assignment_copy(&o->a, a);
+    index_before.a = &before;
+    plan_index_build(&o->index, &o->a);
     str_set(&o->node_id, node_id);
     map_done(&o->suspects);
     map_init(&o->suspects);
@@ -502,7 +582,9 @@ void overlay_apply(struct overlay *o, const char *node_id, const struct assignme
         map_put(&o->suspects, it->key, o);
     o->in.node_id = o->node_id;
     reconcile(o);
-    forget_gone(o, &before);
+    forget_gone(o, &index_before);
+    forget_feet(o, &index_before);
+    plan_index_done(&index_before);
     assignment_clear(&before);
 }
 
@@ -564,7 +646,7 @@ static int connect_gateway(struct overlay *o, const struct sandbox *s, int netns
     snprintf(eth, sizeof eth, "eth%u", s->links.n);
     address_parse(s->gateway_addr, &addr, &bits);
     link_remove(host);
-    int r = link_make_veth(host, eth, netns, gateway_mtu(o), NULL, e);
+    int r = link_make_veth(host, eth, netns, gateway_mtu(o, s), NULL, e);
     if (r == 0)
         r = link_up(host, e);
     if (r == 0)
@@ -675,7 +757,7 @@ void overlay_sandbox_remove(struct overlay *o, const char *id)
         netns_remove(path);
     AUTO_FREE char *file = path_join(o->sandbox_dir, id);
     unlink(file);
-    free(map_remove(&o->rules, id));
+    rules_drop(o, id);
     free(path);
     sandbox_is_gone(o, s);
     sandbox_clear(s);
@@ -793,7 +875,8 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     map_init(&o->networks);
     map_init(&o->paths);
     map_init(&o->rules);
-    o->in = (struct plan_input){ .a = &o->a, .suspects = &o->suspects, .sandboxes = &o->sandboxes,
+    plan_index_build(&o->index, &o->a);
+    o->in = (struct plan_input){ .a = &o->a, .index = &o->index, .suspects = &o->suspects, .sandboxes = &o->sandboxes,
                                  .gateway_links = GATEWAY_PREFIX "*", .gateway_pool = o->gateway_pool,
                                  .ingress_link = INGRESS_LINK, .control_port = cfg->control_port,
                                  .gossip_port = cfg->gossip_port, .tunnel_port = cfg->tunnel_port };
@@ -838,13 +921,16 @@ static void release(struct overlay *o, bool quit)
     }
     for (struct map_item *it = NULL; (it = map_next(&o->paths, it));)
         free(it->value);
-    for (struct map_item *it = NULL; (it = map_next(&o->rules, it));)
+    for (struct map_item *it = NULL; (it = map_next(&o->rules, it));) {
+        rules_done(it->value);
         free(it->value);
+    }
     map_done(&o->suspects);
     map_done(&o->sandboxes);
     map_done(&o->networks);
     map_done(&o->paths);
     map_done(&o->rules);
+    plan_index_done(&o->index);
     assignment_clear(&o->a);
     free(o->net_dir);
     free(o->sandbox_dir);
@@ -868,7 +954,9 @@ void overlay_clear(struct overlay *o)
         network_drop(o, it->value);
     link_remove(INGRESS_LINK); /* by name: which network it belongs to was never told here, and the kernel takes its time */
     link_remove(GATEWAY_LINK);
-    if (nft_run(o->loop, "table ip shoal\ndelete table ip shoal\n", &e) < 0)
+    if (nft_run(o->loop, "table " RULES_TABLE "\ndelete table " RULES_TABLE "\n", &e) < 0)
+        log_warn("%s", e.text);
+    if (route_ways(NULL, 0, INGRESS_LINK, o->gateway_base, o->gateway_bits, &e) < 0)
         log_warn("%s", e.text);
     rmdir(o->net_dir);
     rmdir(o->sandbox_dir);

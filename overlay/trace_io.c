@@ -224,10 +224,10 @@ static void on_answer(void *arg, unsigned events)
 
 static bool wants_rules(const struct plan_input *in, const struct sandbox *s)
 {
-    struct sb b;
-    sb_init(&b, 0);
-    bool any = plan_sandbox_rules(in, s, &b);
-    sb_done(&b);
+    struct rules r;
+    rules_init(&r);
+    bool any = plan_sandbox_rules(in, s, &r);
+    rules_done(&r);
     return any;
 }
 
@@ -247,7 +247,7 @@ struct trace_run *trace_start(struct loop *l, const struct trace_site *site, con
     for (unsigned i = 0; i < r->n; i++)
         r->targets[i].node_id = xstrdup(r->targets[i].node_id); /* the assignment may change meanwhile */
     int back = netns_enter(netns, &e);
-    bool lacks = back >= 0 && wants_rules(site->in, s) && !nft_table_exists();
+    bool lacks = back >= 0 && wants_rules(site->in, s) && nft_count_rules() == 0;
     if (back >= 0)
         netns_leave(back);
     if (back < 0)

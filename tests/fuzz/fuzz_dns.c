@@ -8,7 +8,8 @@
 static struct assignment as;
 static struct sandbox box;
 static struct map suspects;
-static struct plan_input in = { .a = &as, .suspects = &suspects };
+static struct plan_index places;
+static struct plan_input in = { .a = &as, .index = &places, .suspects = &suspects };
 
 static void add_replica(const char *service, unsigned slot, const char *addr, const char *alias)
 {
@@ -45,6 +46,7 @@ static void tables(void)
     struct sandbox_link *l = REC_ADD(&box.links);
     str_set(&l->network_id, "net1");
     str_set(&l->addr, "10.0.9.9/16");
+    plan_index_build(&places, &as);
 }
 
 static unsigned u16(const uint8_t *p)

@@ -2,6 +2,8 @@
 """Small talkers for network tests, run inside a namespace.
   serve NAME PORT           TCP and UDP on PORT: answers "NAME size sha256" to what was sent
   ask tcp|udp ADDR PORT SIZE [COUNT]   sends SIZE random bytes COUNT times (each from a new socket), prints each name
+  mirror PORT               TCP and UDP on PORT: answers with the caller's address and with as many bytes as it was sent
+  look tcp|udp ADDR PORT SIZE [FROM-PORT]   sends SIZE bytes to a mirror, prints the address it says
   flow ADDR PORT            one UDP socket for ever; prints each name that answers when it changes
   hold ADDR PORT            one TCP connection that says a byte now and then; prints how it ended
   dns udp|tcp NAME TYPE [SERVER]       prints the return code and the data of the answers, one line
@@ -11,7 +13,7 @@
   replay PCAP ADDR          all that was recorded for ADDR (UDP payloads, beginnings of TCP streams) again, and with a bit flipped
   vxlan ADDR PORT VNI MAC FROM TO WORD   a plain VXLAN packet holding a UDP datagram
 """
-import hashlib, os, select, socket, struct, sys, time
+import errno, hashlib, os, select, socket, struct, sys, time
 
 LIMIT_S = 5
 
@@ -83,6 +85,57 @@ def ask(proto, addr, port, size, count="1"):
         if got != receipt(name, data):
             sys.exit("the answer is not of what was sent: %r" % got)
         print(name, flush=True)
+
+
+def mirror(port):
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    t = socket.socket()
+    t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    u.bind(("", int(port)))
+    t.bind(("", int(port)))
+    t.listen(64)
+    print("ready", flush=True)
+    while True:
+        for s in select.select([u, t], [], [])[0]:
+            if s is u:
+                try:
+                    data, peer = u.recvfrom(65536)
+                    u.sendto(peer[0].encode().ljust(16) + data[16:], peer)
+                except OSError as e:
+                    print(e, flush=True)
+                continue
+            c, peer = t.accept()
+            c.settimeout(LIMIT_S)
+            try:
+                size = struct.unpack("!I", recv_all(c, 4))[0]
+                c.sendall(peer[0].encode().ljust(16) + recv_all(c, size)[16:])
+            except (OSError, EOFError):
+                pass
+            c.close()
+
+
+def look(proto, addr, port, size, own="0"):
+    data = os.urandom(max(int(size), 16))
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if proto == "udp" else socket.SOCK_STREAM)
+    s.settimeout(LIMIT_S)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("", int(own)))
+    s.connect((addr, int(port)))
+    if proto == "udp":
+        s.send(data)
+        try:
+            got = s.recv(65536)
+        except OSError as e:  # the first one told the path's MTU (RFC 1191)
+            if e.errno != errno.EMSGSIZE:
+                raise
+            s.send(data)
+            got = s.recv(65536)
+    else:
+        s.sendall(struct.pack("!I", len(data)) + data)
+        got = recv_all(s, len(data))
+    if got[16:] != data[16:]:
+        sys.exit("something else came back")
+    print(got[:16].decode().strip())
 
 
 def flow(addr, port):
@@ -282,6 +335,6 @@ def vxlan(addr, port, vni, mac, source, to, word):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
         sys.exit(__doc__)
     globals()[sys.argv[1]](*sys.argv[2:])

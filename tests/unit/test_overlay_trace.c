@@ -9,7 +9,8 @@
 
 static struct assignment as;
 static struct map suspects, sandboxes;
-static struct plan_input in = { .a = &as, .suspects = &suspects, .sandboxes = &sandboxes, .node_id = "one" };
+static struct plan_index places;
+static struct plan_input in = { .a = &as, .index = &places, .suspects = &suspects, .sandboxes = &sandboxes, .node_id = "one" };
 static struct sandbox box;
 static struct trace t;
 static struct trace_target targets[TRACE_TARGETS_MAX];
@@ -60,6 +61,7 @@ static int setup(void **state)
     str_set(&l->addr, "10.0.0.9/24");
     l->vni = 4097;
     map_put(&sandboxes, box.id, &box);
+    plan_index_build(&places, &as);
     return 0;
 }
 
@@ -67,6 +69,7 @@ static int teardown(void **state)
 {
     (void)state;
     rec_clear(&trace_rec, &t);
+    plan_index_done(&places);
     assignment_clear(&as);
     sandbox_clear(&box);
     map_done(&suspects);
