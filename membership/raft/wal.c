@@ -311,6 +311,7 @@ void wal_hard_encode(const struct wal_hard *h, uint8_t out[WAL_HARD_FILE_BYTES])
     le_put(out + 32, h->term, 8);
     le_put(out + 40, h->vote, 8);
     le_put(out + 48, h->voters, 4);
+    le_put(out + 52, h->trimmed, 8);
     le_put(out + 60, wal_crc32c(0, out, 60), 4);
 }
 
@@ -326,6 +327,7 @@ bool wal_hard_decode(struct wal_hard *ret, const uint8_t *p, size_t size)
         .term = le_get(p + 32, 8),
         .vote = le_get(p + 40, 8),
         .voters = (uint32_t)le_get(p + 48, 4),
+        .trimmed = le_get(p + 52, 8),
     };
     return true;
 }

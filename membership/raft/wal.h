@@ -77,6 +77,7 @@ bool wal_is_durable_beyond(const uint8_t salt[WAL_SALT_BYTES], const uint8_t *by
 struct wal_hard {
     uint64_t seq, node_id, term, vote;
     uint32_t voters; /* of the configuration in force, for the sentence when nothing else is left */
+    uint64_t trimmed; /* entries up to here are in a snapshot alone: without one that goes so far they are lost */
     bool damaged;
 };
 void wal_hard_encode(const struct wal_hard *h, uint8_t out[WAL_HARD_FILE_BYTES]);

@@ -569,6 +569,19 @@ static uint32_t trim_snapshots(struct raft_disk *d, const struct listing *l, uin
     return kept_old;
 }
 
+/* Says so in `hard`, before segments that hold entries up to the index go. False: there is no space for it. */
+static bool note_trimmed(struct raft_disk *d, uint64_t index)
+{
+    struct wal_hard h = d->hard;
+    if (!h.seq || h.trimmed >= index)
+        return true;
+    h.trimmed = index;
+    int rc = hard_write(d, &h);
+    if (rc && rc != ENOSPC && rc != EDQUOT)
+        die(d, "writing the copy of term and vote", rc);
+    return rc == 0;
+}
+
 uint32_t raft_disk_trim(struct raft_disk *d)
 {
     struct listing l;
@@ -578,11 +591,14 @@ uint32_t raft_disk_trim(struct raft_disk *d)
         return d->has_old_key;
     }
     char name[64];
-    uint64_t floor, old_floor;
+    uint64_t floor, old_floor, trimmed = 0;
     uint32_t gone = 0, old = trim_snapshots(d, &l, &floor, &old_floor);
-    while (gone + 1 < d->n_segments &&
-           d->segments[gone].max_index <= (d->segments[gone].old_key ? MAX(floor, old_floor) : floor)) {
-        segment_name(name, d->segments[gone++].number);
+    for (; gone + 1 < d->n_segments && d->segments[gone].max_index <= (d->segments[gone].old_key ? MAX(floor, old_floor) : floor); gone++)
+        trimmed = MAX(trimmed, d->segments[gone].max_index);
+    if (!note_trimmed(d, trimmed))
+        gone = 0;
+    for (uint32_t i = 0; i < gone; i++) {
+        segment_name(name, d->segments[i].number);
         unlinkat(d->dir_fd, name, 0);
     }
     memmove(d->segments, d->segments + gone, (d->n_segments - gone) * sizeof(*d->segments));
@@ -758,6 +774,8 @@ static int cut(struct raft_disk *d, const struct listing *l, struct raft_boot *b
     }
     fsync(d->dir_fd);
     boot->id = h.node_id;
+    boot->damaged = true;
+    boot->commit = MIN(boot->commit, boot->snapshot_index + boot->n_entries);
     log_error("%s; this manager neither votes nor confirms until it has fetched from the leader what lies behind index "
               "%" PRIu64, why, boot->snapshot_index + boot->n_entries);
     return 0;
@@ -807,6 +825,16 @@ static void merge_hard(struct raft_disk *d, struct raft_boot *boot)
     h->vote = boot->vote;
 }
 
+static int check_trimmed(const struct raft_disk *d, struct raft_boot *boot, struct err *e)
+{
+    uint64_t last = boot->snapshot_index + boot->n_entries;
+    if (!d->hard.seq || d->hard.node_id != boot->id || last >= d->hard.trimmed)
+        return 0;
+    raft_boot_done(boot);
+    return err_set(e, E_CORRUPT, "raft log: entries up to %" PRIu64 " are lost with a snapshot, only those up to %" PRIu64 " are here",
+                   d->hard.trimmed, last);
+}
+
 /* Newest good snapshot plus log. With a damaged newest one the older (or none) may still do, as the
  * log is only trimmed up to the older. When nothing does without a gap: the newest snapshot and what follows it. */
 static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
@@ -827,6 +855,8 @@ static int load(struct raft_disk *d, struct raft_boot *boot, struct err *e)
         rotten[i] = snap && rc == -E_CORRUPT;
         for (enum wal_care care = WAL_STRICT; !rc && !loaded && care <= WAL_SKIP; care++) {
             rc = try_load(d, &l, snap, image, care, boot, e);
+            if (!rc)
+                rc = check_trimmed(d, boot, e);
             loaded = !rc;
             if (rc == -E_CORRUPT && !first.code)
                 first = *e;

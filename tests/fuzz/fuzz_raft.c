@@ -211,7 +211,7 @@ static void hard(const uint8_t *p, size_t size)
         return;
     wal_hard_encode(&h, again);
     struct wal_hard back;
-    ASSERT(wal_hard_decode(&back, again, sizeof again) && back.term == h.term && back.vote == h.vote && back.damaged == h.damaged);
+    ASSERT(wal_hard_decode(&back, again, sizeof again) && back.term == h.term && back.vote == h.vote && back.damaged == h.damaged && back.trimmed == h.trimmed);
 }
 
 static void message(const uint8_t *p, size_t size)
@@ -339,7 +339,7 @@ void fuzz_sample(struct rng *g, struct sb *b)
     } else if (forms[form] == snapfile) {
         random_snapfile(g, b);
     } else if (forms[form] == hard) {
-        struct wal_hard h = { rng_u64(g), rng_u64(g), rng_u64(g), rng_u64(g), (uint32_t)rng_u64(g), rng_chance(g, 500) };
+        struct wal_hard h = { rng_u64(g), rng_u64(g), rng_u64(g), rng_u64(g), (uint32_t)rng_u64(g), rng_u64(g), rng_chance(g, 500) };
         uint8_t copy[WAL_HARD_FILE_BYTES];
         wal_hard_encode(&h, copy);
         sb_add(b, copy, sizeof copy);

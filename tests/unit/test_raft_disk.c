@@ -493,10 +493,42 @@ static void test_rekey(void **state)
     remove_all();
 }
 
+/* Just after a key was changed: one snapshot, and a segment behind it that holds nothing yet. */
+static void test_snapshot_alone(void **state)
+{
+    (void)state;
+    write_log(false);
+    const struct raft_keys new = { .now = next_key };
+    const struct state *end = &states[BATCHES];
+    struct raft_boot boot;
+    struct err e;
+    struct raft_disk *d = open_ok(dir, &boot);
+    raft_boot_done(&boot);
+    assert_int_equal(raft_disk_rekey(d, next_key, &e), 0);
+    struct raft_buf *image = image_of(end->last, end->term);
+    assert_int_equal(raft_disk_save_snapshot(d, image, &e), 0);
+    raft_buf_unref(image);
+    assert_int_equal(raft_disk_trim(d), 0);
+    raft_disk_close(d);
+    make_copy();
+    assert_int_equal(raft_disk_open(&d, copy, &new, SEGMENT_BYTES, 1 << 20, &boot, &e), 0);
+    assert_true(!boot.damaged && boot.snapshot_index == end->last && !boot.n_entries);
+    raft_boot_done(&boot);
+    raft_disk_close(d);
+    char snap[64];
+    snprintf(snap, sizeof snap, "snap-%016llx-%016llx", (unsigned long long)end->last, (unsigned long long)end->term);
+    flip(snap, 100);
+    assert_int_equal(raft_disk_open(&d, copy, &new, SEGMENT_BYTES, 1 << 20, &boot, &e), 0);
+    assert_true(boot.damaged && !boot.snapshot_index && !boot.n_entries && boot.id == ID && boot.term == end->term && boot.vote == end->vote);
+    raft_boot_done(&boot);
+    raft_disk_close(d);
+    remove_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_record), cmocka_unit_test(test_torn_tail), cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_each_record), cmocka_unit_test(test_torn_tail), cmocka_unit_test(test_snapshots), cmocka_unit_test(test_snapshot_alone),
         cmocka_unit_test(test_installed),   cmocka_unit_test(test_hard),      cmocka_unit_test(test_hard_doubt),      cmocka_unit_test(test_single),
         cmocka_unit_test(test_rekey),
     };
