@@ -19,6 +19,7 @@ liboverlay_a_SOURCES = \
 	overlay/plan_index.c \
 	overlay/replay.c \
 	overlay/rules.c \
+	overlay/rules_io.c \
 	overlay/trace.c \
 	overlay/trace_io.c \
 	overlay/tunnel.c \

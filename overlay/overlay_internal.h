@@ -123,6 +123,12 @@ int sysctl_set(const char *name, const char *value, struct err *e) must_check; /
 int nft_run(struct loop *l, const char *commands, struct err *e) must_check;
 int nft_count_rules(void); /* in our table; 0 also when there is none, -1: the kernel does not say */
 
+/* ---- rules_io.c ---- */
+/* Brings the rules of a namespace (NULL: the present one) to `rules`, which it takes; standing: key -> struct rules that the
+ * kernel is known to hold. 1: the kernel was told, 0: it has them already. */
+int rules_apply(struct loop *l, struct map *standing, const char *key, const char *netns, struct rules *rules, struct err *e) must_check;
+void rules_drop(struct map *standing, const char *key); /* it is not known what stands there */
+
 /* ---- kern_conntrack.c: in the present namespace ---- */
 /* Forgets the connections that are answered by one of these, and flows to these UDP ports (may be NULL) that go where they
  * were sent. */

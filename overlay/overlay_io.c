@@ -87,66 +87,13 @@ static unsigned gateway_mtu(const struct overlay *o, const struct sandbox *s)
     return plan_takes_callers(&o->in, s) ? overlay_mtu(o) : MIN(o->underlay_mtu, 1500u);
 }
 
-/* ---- rules: only what changed goes to the kernel ---- */
-static void rules_drop(struct overlay *o, const char *key)
-{
-    struct rules *r = map_remove(&o->rules, key);
-    if (!r)
-        return;
-    rules_done(r);
-    free(r);
-}
-
-/* What changed; or the whole, when it is not known what stands or somebody else has changed it. 0: nothing was to be done. */
-static int run_rules(struct overlay *o, const struct rules *before, const struct rules *rules, struct err *e)
-{
-    AUTO_SB struct sb commands = { 0 };
-    sb_init(&commands, 0);
-    if (before && rules_change(before, rules, &commands)) {
-        if (!commands.len || nft_run(o->loop, commands.s, e) == 0)
-            return commands.len > 0;
-        log_debug("%s; all rules are set again", e->text);
-        sb_reset(&commands);
-    }
-    rules_whole(rules, &commands);
-    int r = nft_run(o->loop, commands.s, e);
-    return r < 0 ? r : 1;
-}
-
-/* Takes the rules. 1: the kernel was told, 0: it has them already. */
-static int apply_rules(struct overlay *o, const char *key, const char *netns, struct rules *rules, struct err *e)
-{
-    int back = -1, r = 0;
-    if (netns && (back = netns_enter(netns, e)) < 0)
-        r = back;
-    if (r == 0)
-        r = run_rules(o, map_find(&o->rules, key), rules, e);
-    if (back >= 0)
-        netns_leave(back);
-    rules_drop(o, key); /* after a failure it is not known what stands */
-    if (r >= 0) {
-        map_put(&o->rules, key, rules);
-        return r;
-    }
-    rules_done(rules);
-    free(rules);
-    return r;
-}
-
-static struct rules *rules_new(void)
-{
-    struct rules *r = xnew(struct rules);
-    rules_init(r);
-    return r;
-}
-
+/* ---- rules ---- */
 static int sandbox_rules(struct overlay *o, const struct sandbox *s, bool fresh, struct err *e)
 {
     struct rules *rules = rules_new();
     if (plan_sandbox_rules(&o->in, s, rules) || !fresh)
-        return MIN(apply_rules(o, s->id, map_find(&o->paths, s->id), rules, e), 0);
-    rules_done(rules); /* a new namespace has no rules, and this one needs none */
-    free(rules);
+        return MIN(rules_apply(o->loop, &o->rules, s->id, map_find(&o->paths, s->id), rules, e), 0);
+    rules_free(rules); /* a new namespace has no rules, and this one needs none */
     return 0;
 }
 
@@ -196,9 +143,9 @@ static int host_rules(struct overlay *o, struct err *e)
     struct rules *rules = rules_new();
     uint8_t udp[PORT_SET_BYTES] = { 0 };
     if (host_rules_are_gone(o))
-        rules_drop(o, "");
+        rules_drop(&o->rules, "");
     plan_host_rules(&o->in, rules, udp);
-    int r = apply_rules(o, "", NULL, rules, e);
+    int r = rules_apply(o->loop, &o->rules, "", NULL, rules, e);
     if (r > 0)
         o->n_rules = nft_count_rules();
     if (r >= 0)
@@ -494,9 +441,8 @@ static void configure_tunnel(struct overlay *o)
     rec_clear(&tunnel_config_rec, &c);
 }
 
-static void reconcile(void *arg)
+static bool bring_in_line(struct overlay *o)
 {
-    struct overlay *o = arg;
     struct err e = { 0 };
     int r = 0;
     configure_tunnel(o);
@@ -514,6 +460,12 @@ static void reconcile(void *arg)
         log_warn("%s; tried again in a second", e.text);
         loop_timer_set(o->retry, RETRY_MS);
     }
+    return r == 0;
+}
+
+static void reconcile(void *arg)
+{
+    bring_in_line(arg);
 }
 
 /* Others flush rules too (nft flush ruleset, a restart of nftables.service), and nobody tells: looked after. So it is
@@ -525,7 +477,7 @@ static void watch(void *arg)
     bool used = o->node_id || o->sandboxes.n;
     if (used && (host_rules_are_gone(o) || !link_exists(GATEWAY_LINK))) {
         log_warn("rules or links of this host are gone, made again");
-        rules_drop(o, "");
+        rules_drop(&o->rules, "");
         memset(o->udp, 0, sizeof o->udp);
         reconcile(o);
     } else if (o->ingress_addr && host_ways(o, &e) < 0) {
@@ -567,7 +519,7 @@ static void forget_feet(struct overlay *o, const struct plan_index *before)
         forget(NULL, ends, n, NULL);
 }
 
-void overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects)
+bool overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects)
 {
     struct assignment before = o->a;
     struct plan_index index_before = o->index;
@@ -581,11 +533,12 @@ void overlay_apply(struct overlay *o, const char *node_id, const struct assignme
     for (struct map_item *it = NULL; suspects && (it = map_next(suspects, it));)
         map_put(&o->suspects, it->key, o);
     o->in.node_id = o->node_id;
-    reconcile(o);
+    bool done = bring_in_line(o);
     forget_gone(o, &index_before);
     forget_feet(o, &index_before);
     plan_index_done(&index_before);
     assignment_clear(&before);
+    return done;
 }
 
 /* ---- sandboxes ---- */
@@ -757,7 +710,7 @@ void overlay_sandbox_remove(struct overlay *o, const char *id)
         netns_remove(path);
     AUTO_FREE char *file = path_join(o->sandbox_dir, id);
     unlink(file);
-    rules_drop(o, id);
+    rules_drop(&o->rules, id);
     free(path);
     sandbox_is_gone(o, s);
     sandbox_clear(s);
@@ -921,10 +874,8 @@ static void release(struct overlay *o, bool quit)
     }
     for (struct map_item *it = NULL; (it = map_next(&o->paths, it));)
         free(it->value);
-    for (struct map_item *it = NULL; (it = map_next(&o->rules, it));) {
-        rules_done(it->value);
-        free(it->value);
-    }
+    for (struct map_item *it = NULL; (it = map_next(&o->rules, it));)
+        rules_free(it->value);
     map_done(&o->suspects);
     map_done(&o->sandboxes);
     map_done(&o->networks);

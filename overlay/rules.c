@@ -2,18 +2,23 @@
 #include <stdio.h>
 #include <string.h>
 
-void rules_init(struct rules *r)
+struct rules *rules_new(void)
 {
+    struct rules *r = xnew(struct rules);
     sb_init(&r->base, 0);
     map_init(&r->parts);
+    return r;
 }
 
-void rules_done(struct rules *r)
+void rules_free(struct rules *r)
 {
+    if (!r)
+        return;
     for (struct map_item *it = NULL; (it = map_next(&r->parts, it));)
         free(it->value);
     map_done(&r->parts);
     sb_done(&r->base);
+    free(r);
 }
 
 static void put(struct rules *r, const char *key, const char *text)

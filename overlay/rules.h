@@ -15,8 +15,8 @@ struct rules {
     struct map parts; /* "CHAIN" -> its rules, a line each; "SET KEY" -> what the key maps to, or "" */
 };
 
-void rules_init(struct rules *r);
-void rules_done(struct rules *r);
+struct rules *rules_new(void);
+void rules_free(struct rules *r); /* takes NULL */
 /* lines: each ends with a newline. Put twice, the last counts. */
 void rules_chain(struct rules *r, const char *name, const char *lines);
 void rules_element(struct rules *r, const char *set, const char *key, const char *value /* NULL: of a set */);

@@ -224,10 +224,9 @@ static void on_answer(void *arg, unsigned events)
 
 static bool wants_rules(const struct plan_input *in, const struct sandbox *s)
 {
-    struct rules r;
-    rules_init(&r);
-    bool any = plan_sandbox_rules(in, s, &r);
-    rules_done(&r);
+    struct rules *r = rules_new();
+    bool any = plan_sandbox_rules(in, s, r);
+    rules_free(r);
     return any;
 }
 

@@ -25,8 +25,8 @@ struct executor_ops {
     /* Container, its networks and logs go. No event. */
     void (*remove)(void *arg, const char *task_id);
     /* Networks, peers, names, published ports as the assignment says. Called after each change of it or of
-     * suspicion; suspects: node ids that get no traffic. */
-    void (*network)(void *arg, const struct assignment *a, const struct map *suspects);
+     * suspicion; suspects: node ids that get no traffic. False: not all of it is in force. */
+    bool (*network)(void *arg, const struct assignment *a, const struct map *suspects);
 };
 
 enum executor_event_kind { EXEC_PREPARED, EXEC_STARTED, EXEC_HEALTHY, EXEC_UNHEALTHY, EXEC_EXITED, EXEC_FAILED };

@@ -26,6 +26,7 @@ enum peer_message {
     MSG_LEAVE_OK = 10,
     MSG_RELAY = 40,       /* manager -> manager: sealed Raft bytes of or for a third one (src/node/relay.c) */
     MSG_HELD = 12,      /* any node -> managers: packed image_held: blobs and images that it can give */
+    MSG_IN_FORCE = 13,  /* agent -> leader: 8-byte little-endian NodesIndex of the assignment whose names and rules are in force */
     MSG_CERTIFICATE = 11, /* leader -> agent: packed certificate, when the one its HELLO told of is due or of another role */
 };
 

@@ -42,8 +42,9 @@ void overlay_close(struct overlay *o); /* takes NULL; networks and tunnel go on 
 /* Takes everything down: namespaces, rules, bridge, tunnel. Sandboxes must be removed before. */
 void overlay_clear(struct overlay *o);
 
-/* What the cluster wants here. node_id NULL: in no cluster. Nodes in suspects get no new traffic. Copied. */
-void overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects);
+/* What the cluster wants here. node_id NULL: in no cluster. Nodes in suspects get no new traffic. Copied. False: some of it
+ * could not be done, is said in the log and tried again. */
+bool overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects);
 
 /* Makes the namespace, connected and filtered; gives its path (borrowed while it exists). Nothing is left on
  * error. Networks must be known by overlay_apply. -E_CONFLICT: somebody has a port of it. */

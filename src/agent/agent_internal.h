@@ -7,12 +7,13 @@
 #include <shoal/late_file.h>
 
 /* Message types are the manager's (manager.h is a neighbour of this floor; the numbers are the wire's). */
-enum { MSG_HELLO = 2, MSG_LEADER = 3, MSG_ASSIGNMENT = 4, MSG_REPORT = 5, MSG_REPORT_ACK = 6 };
+enum { MSG_HELLO = 2, MSG_LEADER = 3, MSG_ASSIGNMENT = 4, MSG_REPORT = 5, MSG_REPORT_ACK = 6, MSG_IN_FORCE = 13 };
 
 struct agent_task {
     struct task task;          /* as assigned last */
     struct task_status status; /* ours: the truth about it */
     bool prepared, started, stopping, healthy;
+    int64_t drain_end_ms;      /* it is stopped by then; 0: not to be stopped yet */
     bool assigned;             /* in the present assignment */
     uint64_t report_seq;       /* of the report that carries the status, 0: not to be reported */
 };
@@ -30,19 +31,21 @@ struct agent {
     bool has_version;
     struct map tasks;    /* id -> struct agent_task */
     struct map suspects; /* node id -> itself */
-    struct loop_timer *session_timer, *report_timer;
+    struct loop_timer *session_timer, *report_timer, *drain_timer;
+    uint64_t in_force;   /* NodesIndex of the assignment that the network is in line with */
     char *leader_id;
     bool session_up;
     char **seeds;
     unsigned n_seeds, next_seed;
     uint64_t seq;
-    bool network_due, leaving, closed; /* closed: only calls already deferred still see it */
+    bool network_due, draining /* the timer runs */, leaving, closed; /* closed: only calls already deferred still see it */
     loop_fn *left;
     void *left_arg;
 };
 
 /* session.c */
 void session_tick(void *arg);
+void session_in_force(struct agent *a); /* tells the leader */
 void session_message(struct agent *a, const char *from, uint8_t type, const void *p, size_t size);
 /* report.c */
 void report_want(struct agent *a, struct agent_task *t);
@@ -50,6 +53,7 @@ void report_send(void *arg);
 void report_acknowledged(struct agent *a, uint64_t seq);
 /* task.c: drives one task towards its desired state; safe to call at any time. */
 void task_step(struct agent *a, struct agent_task *t);
+void task_drain_tick(void *arg);
 void task_set_state(struct agent *a, struct agent_task *t, enum task_state state, const char *message,
                     const char *error);
 /* worker.c */

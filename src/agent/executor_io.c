@@ -416,10 +416,10 @@ static void remove_task(void *arg, const char *task_id)
     job_free(j);
 }
 
-static void network(void *arg, const struct assignment *a, const struct map *suspects)
+static bool network(void *arg, const struct assignment *a, const struct map *suspects)
 {
     struct executor *x = arg;
-    overlay_apply(x->cfg.overlay, x->node_id, a, suspects);
+    return overlay_apply(x->cfg.overlay, x->node_id, a, suspects);
 }
 
 const struct executor_ops executor_ops = { prepare, start, stop, remove_task, network };

@@ -1,6 +1,7 @@
 /* The session: HELLO to the manager believed to lead, until an assignment (or "as held") comes from it. Any
  * other manager answers with the leader's id. While there is no answer the known managers are asked in turn. */
 #include "agent_internal.h"
+#include <shoal/base/le.h>
 #include <shoal/base/log.h>
 #include <shoal/model/format.h>
 
@@ -34,12 +35,21 @@ static void say_hello(struct agent *a, const char *to)
     sb_init(&b, 0);
     a->hello.have.v = a->has_version ? a->version : NULL;
     a->hello.have.n = a->has_version ? 32 : 0;
+    a->hello.in_force = a->in_force;
     if (a->hooks.promise)
         a->hello.formats.promised = a->hooks.promise(a->hooks.arg, format_wanted(a));
     rec_pack(&session_hello_rec, &a->hello, &b);
     a->hello.have = (struct bytes){ 0 };
     a->hooks.send(a->hooks.arg, to, MSG_HELLO, b.s, b.len);
     sb_done(&b);
+}
+
+void session_in_force(struct agent *a)
+{
+    uint8_t index[8];
+    le_put(index, a->in_force, 8);
+    if (a->session_up && !a->leaving)
+        a->hooks.send(a->hooks.arg, a->leader_id, MSG_IN_FORCE, index, sizeof index);
 }
 
 void session_tick(void *arg)

@@ -7,6 +7,10 @@
 
 LOG_MODULE("task");
 
+/* So long a task waits for word that no node sends calls to it any more. It comes within milliseconds, unless a node or the
+ * leader is being lost. */
+enum { DRAIN_MS = 2000 };
+
 void task_set_state(struct agent *a, struct agent_task *t, enum task_state state, const char *message,
                     const char *error)
 {
@@ -27,13 +31,51 @@ static int64_t grace_of(const struct task *t)
     return ns ? ns : INT64_C(10000000000);
 }
 
+static bool is_drained(const struct agent *a, const struct agent_task *t)
+{
+    for (uint32_t i = 0; i < a->assignment.drained.n; i++)
+        if (str_equal(a->assignment.drained.v[i], t->task.id))
+            return true;
+    return !a->assignment.drains || !t->assigned || !t->task.attachments.n || t->status.state < TASK_STARTING;
+}
+
+static bool still_drains(struct agent *a, struct agent_task *t)
+{
+    int64_t now = loop_now_ms(a->loop);
+    if (is_drained(a, t))
+        return false;
+    if (!t->drain_end_ms) {
+        t->drain_end_ms = now + DRAIN_MS;
+        if (!a->draining)
+            loop_timer_set(a->drain_timer, DRAIN_MS);
+        a->draining = true;
+    }
+    return now < t->drain_end_ms;
+}
+
+void task_drain_tick(void *arg)
+{
+    struct agent *a = arg;
+    int64_t next = INT64_MAX, now = loop_now_ms(a->loop);
+    for (struct map_item *it = NULL; (it = map_next(&a->tasks, it));) {
+        struct agent_task *t = it->value;
+        if (t->drain_end_ms && !t->stopping)
+            task_step(a, t);
+        if (t->drain_end_ms && !t->stopping)
+            next = MIN(next, t->drain_end_ms);
+    }
+    a->draining = next != INT64_MAX;
+    if (a->draining)
+        loop_timer_set(a->drain_timer, MAX(next - now, 1));
+}
+
 void task_step(struct agent *a, struct agent_task *t)
 {
     int state = t->status.state;
     if (task_state_is_final(state))
         return;
     if ((!t->assigned && CLUSTER_BUG != 9) || t->task.desired > TASK_RUNNING) {
-        if (!t->stopping) {
+        if (!t->stopping && !still_drains(a, t)) {
             t->stopping = true;
             a->ops.stop(a->ops_arg, t->task.id, grace_of(&t->task));
         }

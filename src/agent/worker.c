@@ -68,7 +68,10 @@ static void do_network(void *arg)
     a->network_due = false;
     if (a->closed)
         return;
-    a->ops.network(a->ops_arg, &a->assignment, &a->suspects);
+    if (!a->ops.network(a->ops_arg, &a->assignment, &a->suspects) || a->in_force == a->assignment.nodes_index)
+        return;
+    a->in_force = a->assignment.nodes_index;
+    session_in_force(a);
 }
 
 void worker_want_network(struct agent *a)

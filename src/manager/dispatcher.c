@@ -1,7 +1,12 @@
 /* The dispatcher: sessions of agents with the leader. An agent says HELLO with the content version it holds;
  * it is sent the complete assignment whenever that differs. Task reports are gathered for a moment and
  * committed in one transaction; an acknowledgement leaves only after its commit, so an agent repeats what a
- * dying leader took with it. States only move forward: an old report changes nothing. */
+ * dying leader took with it. States only move forward: an old report changes nothing.
+ *
+ * Draining. A task that is to be stopped is out of the balancers of all nodes with their next assignment; each says when
+ * that is in force. Once all nodes that are READY have said so of a state as new as the task's, its own node is told
+ * (Drained), and only then stops it (agent/task.c, which does not wait for ever). Nothing of this is in the log: the next
+ * leader asks anew. */
 #include "manager_internal.h"
 #include <shoal/base/planted.h>
 #include <shoal/base/file.h>
@@ -20,6 +25,10 @@ struct session {
     struct session_hello hello;   /* what it said */
     struct session_hello sent_to; /* and what it holds when it has taken what was sent */
     bool hello_changed;
+    uint64_t sent_index;    /* NodesIndex of what was sent last, 0: it held that already */
+    uint64_t checked_index; /* of the store, when what was sent last was found to be still what it is to have */
+    uint64_t force_index;   /* NodesIndex of what it said to be in force */
+    bool tells;             /* its program does so */
 };
 
 struct dispatcher {
@@ -27,6 +36,8 @@ struct dispatcher {
     struct map sessions;
     struct loop_timer *send_timer, *report_timer;
     bool send_due, report_due, report_flying;
+    uint64_t drained_index; /* of the store: states up to this one are in force on all nodes that are READY */
+    bool draining;          /* some task to be stopped is newer than that */
 };
 
 static void session_free(struct session *s)
@@ -38,6 +49,29 @@ static void session_free(struct session *s)
     free(s);
 }
 
+/* ---- draining ---- */
+/* The newest state of the store that is in force on the node. */
+static uint64_t in_force(const struct session *s)
+{
+    if (!s->tells || CLUSTER_BUG == 32)
+        return UINT64_MAX;
+    return s->force_index >= s->sent_index ? s->checked_index : s->force_index;
+}
+
+static void add_drained(struct dispatcher *d, struct assignment *a)
+{
+    a->drains = true;
+    for (uint32_t i = 0; i < a->tasks.n; i++) {
+        const struct task *t = store_find(d->m->store, TABLE_TASK, a->tasks.v[i].id);
+        if (t->desired <= TASK_RUNNING || task_state_is_final(t->status.state))
+            continue;
+        if (t->version.index <= d->drained_index)
+            strs_add(&a->drained, t->id);
+        else
+            d->draining = true;
+    }
+}
+
 static void send_one(struct dispatcher *d, struct session *s)
 {
     struct assignment a = { 0 };
@@ -47,6 +81,7 @@ static void send_one(struct dispatcher *d, struct session *s)
     sb_init(&b, 0);
     sb_add(&b, version, sizeof version); /* its place */
     assignment_build(d->m->store, s->node_id, &a);
+    add_drained(d, &a);
     rec_pack(&assignment_rec, &a, &b);
     crypto_sha256(version, b.s + 32, b.len - 32);
     if (!s->has_sent || memcmp(version, s->sent, 32)) {
@@ -58,10 +93,62 @@ static void send_one(struct dispatcher *d, struct session *s)
         d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_ASSIGNMENT, b.s, b.len);
         memcpy(s->sent, version, 32);
         s->has_sent = true;
+        s->force_index = MAX(s->force_index, s->force_index >= s->sent_index ? s->checked_index : 0);
+        s->sent_index = a.nodes_index;
     }
+    s->checked_index = store_index(d->m->store);
     crypto_wipe(b.s, b.len); /* secrets travel in it */
     sb_done(&b);
     assignment_clear(&a);
+}
+
+static uint64_t in_force_everywhere(const struct dispatcher *d)
+{
+    uint64_t index = store_index(d->m->store);
+    for (const struct node *n = NULL; (n = store_next(d->m->store, TABLE_NODE, n));) {
+        const struct session *s = map_find(&d->sessions, n->id);
+        if (n->status.state == NODE_READY)
+            index = MIN(index, s ? in_force(s) : 0);
+    }
+    return index;
+}
+
+static void look_drained(struct dispatcher *d)
+{
+    uint64_t before = d->drained_index;
+    d->drained_index = in_force_everywhere(d);
+    if (d->drained_index <= before || !d->draining)
+        return;
+    d->draining = false;
+    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
+        uint32_t n;
+        bool due = false;
+        const struct task **tasks = store_tasks_of_node(d->m->store, it->key, &n);
+        for (uint32_t i = 0; i < n; i++)
+            due |= tasks[i]->desired > TASK_RUNNING && !task_state_is_final(tasks[i]->status.state) && tasks[i]->version.index > before;
+        if (due)
+            send_one(d, it->value);
+    }
+}
+
+void dispatcher_in_force(struct dispatcher *d, const char *node_id, uint64_t nodes_index)
+{
+    struct session *s = map_find(&d->sessions, node_id);
+    if (!s)
+        return; /* its HELLO will say it */
+    s->tells = true;
+    s->force_index = MAX(s->force_index, nodes_index);
+    look_drained(d);
+}
+
+/* If its daemon ended, it goes on with the assignment that it kept, which may be an older one, until it is heard again. */
+void dispatcher_link_gone(struct dispatcher *d, const char *node_id)
+{
+    struct session *s = map_find(&d->sessions, node_id);
+    if (!s)
+        return;
+    s->force_index = 0;
+    s->sent_index = UINT64_MAX;
 }
 
 static void send_all(void *arg)
@@ -70,6 +157,7 @@ static void send_all(void *arg)
     d->send_due = false;
     if (!d->m->leads)
         return;
+    d->drained_index = in_force_everywhere(d); /* a node that is READY again may have fallen behind */
     for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
         struct session *s = it->value;
         if (store_find(d->m->store, TABLE_NODE, s->node_id))
@@ -77,6 +165,7 @@ static void send_all(void *arg)
         else
             session_free(map_remove(&d->sessions, s->node_id)); /* a node that was removed is told nothing more */
     }
+    look_drained(d); /* who is told nothing new says nothing */
 }
 
 const struct session_hello *dispatcher_said(const struct dispatcher *d, const char *node_id)
@@ -250,9 +339,13 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
     if (news)
         manager_want_pass(d->m); /* a rotation may have waited for it */
     s->hello_changed = true;
+    s->sent_index = 0;
+    s->force_index = s->checked_index = h->in_force;
+    s->tells |= h->in_force != 0;
     want_commit(d);
     manager_send_leader(d->m, node_id, true);
     send_one(d, s);
+    look_drained(d);
 }
 
 struct dispatcher *dispatcher_new(struct manager *m)
@@ -271,7 +364,8 @@ void dispatcher_forget_all(struct dispatcher *d)
         session_free(it->value);
     map_done(&d->sessions);
     map_init(&d->sessions);
-    d->report_flying = d->report_due = d->send_due = false;
+    d->report_flying = d->report_due = d->send_due = d->draining = false;
+    d->drained_index = 0;
 }
 
 void dispatcher_free(struct dispatcher *d)

@@ -2,6 +2,7 @@
  * and scheduler. A pass reads the applied store and proposes one transaction; the next pass starts when that
  * one is applied, so no stage ever decides on a state that is not agreed on. */
 #include "manager_internal.h"
+#include <shoal/base/le.h>
 #include <shoal/base/planted.h>
 #include <shoal/base/file.h>
 #include <shoal/model/format.h>
@@ -561,6 +562,7 @@ void manager_link_up(struct manager *m, const char *node_id)
 void manager_link_gone(struct manager *m, const char *node_id)
 {
     const struct node *n = store_find(m->store, TABLE_NODE, node_id);
+    dispatcher_link_gone(m->dispatcher, node_id);
     if (n && n->raft_id)
         raft_node_peer_gone(m->raft, n->raft_id);
 }
@@ -587,6 +589,8 @@ void manager_got_message(struct manager *m, const char *from, uint8_t type, cons
             dispatcher_hello(m->dispatcher, from, &h);
         }
         session_hello_clear(&h);
+    } else if (type == MSG_IN_FORCE && size == 8) {
+        dispatcher_in_force(m->dispatcher, from, le_get(p, 8));
     } else if (type == MSG_REPORT) {
         struct task_report r = { 0 };
         if (rec_unpack(&task_report_rec, &r, p, size, &e) == 0) {

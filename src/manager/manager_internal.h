@@ -72,6 +72,8 @@ struct dispatcher *dispatcher_new(struct manager *m);
 void dispatcher_free(struct dispatcher *d);
 void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct session_hello *h);
 void dispatcher_report(struct dispatcher *d, const char *node_id, const struct task_report *r);
+void dispatcher_in_force(struct dispatcher *d, const char *node_id, uint64_t nodes_index);
+void dispatcher_link_gone(struct dispatcher *d, const char *node_id);
 void dispatcher_forget_all(struct dispatcher *d); /* leadership lost */
 void dispatcher_store_changed(struct dispatcher *d);
 /* What the node said in the HELLO that came last; NULL: no session. */

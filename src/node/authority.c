@@ -10,6 +10,7 @@ static const uint8_t needed[MESSAGES] = {
     [MSG_ASSIGNMENT] = RIGHT_MANAGER,         /* containers to run, secrets, keys, the node table */
     [MSG_REPORT] = RIGHT_WORKER,              /* about its own tasks; the dispatcher looks whose they are */
     [MSG_REPORT_ACK] = RIGHT_MANAGER,
+    [MSG_IN_FORCE] = RIGHT_WORKER,            /* of itself: at worst a task stops a moment early or, after a bounded time, late */
     [MSG_JOIN] = RIGHT_JOIN,                  /* carries a token, which is checked by the leader */
     [MSG_JOIN_REPLY] = 0,                     /* only the joiner's own link takes one (admission.c) */
     [MSG_LEAVE] = RIGHT_WORKER,               /* of itself */

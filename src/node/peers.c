@@ -133,6 +133,7 @@ static void deliver(struct peers *ps, const struct certificate *from, uint8_t ty
         break;
     case MSG_HELLO:
     case MSG_REPORT:
+    case MSG_IN_FORCE:
     case MSG_LEAVE:
         if (d->manager)
             manager_got_message(d->manager, from->node_id, type, p, size);

@@ -4,6 +4,7 @@
   ask tcp|udp ADDR PORT SIZE [COUNT]   sends SIZE random bytes COUNT times (each from a new socket), prints each name
   mirror PORT               TCP and UDP on PORT: answers with the caller's address and with as many bytes as it was sent
   look tcp|udp ADDR PORT SIZE [FROM-PORT]   sends SIZE bytes to a mirror, prints the address it says
+  pound ADDR PORT STOP      HTTP requests, each by a new connection, until the file STOP is there; prints how many, and each failure
   flow ADDR PORT            one UDP socket for ever; prints each name that answers when it changes
   hold ADDR PORT            one TCP connection that says a byte now and then; prints how it ended
   dns udp|tcp NAME TYPE [SERVER]       prints the return code and the data of the answers, one line
@@ -136,6 +137,26 @@ def look(proto, addr, port, size, own="0"):
     if got[16:] != data[16:]:
         sys.exit("something else came back")
     print(got[:16].decode().strip())
+
+
+def pound(addr, port, stop):
+    n = failed = 0
+    print("ready", flush=True)
+    while not os.path.exists(stop):
+        s = socket.socket()
+        s.settimeout(LIMIT_S)
+        begin = time.time()
+        try:
+            s.connect((addr, int(port)))
+            s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            if not s.recv(65536).startswith(b"HTTP/1"):
+                raise OSError("closed without an answer")
+        except OSError as e:
+            failed += 1
+            print("%.3f after %.3f s: %s" % (begin, time.time() - begin, e), flush=True)
+        s.close()
+        n += 1
+    print("asked", n, "failed", failed)
 
 
 def flow(addr, port):
@@ -335,6 +356,6 @@ def vxlan(addr, port, vni, mac, source, to, word):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "pound", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
         sys.exit(__doc__)
     globals()[sys.argv[1]](*sys.argv[2:])

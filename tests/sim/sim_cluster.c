@@ -500,8 +500,9 @@ static void on_remove(void *arg, const char *task)
     }
 }
 
-static void on_network(void *arg, const struct assignment *a, const struct map *suspects)
+static bool on_network(void *arg, const struct assignment *a, const struct map *suspects)
 {
+    return true;
 }
 
 static void execute(const struct event *e)

@@ -82,6 +82,7 @@ struct host {
     struct executor *executor;
     uint64_t checked; /* index up to which its store was looked at */
     struct store *watched;
+    struct map calls; /* ids of tasks that its rules send calls to */
 };
 
 struct box { /* a container */
@@ -89,6 +90,7 @@ struct box { /* a container */
     uint64_t slot;
     struct host *host;
     int64_t since, doubled; /* doubled: since when another one of its slot runs too */
+    int64_t to_stop; /* when its host heard so */
     bool prepared, running, lost, stopping, gone;
     int64_t exit_code;
 };

@@ -95,6 +95,14 @@ void images_nodes_changed(struct daemon *d)
 }
 
 /* ---- containers ---- */
+#define DRAIN_NS (1900 * MS) /* DRAIN_MS of agent/task.c, on a fast clock */
+
+static void host_calls_nobody(struct host *h)
+{
+    map_done(&h->calls);
+    map_init(&h->calls);
+}
+
 struct executor {
     struct host *host;
     struct agent *agent;
@@ -183,6 +191,37 @@ static void on_start(void *arg, const char *task)
     answer(b, EXEC_STARTED, some_ms(S_BOX, 5, 200));
 }
 
+/* The kernel's rules, which outlive the daemon: who gets calls. */
+static bool on_network(void *arg, const struct assignment *a, const struct map *suspects)
+{
+    struct host *h = ((struct executor *)arg)->host;
+    (void)suspects;
+    host_calls_nobody(h);
+    for (uint32_t i = 0; i < a->replicas.n; i++)
+        if (a->replicas.v[i].ready)
+            map_put(&h->calls, a->replicas.v[i].task_id, h);
+    for (uint32_t i = 0; i < a->tasks.n; i++) {
+        struct box *b = box_of(h, a->tasks.v[i].id);
+        if (b && a->tasks.v[i].desired > TASK_RUNNING && !b->to_stop)
+            b->to_stop = g.now;
+    }
+    return true;
+}
+
+/* Until it has waited in vain, a task is stopped only when no node sends calls to it any more. */
+static void check_drained(const struct executor *x, const struct box *b)
+{
+    const struct assignment *a = x->agent ? agent_assignment(x->agent) : NULL;
+    bool assigned = false;
+    for (uint32_t i = 0; a && i < a->tasks.n; i++)
+        assigned |= str_equal(a->tasks.v[i].id, b->task);
+    for (uint32_t i = 0; assigned && b->running && g.now - b->to_stop < DRAIN_NS && i < a->nodes.n; i++) {
+        const struct host *k = host_by_node(a->nodes.v[i].id);
+        CHECK(!k || a->nodes.v[i].status.state != NODE_READY || !map_find(&k->calls, b->task), "%s: %s is stopped while %s sends calls to it",
+              x->host->name, b->task, k->name);
+    }
+}
+
 static void never_ran(struct event *e)
 {
     struct executor_event ev = { .kind = EXEC_EXITED };
@@ -196,6 +235,7 @@ static void on_stop(void *arg, const char *task, int64_t grace)
     struct box *b = box_of(h, task);
     (void)grace;
     if (b) {
+        check_drained(arg, b);
         b->stopping = true;
         answer(b, EXEC_EXITED, some_ms(S_BOX, 1, 500));
         return;
@@ -213,11 +253,6 @@ static void on_remove(void *arg, const char *task)
         say("%s: container of %s is killed and removed", b->host->name, task);
     b->running = false;
     b->gone = true;
-}
-
-static void on_network(void *arg, const struct assignment *a, const struct map *suspects)
-{
-    (void)arg, (void)a, (void)suspects;
 }
 
 const struct executor_ops executor_ops = { on_prepare, on_start, on_stop, on_remove, on_network };
@@ -460,6 +495,7 @@ void host_crash(struct host *h, bool power)
     if (!power)
         return;
     h->off = true;
+    host_calls_nobody(h);
     for (unsigned i = 0; i < g.n_boxes; i++)
         if (g.boxes[i].host == h && !g.boxes[i].gone) {
             g.boxes[i].running = false;
@@ -605,6 +641,7 @@ void hosts_found(unsigned n, unsigned managers)
     for (unsigned i = 0; i < n; i++) {
         struct host *h = &g.hosts[i];
         h->n = i;
+        map_init(&h->calls);
         h->format = (unsigned)pick(S_FAULT, 1, chance(S_FAULT, 400) ? FORMATS : 1);
         h->drift = (int64_t)pick(S_FAULT, 995, 1005);
         snprintf(h->name, sizeof h->name, "host%u", i);
@@ -641,6 +678,7 @@ void hosts_free(void)
 {
     for (unsigned i = 0; i < g.n_hosts; i++) {
         host_crash(&g.hosts[i], true);
+        map_done(&g.hosts[i].calls);
         disk_free(g.hosts[i].disk);
         disk_free(g.hosts[i].raft_disk);
     }

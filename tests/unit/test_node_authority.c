@@ -74,7 +74,7 @@ static void every_message_by_every_role(void **state)
         { MSG_REPORT, false, true, true, true },       { MSG_REPORT_ACK, false, false, false, true },
         { MSG_JOIN, true, false, false, false },       { MSG_JOIN_REPLY, false, false, false, false },
         { MSG_LEAVE, false, true, true, true },        { MSG_LEAVE_OK, false, false, false, true },
-        { MSG_HELD, false, true, true, true },
+        { MSG_HELD, false, true, true, true },         { MSG_IN_FORCE, false, true, true, true },
         { MSG_CERTIFICATE, false, false, false, true }, { MSG_RELAY, false, false, false, true },
     };
     bool known[256] = { false };

@@ -301,9 +301,10 @@ static void a_promise_keeps_the_older_program_out(void **state)
     end(&d);
 }
 
-static void no_network(void *arg, const struct assignment *a, const struct map *suspects)
+static bool no_network(void *arg, const struct assignment *a, const struct map *suspects)
 {
     (void)arg, (void)a, (void)suspects;
+    return true;
 }
 
 static void no_more(void *arg)

@@ -106,18 +106,11 @@ static void index_again(struct host *h)
 
 static struct rules *host_rules(struct host *h)
 {
-    struct rules *r = xnew(struct rules);
+    struct rules *r = rules_new();
     index_again(h);
-    rules_init(r);
     memset(h->udp, 0, sizeof h->udp);
     plan_host_rules(&h->in, r, h->udp);
     return r;
-}
-
-static void drop(struct rules *r)
-{
-    rules_done(r);
-    free(r);
 }
 
 static bool says(struct host *h, const char *text)
@@ -125,7 +118,7 @@ static bool says(struct host *h, const char *text)
     struct rules *r = host_rules(h);
     sb_reset(&h->rules);
     rules_whole(r, &h->rules);
-    drop(r);
+    rules_free(r);
     return strstr(h->rules.s, text) != NULL;
 }
 
@@ -225,10 +218,10 @@ static void a_change_costs_what_it_changes(void **state)
     h.in.gateway_addr = 1;
     struct rules *other = host_rules(&h);
     assert_false(rules_change(two, other, &out));
-    drop(none);
-    drop(one);
-    drop(two);
-    drop(other);
+    rules_free(none);
+    rules_free(one);
+    rules_free(two);
+    rules_free(other);
     sb_done(&out);
     host_done(&h);
 }
@@ -236,7 +229,7 @@ static void a_change_costs_what_it_changes(void **state)
 static void a_virtual_ip_without_replicas_is_refused(void **state)
 {
     struct host h;
-    struct rules r;
+    struct rules *r = rules_new();
     host_init(&h);
     publishes(&h, "web", PROTO_TCP, 8080);
     struct sandbox *s = sandbox(&h, "c1", PROTO_TCP, 80);
@@ -244,21 +237,20 @@ static void a_virtual_ip_without_replicas_is_refused(void **state)
     struct vip *v = REC_ADD(&h.a.services.v[0].vips);
     str_set(&v->network_id, "front");
     str_set(&v->addr, "10.0.0.2/24");
-    rules_init(&r);
-    assert_true(plan_sandbox_rules(&h.in, s, &r));
-    rules_whole(&r, &h.rules);
+    assert_true(plan_sandbox_rules(&h.in, s, r));
+    rules_whole(r, &h.rules);
     assert_non_null(strstr(h.rules.s, "\nip daddr @vips reject\n"));
     assert_non_null(strstr(h.rules.s, "add element ip shoal vips { 10.0.0.2 }\n"));
     assert_null(strstr(h.rules.s, "dnat"));
     struct replica *x = replica(&h, "web", "t2", "n2");
     str_set(&x->network_id, "front");
     index_again(&h);
-    assert_true(plan_sandbox_rules(&h.in, s, &r));
+    assert_true(plan_sandbox_rules(&h.in, s, r));
     sb_reset(&h.rules);
-    rules_whole(&r, &h.rules);
+    rules_whole(r, &h.rules);
     assert_non_null(strstr(h.rules.s, "chain vip-10.0.0.2 {\ndnat to 10.255.0.9\n}\n"));
     assert_non_null(strstr(h.rules.s, "add element ip shoal choose { 10.0.0.2 : goto vip-10.0.0.2 }\n"));
-    rules_done(&r);
+    rules_free(r);
     host_done(&h);
 }
 

@@ -41,7 +41,9 @@ REC_DECLARE(service_entry)
     X(T, UINT, nodes_index, _, 10, "NodesIndex", "log index that Nodes is of; no part of the content version") \
     X(T, UINT, keyring, _, 11, "Keyring", "how often GossipKeys changed")                       \
     X(T, UINT, format, _, 12, "Format", "of the cluster; 0: 1")                              \
-    X(T, UINT, format_next, _, 13, "FormatNext", "later one that all nodes know: to be promised; 0: none")
+    X(T, UINT, format_next, _, 13, "FormatNext", "later one that all nodes know: to be promised; 0: none") \
+    X(T, STRS, drained, _, 14, "Drained", "tasks of this node to be stopped that nobody sends calls to any more", .max = 100000) \
+    X(T, BOOL, drains, _, 15, "Drains", "the leader tells so")
 REC_DECLARE(assignment)
 
 #define session_hello_FIELDS(X, T)                                                           \
@@ -57,7 +59,8 @@ REC_DECLARE(assignment)
     X(T, UINT, epoch, _, 10, "Epoch", "of the certificate held")                             \
     X(T, BYTES, ca, _, 11, "CA", "signer of the certificate held", .max = 32)                \
     X(T, UINT, keyring, _, 12, "Keyring", "gossip keys in use here")                            \
-    X(T, REC, formats, node_formats, 13, "Formats", "")
+    X(T, REC, formats, node_formats, 13, "Formats", "")                                      \
+    X(T, UINT, in_force, _, 14, "InForce", "NodesIndex of the assignment whose names and rules are in force here; 0: does not tell")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \
