@@ -142,6 +142,8 @@ tests_net_test_runtime_security_LDADD = libruntime.a $(CMOCKA_LIBS) $(f1_libs)
 endif
 
 # ---- real system, root: programs of tests/run.d ----
+check_PROGRAMS += tests/net/test_runtime_faults
+tests_net_test_runtime_faults_LDADD = $(f0_libs)
 check_PROGRAMS += tests/net/hostile
 tests_net_hostile_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node -I$(srcdir)/membership/raft
 tests_net_hostile_LDADD = libnode.a $(f5_libs)

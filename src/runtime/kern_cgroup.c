@@ -22,6 +22,11 @@ static const char *const v1_controllers[] = { "memory", "cpu", "cpuacct", "pids"
                                               "cpuset", "hugetlb", "net_cls", "net_prio", "rdma" };
 enum { FIRST_OPTIONAL = 7 };
 
+static bool is_absent(int error)
+{
+    return error == ENOENT || error == ENOTDIR;
+}
+
 /* Both are asked again and again, and stay what they were at boot: looked at once. */
 static bool is_v2(void)
 {
@@ -29,10 +34,13 @@ static bool is_v2(void)
     struct statfs s;
     if (!known && statfs(ROOT, &s) == 0)
         known = s.f_type == CGROUP2_MAGIC ? 2 : 1;
+    else if (!known) /* for once it did not say: as version 1 all groups would seem to be absent */
+        return file_exists(ROOT "/cgroup.controllers");
     return known == 2;
 }
 
-/* Mounted v1 controllers; cpu and cpuacct may be one ("cpu,cpuacct" with links). */
+/* Mounted v1 controllers; cpu and cpuacct may be one ("cpu,cpuacct" with links). One that cannot be looked at is there: its
+ * use will say what is wrong, and without it a container would have no such limit. */
 static bool v1_has(const char *controller)
 {
     static uint8_t known[ARRAY_N(v1_controllers)]; /* 1 no, 2 yes */
@@ -43,7 +51,10 @@ static bool v1_has(const char *controller)
         i++;
     if (!known[i]) {
         snprintf(path, sizeof path, ROOT "/%s/cgroup.procs", controller);
-        known[i] = stat(path, &st) == 0 ? 2 : 1;
+        bool there = stat(path, &st) == 0;
+        if (!there && !is_absent(errno))
+            return true;
+        known[i] = there ? 2 : 1;
     }
     return known[i] == 2;
 }
@@ -117,8 +128,13 @@ static int make(unsigned i, const char *parent, const char *id, struct cgroup_ow
     if (!made && errno == EEXIST)
         return err_set(e, E_EXISTS, "the control group %s exists already, and something is in it or it is another container's; choose another, or "
                        "remove it", path);
-    if (!made || stat(path, &st) < 0)
+    if (!made)
         return err_errno(e, errno, "make the control group %s", path);
+    if (stat(path, &st) < 0) { /* nobody would know whose it is */
+        int r = err_errno(e, errno, "the control group %s", path);
+        rmdir(path);
+        return r;
+    }
     own->inode[i] = st.st_ino;
     return 0;
 }
@@ -305,7 +321,7 @@ const char *cgroup_folder(unsigned i, const char *parent, const char *id, char o
         return NULL;
     const char *controller = is_v2() ? NULL : v1_controllers[i];
     group_path(out, controller, parent, id, NULL);
-    return (controller && !v1_has(controller)) || stat(out, &st) < 0 ? NULL : controller ? controller : "";
+    return (controller && !v1_has(controller)) || (stat(out, &st) < 0 && is_absent(errno)) ? NULL : controller ? controller : "";
 }
 
 /* ---- OCI bundles ---- */
@@ -389,8 +405,7 @@ static int make_groups(const struct oci_bundle *b, struct cgroup_own *own, struc
     return r;
 }
 
-/* Empty ones of that name are of nobody who still needs them; but they have limits. None is touched when one is in use. */
-static int remove_empty(const char *parent, const char *id, struct err *e)
+int cgroup_remove_empty(const char *parent, const char *id, struct err *e)
 {
     char folder[512], procs[600];
     struct stat st;
@@ -414,7 +429,7 @@ int cgroup_create_bundle(const struct oci_bundle *b, struct cgroup_own *ret_own,
     char folder[512];
     const char *parent = oci_cgroup_parent(b);
     *ret_own = (struct cgroup_own){ 0 };
-    int r = remove_empty(parent, b->cgroup, e);
+    int r = cgroup_remove_empty(parent, b->cgroup, e);
     if (r == 0)
         r = make_groups(b, ret_own, e);
     if (r == 0 && is_v2()) {

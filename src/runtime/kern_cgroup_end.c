@@ -17,24 +17,31 @@ enum { MEMBERS_MAX_BYTES = 64 << 20, /* as many as a kernel can have */
        KILL_LOOKS = 2000, KILL_LOOK_MS = 5 };
 
 /* ---- walking ---- */
-struct pids { int64_t *v; size_t n, cap; };
+struct pids { int64_t *v; size_t n, cap; bool partial; }; /* partial: some group could not be read */
 typedef void group_fn(const char *group, void *arg); /* group: a path to its folder, by a descriptor */
 
 /* Whose groups, by name, and, unless NULL, by their numbers. */
 struct whose { const char *parent, *id; const struct cgroup_own *own; };
 
-/* Folder and controller of the i-th group, NULL: it has none. */
-static const char *find_group(unsigned i, const struct whose *w, char folder[512])
+enum found { NO_GROUP, GROUP, UNKNOWN }; /* the kernel did not say: ask again */
+
+/* Folder and controller of the i-th group. */
+static enum found find_group(unsigned i, const struct whose *w, char folder[512], const char **ret_controller)
 {
     struct stat st;
-    const char *controller = cgroup_folder(i, w->parent, w->id, folder);
-    return controller && w->own && (stat(folder, &st) < 0 || st.st_ino != w->own->inode[i]) ? NULL : controller;
+    *ret_controller = cgroup_folder(i, w->parent, w->id, folder);
+    if (!*ret_controller)
+        return NO_GROUP;
+    if (stat(folder, &st) < 0)
+        return errno == ENOENT ? NO_GROUP : UNKNOWN;
+    return w->own && st.st_ino != w->own->inode[i] ? NO_GROUP : GROUP;
 }
 
 static int open_group(unsigned i, const struct whose *w)
 {
     char folder[512];
-    return find_group(i, w, folder) ? open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    const char *controller;
+    return find_group(i, w, folder, &controller) == GROUP ? open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
 }
 
 /* The next group in a folder, with its name until the next call; -1: no more. */
@@ -95,8 +102,10 @@ static void add_members(const char *group, void *arg)
     struct pids *p = arg;
     AUTO_FREE char *path = path_join(group, "cgroup.procs"), *text = NULL;
     size_t size;
-    if (file_read(path, MEMBERS_MAX_BYTES, &text, &size, NULL) < 0)
+    if (file_read(path, MEMBERS_MAX_BYTES, &text, &size, NULL) < 0) {
+        p->partial = true;
         return;
+    }
     for (char *at = text, *end; *at; at = *end ? end + 1 : end) {
         long long pid = strtoll(at, &end, 10);
         if (end == at)
@@ -111,6 +120,7 @@ static void collect(unsigned i, const struct whose *w, struct pids *p)
 {
     int dir = open_group(i, w);
     p->n = 0;
+    p->partial = dir < 0;
     if (dir >= 0)
         walk(dir, 0, add_members, p);
 }
@@ -120,8 +130,9 @@ int64_t *cgroup_pids(const char *parent, const char *id, const struct cgroup_own
     const struct whose w = { parent, id, own };
     struct pids p = { 0 };
     char folder[512];
+    const char *controller;
     unsigned i = 0;
-    while (i < CGROUP_FOLDERS_MAX && !find_group(i, &w, folder))
+    while (i < CGROUP_FOLDERS_MAX && find_group(i, &w, folder, &controller) != GROUP)
         i++;
     collect(i, &w, &p); /* of each controller's the first: they have the same */
     *ret_n = p.n;
@@ -145,21 +156,22 @@ static void let_go(const char *group, void *arg)
         return;
 }
 
-/* SIGKILL to all in the i-th controller's group and below; how many there were. Where the kernel does not kill a group at
+/* SIGKILL to all in the i-th controller's group and below; how many there were, or may have been. Where the kernel does not kill a group at
  * once they are stopped meanwhile, or those that fork would be elsewhere each time one looks. */
 static size_t kill_members(unsigned i, const struct whose *w)
 {
     static struct switch_file v1 = { "freezer.state", "FROZEN", "THAWED" }, v2 = { "cgroup.freeze", "1", "0" };
     char folder[512];
     struct pids p = { 0 };
-    const char *controller = find_group(i, w, folder);
-    if (!controller)
-        return 0;
+    const char *controller;
+    enum found found = find_group(i, w, folder, &controller);
+    if (found != GROUP)
+        return found == UNKNOWN;
     struct switch_file *f = !*controller ? &v2 : str_equal(controller, "freezer") ? &v1 : NULL;
     collect(i, w, &p);
-    size_t n = p.n;
+    size_t n = p.n ? p.n : p.partial;
     AUTO_FREE char *at_once = path_join(folder, "cgroup.kill"), *state = path_join(folder, f ? f->name : "");
-    if (n && (f != &v2 || file_poke(at_once, "1", NULL) < 0)) {
+    if (p.n && (f != &v2 || file_poke(at_once, "1", NULL) < 0)) {
         if (f && file_poke(state, f->stop, NULL) == 0)
             collect(i, w, &p);
         signal_each(&p, SIGKILL);
@@ -196,7 +208,11 @@ int cgroup_signal(const char *parent, const char *id, const struct cgroup_own *o
 static bool remove_one(unsigned i, const struct whose *w)
 {
     char folder[512];
-    if (!find_group(i, w, folder) || rmdir(folder) == 0) /* nothing in it, as mostly */
+    const char *controller;
+    enum found found = find_group(i, w, folder, &controller);
+    if (found != GROUP)
+        return found == NO_GROUP;
+    if (rmdir(folder) == 0) /* nothing in it, as mostly */
         return true;
     if (kill_members(i, w))
         return false;

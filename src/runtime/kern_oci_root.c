@@ -36,9 +36,9 @@ static int set_flags(int fd, const struct oci_mount *m, struct err *e)
 {
     char path[64];
     struct statvfs vfs;
-    unsigned long keep = 0;
-    if (fstatvfs(fd, &vfs) == 0) /* those that the source has stay, unless an option takes them away */
-        keep = vfs.f_flag & MOUNT_FLAGS & ~m->cleared;
+    if (fstatvfs(fd, &vfs) < 0)
+        return err_errno(e, errno, "the flags of %s", m->target);
+    unsigned long keep = vfs.f_flag & MOUNT_FLAGS & ~m->cleared; /* those that the source has stay, unless an option takes them away */
     return mount(NULL, root_fd_path(path, fd), NULL, MS_BIND | MS_REMOUNT | keep | (m->flags & MOUNT_FLAGS), NULL) < 0
                ? err_errno(e, errno, "set the flags of %s", m->target) : 0;
 }
@@ -260,8 +260,8 @@ int oci_root_setup(const struct oci_bundle *b, struct pty *t, int *ret_root, str
         r = root_make_read_only(root, read_only, b->read_only_paths.n, e);
     if (r == 0)
         r = root_mask(root, masked, b->masked.n, e);
-    if (r == 0)
-        *ret_root = fcntl(root, F_DUPFD_CLOEXEC, 3);
+    if (r == 0 && (*ret_root = fcntl(root, F_DUPFD_CLOEXEC, 3)) < 0)
+        r = err_errno(e, errno, "root file system %s", b->root);
     return r;
 }
 

@@ -119,9 +119,10 @@ static int finish_bind(int root, const char *target, unsigned long flags, const 
     if (top < 0)
         return err_errno(e, errno, "%s in the container", target);
     struct statvfs vfs;
-    unsigned long keep = 0;
-    if (fstatvfs(top, &vfs) == 0) /* a user namespace may not clear these: repeat them */
-        keep = vfs.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY | MS_NOATIME | MS_NODIRATIME | MS_RELATIME);
+    if (fstatvfs(top, &vfs) < 0)
+        return err_errno(e, errno, "%s in the container", target);
+    /* What the source may not do stays so, and a user namespace may not clear these: repeat them. */
+    unsigned long keep = vfs.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY | MS_NOATIME | MS_NODIRATIME | MS_RELATIME);
     if (mount(NULL, root_fd_path(to, top), NULL, MS_BIND | MS_REMOUNT | keep | flags, NULL) < 0)
         return err_errno(e, errno, "set the flags of %s", target);
     return mount(NULL, root_fd_path(to, top), NULL, propagation_of(propagation), NULL) < 0
@@ -311,12 +312,21 @@ static int check_source(const struct container_mount *m, unsigned long propagati
                    point, shared ? "" : " or slave", point, m->propagation);
 }
 
+/* A path to be hidden or guarded: -E_NOT_FOUND, there is no such thing here. What only cannot be opened now is not left open. */
+static int open_guarded(int root, const char *path, struct err *e)
+{
+    int fd = root_open_in(root, path, O_PATH | O_NOFOLLOW);
+    return fd < 0 ? err_errno(e, errno, "%s in the container", path) : fd;
+}
+
 int root_check_unshared(int root, const char *const *paths, unsigned n, struct err *e)
 {
     char point[4096];
     for (unsigned i = 0; i < n; i++) {
-        AUTO_CLOSE int fd = root_open_in(root, paths[i], O_PATH | O_NOFOLLOW);
-        int ties = fd < 0 ? 0 : ties_of(fd, paths[i], point, e);
+        AUTO_CLOSE int fd = open_guarded(root, paths[i], e);
+        if (fd == -E_NOT_FOUND)
+            continue;
+        int ties = fd < 0 ? fd : ties_of(fd, paths[i], point, e);
         if (ties < 0)
             return ties;
         if (ties & TIE_PEERS)
@@ -438,9 +448,11 @@ int root_mask(int root, const char *const *paths, unsigned n, struct err *e)
     char from[64], to[64];
     AUTO_CLOSE int null = root_open_in(root, "/dev/null", O_PATH | O_NOFOLLOW);
     for (unsigned i = 0; i < n; i++) {
-        AUTO_CLOSE int fd = root_open_in(root, paths[i], O_PATH | O_NOFOLLOW);
-        if (fd < 0)
+        AUTO_CLOSE int fd = open_guarded(root, paths[i], e);
+        if (fd == -E_NOT_FOUND)
             continue;
+        if (fd < 0)
+            return fd;
         if (fstat(fd, &st) < 0)
             return err_errno(e, errno, "%s", paths[i]);
         if (S_ISDIR(st.st_mode)) {
@@ -461,9 +473,11 @@ int root_make_read_only(int root, const char *const *paths, unsigned n, struct e
 {
     struct stat st;
     for (unsigned i = 0; i < n; i++) {
-        AUTO_CLOSE int fd = root_open_in(root, paths[i], O_PATH | O_NOFOLLOW);
-        if (fd < 0)
+        AUTO_CLOSE int fd = open_guarded(root, paths[i], e);
+        if (fd == -E_NOT_FOUND)
             continue;
+        if (fd < 0)
+            return fd;
         if (fstat(fd, &st) < 0)
             return err_errno(e, errno, "%s", paths[i]);
         int r = root_bind(root, fd, paths[i], S_ISDIR(st.st_mode) ? 0 : TARGET_FILE, true,

@@ -128,27 +128,38 @@ void net_stats(pid_t pid, struct container_stats *ret)
     }
 }
 
-/* Fields of /proc/PID/stat after the name, which may hold anything; NULL: gone. */
-static const char *process_fields(pid_t pid, char **ret_text)
+/* /proc/PID/stat from the end of the name on, which may hold anything. */
+static int process_fields(pid_t pid, char **ret_text, const char **ret, struct err *e)
 {
     char path[64];
     size_t size;
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    return file_read(path, 4096, ret_text, &size, NULL) < 0 ? NULL : strrchr(*ret_text, ')');
+    int r = file_read(path, 4096, ret_text, &size, e);
+    if (r == 0 && !(*ret = strrchr(*ret_text, ')')))
+        r = err_set(e, E_NOT_FOUND, "%s is empty", path);
+    return r;
+}
+
+static uint64_t start_of(const char *fields)
+{
+    for (int i = 0; fields && i < 20; i++)
+        fields = strchr(fields + 1, ' ');
+    return fields ? strtoull(fields + 1, NULL, 10) : 0;
 }
 
 uint64_t process_start_id(pid_t pid)
 {
     AUTO_FREE char *text = NULL;
-    const char *p = process_fields(pid, &text);
-    for (int i = 0; p && i < 20; i++)
-        p = strchr(p + 1, ' ');
-    return p ? strtoull(p + 1, NULL, 10) : 0;
+    const char *p = NULL;
+    return process_fields(pid, &text, &p, NULL) < 0 ? 0 : start_of(p);
 }
 
 bool process_has_ended(pid_t pid, uint64_t start_id)
 {
     AUTO_FREE char *text = NULL;
-    const char *p = process_fields(pid, &text);
-    return !p || strchr("ZXx", p[1] && p[2] ? p[2] : 'Z') || process_start_id(pid) != start_id;
+    const char *p = NULL;
+    int r = process_fields(pid, &text, &p, NULL);
+    if (r < 0)
+        return r == -E_NOT_FOUND; /* what cannot be looked at is not taken for dead: it would be forgotten while it runs */
+    return strchr("ZXx", p[1] && p[2] ? p[2] : 'Z') || start_of(p) != start_id;
 }

@@ -112,7 +112,7 @@ void oci_hold_signals(void)
     sigprocmask(SIG_BLOCK, &all, NULL);
 }
 
-int oci_wait(pid_t pid, int master)
+int oci_wait(pid_t pid, int master, struct err *e)
 {
     static struct way in, out;
     struct termios was;
@@ -123,6 +123,8 @@ int oci_wait(pid_t pid, int master)
     out = (struct way){ .from = master, .to = 1 };
     signals_to_pass(&all);
     AUTO_CLOSE int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals < 0) /* its end would never be seen */
+        return err_errno(e, errno, "wait for the container");
     if (master >= 0)
         fd_set_nonblock(master, true);
     if (terminal)

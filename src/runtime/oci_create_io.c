@@ -138,22 +138,22 @@ static int spawn(struct launch *k, struct err *e)
     return 0;
 }
 
-/* All that is said until the other side closes. */
-static int last_words(int fd, char *text, size_t size)
+/* All that is said until the other side closes, or, MSG_DONTWAIT, that has been said. */
+static int last_words(int fd, int flags, char *text, size_t size)
 {
     size_t n = 0;
     ssize_t got;
-    while (n + 1 < size && ((got = read(fd, text + n, size - 1 - n)) > 0 || (got < 0 && errno == EINTR)))
+    while (n + 1 < size && ((got = recv(fd, text + n, size - 1 - n, flags)) > 0 || (got < 0 && errno == EINTR)))
         n += got > 0 ? (size_t)got : 0;
     text[n] = '\0';
     return (int)n;
 }
 
-static int refused(int fd, const char *before, struct err *e)
+static int refused(int fd, int flags, const char *before, struct err *e)
 {
     char text[512];
     int n = snprintf(text, sizeof text, "%s", before);
-    return last_words(fd, text + n, sizeof text - (size_t)n) + n > 0
+    return last_words(fd, flags, text + n, sizeof text - (size_t)n) + n > 0
                ? err_set(e, E_INVALID, "%s", text)
                : err_set(e, E_INVALID, "the container's process died before it was ready (killed, or out of memory?)");
 }
@@ -177,13 +177,35 @@ static int check_group(const struct oci_launch *l, struct err *e)
                    "group of its own", parent, group);
 }
 
+static void reap_program(struct launch *k)
+{
+    while (k->program && waitpid(k->program, NULL, 0) < 0 && errno == EINTR)
+        ;
+    k->program = 0;
+}
+
+/* The pid of the process, or why there is none. If there is one all the same, it dies when our ends close: it waits at the
+ * gate, or has nobody to tell that it is ready. */
+static int read_pid(struct launch *k, pid_t *ret, struct err *e)
+{
+    ssize_t n;
+    do
+        n = read(k->report, ret, sizeof *ret);
+    while (n < 0 && errno == EINTR);
+    if (n == sizeof *ret)
+        return 0;
+    *ret = 0;
+    if (n < 0)
+        return err_errno(e, errno, "the pid of the container's process");
+    reap_program(k); /* what it had to say it has said: the socket may be open in a process that it left */
+    return refused(k->errors, MSG_DONTWAIT, "", e);
+}
+
 static int lead(struct launch *k, struct oci_launch *l, struct err *e)
 {
-    int r = 0;
-    if (read(k->report, &l->pid, sizeof l->pid) != sizeof l->pid) {
-        l->pid = 0;
-        return refused(k->errors, "", e);
-    }
+    int r = read_pid(k, &l->pid, e);
+    if (r < 0)
+        return r;
     while (r == 0) {
         char byte[2] = "";
         int fd = -1;
@@ -199,11 +221,11 @@ static int lead(struct launch *k, struct oci_launch *l, struct err *e)
             r = l->exec ? 0 : check_group(l, e);
             break;
         }
-        return refused(k->errors, n == 1 ? byte : "", e);
+        return n < 0 ? (int)n : refused(k->errors, 0, n == 1 ? byte : "", e);
     }
     if (r == 0 && l->exec) {
         char text[512];
-        if (last_words(k->errors, text, sizeof text) > 0)
+        if (last_words(k->errors, 0, text, sizeof text) > 0)
             r = err_set(e, E_INVALID, "%s", text);
     }
     if (r == 0 && l->console >= 0 && l->console_socket) {
@@ -229,8 +251,7 @@ int oci_launch(struct oci_launch *l, struct err *e)
         r = spawn(&k, e);
     if (r == 0)
         r = lead(&k, l, e);
-    while (k.program && waitpid(k.program, NULL, 0) < 0 && errno == EINTR)
-        ;
+    reap_program(&k);
     for (int i = 0; i < OCI_FD_N; i++)
         close_at(&k.child[i]);
     close_at(&k.gate);
@@ -260,7 +281,7 @@ int oci_begin(struct oci_state *s, struct err *e)
     if (r == 0 && (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0))
         r = err_errno(e, errno, "start of container %s", s->bundle.id);
     unlink(now);
-    if (r == 0 && last_words(fd, text, sizeof text) > 0)
+    if (r == 0 && last_words(fd, 0, text, sizeof text) > 0)
         r = err_set(e, E_INVALID, "%s", text);
     return r;
 }

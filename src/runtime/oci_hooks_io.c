@@ -37,11 +37,8 @@ static _Noreturn void become_hook(const struct oci_hook *h, int in, int err)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
-    dup2(in, 0);
-    dup2(null, 1);
-    dup2(err, 2);
-    syscall(SYS_close_range, 3u, ~0u, 0u);
-    execve(h->path, argv, env);
+    if (dup2(err, 2) >= 0 && null >= 0 && dup2(in, 0) >= 0 && dup2(null, 1) >= 0 && syscall(SYS_close_range, 3u, ~0u, 0u) >= 0)
+        execve(h->path, argv, env);
     dprintf(2, "%s", strerror(errno));
     _exit(127);
 }
@@ -53,6 +50,12 @@ static int watch(const struct oci_hook *h, pid_t pid, int fd, char *text, size_t
     AUTO_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     size_t n = 0;
     int status;
+    if (pidfd < 0) { /* its end would never be seen */
+        int r = err_errno(e, errno, "wait for it");
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        return r;
+    }
     for (bool over = false; !over;) {
         struct pollfd p[2] = { { .fd = pidfd, .events = POLLIN }, { .fd = fd, .events = POLLIN } };
         int64_t left = (end - clock_mono_ns()) / MS_NS;

@@ -37,9 +37,10 @@ static int at(const struct init *n, int what)
     return n->base + what;
 }
 
+/* A filter that only could not be looked at must not be left out. */
 static bool is_open(int fd)
 {
-    return fcntl(fd, F_GETFD) >= 0;
+    return fcntl(fd, F_GETFD) >= 0 || errno != EBADF;
 }
 
 static int map_file(int fd, size_t max, const void **ret, size_t *ret_size, struct err *e)
@@ -114,13 +115,13 @@ static int prepare(struct init *n, struct err *e)
 }
 
 /* Descriptors from 3 on that the caller wanted kept lie below base; the errors socket takes the first number above. */
-static void close_files(struct init *n)
+static int close_files(struct init *n, struct err *e)
 {
     if (n->errors != n->base && dup3(n->errors, n->base, O_CLOEXEC) < 0)
-        _exit(127);
+        return err_errno(e, errno, "descriptor");
     n->errors = n->base;
-    fcntl(n->errors, F_SETFD, FD_CLOEXEC);
-    syscall(SYS_close_range, (unsigned)n->base + 1, ~0u, 0u);
+    return fcntl(n->errors, F_SETFD, FD_CLOEXEC) < 0 || syscall(SYS_close_range, (unsigned)n->base + 1, ~0u, 0u) < 0
+               ? err_errno(e, errno, "close the host's files") : 0;
 }
 
 /* By the host's own /proc. */
@@ -147,7 +148,8 @@ static _Noreturn void become_program(struct init *n)
     unsigned flags = (unsigned)n->bundle.seccomp_flags;
     struct capability_sets caps = { p->bounding, p->permitted, p->effective, p->inheritable, p->ambient };
     int r = process_own_stdio(p->tty, n->user.uid, &e);
-    close_files(n);
+    if (r == 0)
+        r = close_files(n, &e);
     process_default_signals();
     umask((mode_t)p->umask);
     if (r == 0 && !p->no_new_privs)
@@ -156,7 +158,8 @@ static _Noreturn void become_program(struct init *n)
         r = process_become(&n->user, &caps, &e);
     if (r == 0 && p->no_new_privs && (r = process_no_new_privs(&e)) == 0)
         r = process_filter(f, flags, &e);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of user may have set it */
+    if (r == 0)
+        r = process_hide(&e); /* a change of user may have undone it */
     if (r == 0 && p != &n->exec) /* files of the image, with no more rights than its program */
         r = oci_hooks_run(&n->bundle, OCI_START_CONTAINER, "created", getpid(), &e);
     if (r < 0 || process_run(n->argv, n->env, false, &e) < 0)
@@ -170,7 +173,8 @@ static void use_terminal(const struct oci_process *p, const struct pty *t)
         return;
     ioctl(t->slave, TIOCSCTTY, 0);
     for (int fd = 0; fd < 3; fd++)
-        dup2(t->slave, fd);
+        if (dup2(t->slave, fd) < 0)
+            _exit(127);
 }
 
 /* Whoever started it runs the hooks of its side first; then those of ours. */
@@ -193,10 +197,12 @@ static _Noreturn void first_process(struct init *n)
     struct pty t = { .rows = (unsigned)p->rows, .cols = (unsigned)p->cols };
     struct err e = { 0 };
     int root = -1, r;
+    close(at(n, OCI_FD_REPORT)); /* its end says that there is no pid to come */
     prctl(PR_SET_NAME, "shoal-init", 0, 0, 0);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     setsid();
-    r = cgroup_join(oci_cgroup_parent(b), b->cgroup, &e);
+    r = process_hide(&e);
+    if (r == 0)
+        r = cgroup_join(oci_cgroup_parent(b), b->cgroup, &e);
     if (r == 0 && groups && !groups->path && unshare(CLONE_NEWCGROUP) < 0)
         r = err_errno(&e, errno, "new cgroup namespace");
     if (r == 0 && b->hostname && sethostname(b->hostname, strlen(b->hostname)) < 0)
@@ -261,6 +267,17 @@ static int join_namespaces(const struct oci_bundle *b, struct err *e)
     return 0;
 }
 
+/* The last that the small program does. A process that nobody knows of must not stay. */
+static _Noreturn void report(const struct init *n, pid_t pid)
+{
+    struct err e = { 0 };
+    if (write(at(n, OCI_FD_REPORT), &pid, sizeof pid) == sizeof pid)
+        _exit(0);
+    err_errno(&e, errno, "report the process");
+    kill(pid, SIGKILL);
+    process_die(n->errors, &e);
+}
+
 static _Noreturn void create(struct init *n)
 {
     const struct oci_bundle *b = &n->bundle;
@@ -278,7 +295,7 @@ static _Noreturn void create(struct init *n)
         err_errno(&e, errno, "new namespaces");
         process_die(n->errors, &e);
     }
-    _exit(write(at(n, OCI_FD_REPORT), &pid, sizeof pid) == sizeof pid ? 0 : 127);
+    report(n, pid);
 }
 
 static _Noreturn void exec(struct init *n, const struct oci_life *life)
@@ -305,9 +322,10 @@ static _Noreturn void exec(struct init *n, const struct oci_life *life)
         process_die(n->errors, &e);
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args); /* the pid namespace is that of children */
     if (pid > 0)
-        _exit(write(at(n, OCI_FD_REPORT), &pid, sizeof pid) == sizeof pid ? 0 : 127);
+        report(n, pid);
     if (pid < 0)
         err_errno(&e, errno, "fork");
+    close(at(n, OCI_FD_REPORT));
     setsid();
     umask(0022);
     if (pid < 0 || (p->tty && pty_open(&t, AT_FDCWD, &e) < 0) || prepare(n, &e) < 0)
@@ -322,10 +340,12 @@ _Noreturn void oci_init_main(int base)
     static struct init n;
     struct err e = { 0 };
     struct oci_life container;
-    syscall(SYS_close_range, (unsigned)(base + OCI_FD_N), ~0u, 0u); /* the caller's files are not for the image to find */
     n.base = base;
     n.errors = at(&n, OCI_FD_ERRORS);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (syscall(SYS_close_range, (unsigned)(base + OCI_FD_N), ~0u, 0u) < 0) /* the caller's files are not for the image to find */
+        err_errno(&e, errno, "close the caller's files");
+    if (e.code || process_hide(&e) < 0)
+        process_die(n.errors, &e);
     for (int i = 0; i < OCI_FD_N; i++)
         if (is_open(at(&n, i)))
             fcntl(at(&n, i), F_SETFD, FD_CLOEXEC);

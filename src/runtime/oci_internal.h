@@ -186,6 +186,9 @@ void oci_state_set_groups(struct oci_state *s, const struct cgroup_own *own);
 const struct cgroup_own *oci_state_groups(const struct oci_state *s); /* NULL: not known, go by the name */
 void oci_state_look(struct oci_state *s);   /* status anew */
 int oci_state_remove(const struct oci_state *s, struct err *e) must_check;
+/* A folder in which there is not yet, or no more, what its container is: who made or removed it was killed meanwhile, and it has
+ * nothing else. 1: it was one, and is removed; 0: there is none. */
+int oci_state_remove_unmade(const char *root, const char *id, struct err *e) must_check;
 void oci_state_done(struct oci_state *s);
 /* As the specification has it. */
 void oci_state_json(const struct oci_bundle *b, const char *status, int64_t pid, struct sb *out);
@@ -216,8 +219,9 @@ int oci_begin(struct oci_state *s, struct err *e) must_check;
 int oci_console_send(const char *path, int master, struct err *e) must_check;
 /* From here on signals wait for oci_wait; those that come while a container is made must reach it, not end us. */
 void oci_hold_signals(void);
-/* Until pid ends: signals go to it, the terminal (-1: none) is joined to ours. Exit status, 128 + signal. */
-int oci_wait(pid_t pid, int master);
+/* Until pid ends: signals go to it, the terminal (-1: none) is joined to ours. Exit status, 128 + signal; or an error, and it
+ * may live. */
+int oci_wait(pid_t pid, int master, struct err *e) must_check;
 
 /* ---- oci_init_io.c: the small program's side; descriptors from BASE on ---- */
 enum { OCI_FD_GATE, OCI_FD_ERRORS, OCI_FD_SPEC, OCI_FD_EXEC, OCI_FD_LISTEN, OCI_FD_REPORT, OCI_FD_FILTER, OCI_FD_N };
@@ -226,7 +230,10 @@ _Noreturn void oci_init_main(int base);
 /* ---- kern_cgroup.c ---- */
 /* ret_own is right on failure, too: what it has was removed. -E_BUSY, -E_EXISTS: another has such a group. */
 int cgroup_create_bundle(const struct oci_bundle *b, struct cgroup_own *ret_own, struct err *e) must_check;
-/* Folder of the i-th controller's group, "" for v2; NULL: there is none, but for v1 there may be at i + 1. */
+/* Empty ones of that name are of nobody who still needs them; but they have limits. None is touched when one is in use: -E_BUSY. */
+int cgroup_remove_empty(const char *parent, const char *id, struct err *e) must_check;
+/* Folder of the i-th controller's group, "" for v2; NULL: there is none, but for v1 there may be at i + 1. One that cannot be
+ * looked at may be there. */
 const char *cgroup_folder(unsigned i, const char *parent, const char *id, char out[512]);
 /* ---- kern_oci_root.c ---- */
 /* Everything mounted; the root is not entered yet. ret_root: O_PATH. */

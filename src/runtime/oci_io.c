@@ -123,8 +123,10 @@ static int write_pid(const char *path, pid_t pid, struct err *e)
 static int take_group(const struct oci_state *s, struct err *e)
 {
     const struct oci_bundle *b = &s->bundle;
-    bool gone = false;
-    for (int i = 0; i < END_WAIT_MS / END_LOOK_MS && !(gone = cgroup_remove(oci_cgroup_parent(b), b->cgroup, oci_state_groups(s))); i++)
+    struct err ignored;
+    /* Given up while they were made it is not known which are its own; nothing is in them. */
+    bool gone = !s->life.created_ns && cgroup_remove_empty(oci_cgroup_parent(b), b->cgroup, &ignored) == 0;
+    for (int i = 0; i < END_WAIT_MS / END_LOOK_MS && !gone && !(gone = cgroup_remove(oci_cgroup_parent(b), b->cgroup, oci_state_groups(s))); i++)
         poll(NULL, 0, END_LOOK_MS); /* the kernel lets the last member go in its own time */
     if (str_equal(b->cgroup_parent, "shoal-oci"))
         cgroup_remove_parent("shoal-oci"); /* ours, and in use when it is not empty */
@@ -265,7 +267,7 @@ int oci_run(const struct oci_options *o, struct err *e)
     close(s.lock);
     s.lock = -1;
     if (r == 0 && !o->detach)
-        r = oci_wait((pid_t)s.life.pid, console);
+        r = oci_wait((pid_t)s.life.pid, console, e);
     if (r < 0) {
         kill((pid_t)s.life.pid, SIGKILL);
         waitpid((pid_t)s.life.pid, NULL, 0);
@@ -354,9 +356,14 @@ static int end_first(struct oci_state *s, struct err *e)
 int oci_delete(const struct oci_options *o, struct err *e)
 {
     struct oci_state s;
+    struct err second;
     int r = oci_state_load(o->root, o->id, true, &s, e);
-    if (r == -E_NOT_FOUND && o->force)
-        return 0;
+    if (r == -E_NOT_FOUND) {
+        int unmade = oci_id_check(o->id, &second) < 0 ? 0 : oci_state_remove_unmade(o->root, o->id, &second);
+        if (unmade < 0)
+            *e = second;
+        return unmade < 0 ? unmade : unmade || o->force ? 0 : r;
+    }
     if (r < 0)
         return r;
     if (str_equal(s.status, "running") || str_equal(s.status, "paused")) {
@@ -489,7 +496,9 @@ int oci_exec(const struct oci_options *o, struct err *e)
     if (r == 0)
         r = write_pid(o->pid_file, l.pid, e);
     if (r == 0 && !o->detach)
-        r = oci_wait(l.pid, l.console);
+        r = oci_wait(l.pid, l.console, e);
+    if (r < 0 && l.pid > 0) /* nobody would wait for it */
+        kill(l.pid, SIGKILL);
     seccomp_free(&filter);
     oci_process_clear(&p);
     oci_state_done(&s);

@@ -70,13 +70,14 @@ int oci_state_load(const char *root, const char *id, bool locked, struct oci_sta
         return r;
     s.dir = path_join(root, id);
     if (!file_exists(s.dir))
-        r = err_set(e, E_NOT_FOUND, "container \"%s\" does not exist below %s; shoal oci list shows which do", id, root);
+        r = errno == ENOENT ? err_set(e, E_NOT_FOUND, "container \"%s\" does not exist below %s; shoal oci list shows which do", id, root)
+                            : err_errno(e, errno, "%s", s.dir);
     if (r == 0 && locked)
         r = lock(&s, e);
     if (r == 0)
         r = load(&oci_bundle_rec, &s.bundle, &s, "bundle.mp", e);
-    if (r == 0 && load(&oci_life_rec, &s.life, &s, "life.mp", NULL) < 0)
-        s.life.pid = 0; /* not made to its end */
+    if (r == 0 && (r = load(&oci_life_rec, &s.life, &s, "life.mp", e)) == -E_NOT_FOUND)
+        r = 0; /* not made to its end */
     if (r < 0) {
         oci_state_done(&s);
         return r;
@@ -104,6 +105,8 @@ int oci_state_save_life(struct oci_state *s, pid_t pid, struct err *e)
 {
     s->life.pid = pid;
     s->life.start_id = pid ? process_start_id(pid) : 0;
+    if (pid && !s->life.start_id) /* by a wrong one it would seem to have ended */
+        return err_set(e, E_IO, "the container's process %d cannot be looked at in /proc; is it mounted?", (int)pid);
     s->life.created_ns = clock_real_ns();
     return save(&oci_life_rec, &s->life, s, "life.mp", e);
 }
@@ -120,6 +123,19 @@ const struct cgroup_own *oci_state_groups(const struct oci_state *s)
     if (!s->life.created_ns) /* given up before it had any */
         return &none;
     return s->life.groups.n == sizeof none ? (const struct cgroup_own *)(const void *)s->life.groups.v : NULL;
+}
+
+int oci_state_remove_unmade(const char *root, const char *id, struct err *e)
+{
+    struct oci_state s = { .lock = -1, .dir = path_join(root, id) };
+    AUTO_FREE char *bundle = oci_state_path(&s, "bundle.mp");
+    int r = file_exists(s.dir) ? lock(&s, e) : 0;
+    if (r == 0 && s.lock >= 0 && !file_exists(bundle) && errno == ENOENT) {
+        r = file_remove_tree(s.dir, e);
+        r = r == 0 ? 1 : r;
+    }
+    oci_state_done(&s);
+    return r;
 }
 
 int oci_state_remove(const struct oci_state *s, struct err *e)

@@ -6,6 +6,8 @@
 
 struct capability_sets { uint64_t bounding, permitted, effective, inheritable, ambient; };
 
+/* /proc/self/exe is the host's program, and memory may hold what is not the container's: nobody inside may look. */
+int process_hide(struct err *e) must_check;
 _Noreturn void process_die(int errors, const struct err *e); /* says why over the errors socket */
 /* A lone NUL, with the master of the terminal if there is one. */
 void process_tell_ready(int errors, bool tty, const struct pty *t);

@@ -39,6 +39,11 @@ _Noreturn void process_die(int errors, const struct err *e)
     _exit(ignored < 0 ? 126 : 127);
 }
 
+int process_hide(struct err *e)
+{
+    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? err_errno(e, errno, "close this process to others") : 0;
+}
+
 /* A terminal of the container's own devpts, below root; what was opened is checked (CVE-2025-52565). */
 int pty_open(struct pty *t, int root, struct err *e)
 {
@@ -128,11 +133,26 @@ static int find_user(const struct container_spec *s, const char *text, struct us
     return user_resolve(ret, text, &s->groups, passwd, group, e);
 }
 
+/* 1 or 0: may be gained; -E_NOT_FOUND: this kernel has none of that number; any other error is not an answer. */
+static int capability_is_bounded(unsigned i, struct err *e)
+{
+    int has = prctl(PR_CAPBSET_READ, i, 0, 0, 0);
+    if (has >= 0)
+        return has;
+    return errno == EINVAL ? err_set(e, E_NOT_FOUND, "no capability %u", i) : err_errno(e, errno, "capability %u", i);
+}
+
 static int drop_bounding(uint64_t caps, struct err *e)
 {
-    for (unsigned i = 0; i < 64; i++)
-        if (!(caps >> i & 1) && prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1 && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
+    for (unsigned i = 0; i < 64; i++) {
+        int has = capability_is_bounded(i, e);
+        if (has == -E_NOT_FOUND)
+            return 0;
+        if (has < 0)
+            return has;
+        if (has && !(caps >> i & 1) && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
             return err_errno(e, errno, "drop capability %u", i);
+    }
     return 0;
 }
 
@@ -141,8 +161,11 @@ static int set_caps(const struct capability_sets *c, struct err *e)
     struct __user_cap_header_struct h = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct d[2];
     unsigned last = 0;
-    while (last < 63 && prctl(PR_CAPBSET_READ, last + 1, 0, 0, 0) >= 0)
+    int has = 0;
+    while (last < 63 && (has = capability_is_bounded(last + 1, e)) >= 0)
         last++;
+    if (has < 0 && has != -E_NOT_FOUND)
+        return has;
     uint64_t known = last >= 63 ? UINT64_MAX : (UINT64_C(1) << (last + 1)) - 1; /* by this kernel */
     for (int i = 0; i < 2; i++) {
         d[i].effective = (uint32_t)((c->effective & known) >> (32 * i));
@@ -165,12 +188,14 @@ int process_become(const struct user *u, const struct capability_sets *caps, str
     int r = drop_bounding(caps->bounding, e);
     if (r < 0)
         return r;
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+        return err_errno(e, errno, "clear the ambient capabilities");
     if (setgroups(u->n_groups, groups) < 0 || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 ||
         setresgid(u->gid, u->gid, u->gid) < 0 || setresuid(u->uid, u->uid, u->uid) < 0)
         return err_errno(e, errno, "become user %u:%u", u->uid, u->gid);
     r = set_caps(caps, e);
-    prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+    if (r == 0 && prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
+        r = err_errno(e, errno, "keep no capabilities");
     return r;
 }
 
@@ -368,8 +393,12 @@ static int drop_privileges(const struct process_start *p, const struct identity 
         r = process_become(&who->user, &caps, e);
     if (r == 0 && last && (r = process_no_new_privs(e)) == 0)
         r = process_filter(f, 0, e);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of user may have set it */
-    return r;
+    return r == 0 ? process_hide(e) : r; /* a change of user may have undone it */
+}
+
+static int die_with_parent(struct err *e)
+{
+    return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ? err_errno(e, errno, "tie the process to its shim") : 0;
 }
 
 static _Noreturn void finish(const struct process_start *p, const struct exec_spec *x, int errors)
@@ -393,8 +422,8 @@ static _Noreturn void finish(const struct process_start *p, const struct exec_sp
     process_default_signals();
     if (drop_privileges(p, &who, privileged, &e) < 0)
         process_die(errors, &e);
-    if (!x) /* again: a change of user undid it */
-        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (!x && die_with_parent(&e) < 0) /* again: a change of user undid it */
+        process_die(errors, &e);
     if (!x && s->init)
         become_init(errors);
     if (process_run(v, env, false, &e) < 0)
@@ -409,9 +438,9 @@ static _Noreturn void first_process(const struct process_start *p, int gate, int
     struct pty t = { .rows = p->rows, .cols = p->cols };
     char go;
     prctl(PR_SET_NAME, "shoal-init", 0, 0, 0);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* /proc/self/exe is the host's binary: nobody inside may open it */
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     setsid();
+    if (process_hide(&e) < 0 || die_with_parent(&e) < 0)
+        process_die(errors, &e);
     if (!cgroup_is_v2() && cgroup_join(p->cgroup_parent, s->id, &e) < 0)
         process_die(errors, &e);
     if (unshare(CLONE_NEWCGROUP) < 0)
@@ -485,7 +514,8 @@ static _Noreturn void exec_process(const struct process_start *p, const struct e
                                    int report)
 {
     struct err e = { 0 };
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (process_hide(&e) < 0)
+        process_die(errors, &e);
     if ((!cgroup_is_v2() && cgroup_join(p->cgroup_parent, p->spec->id, &e) < 0) || process_join_keyring(p->spec->id, &e) < 0)
         process_die(errors, &e);
     if (setns(pidfd, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) {

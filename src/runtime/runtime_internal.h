@@ -68,7 +68,7 @@ bool cgroup_remove(const char *parent, const char *id, const struct cgroup_own *
 /* ---- kern_stats.c ---- */
 int cgroup_stats(const char *parent, const char *id, struct container_stats *ret, struct err *e) must_check;
 void net_stats(pid_t pid, struct container_stats *ret); /* of its network namespace */
-uint64_t process_start_id(pid_t pid); /* 0: gone */
+uint64_t process_start_id(pid_t pid); /* 0: gone, or it cannot be looked at */
 bool process_has_ended(pid_t pid, uint64_t start_id); /* gone, another one, or dead and not waited for */
 /* Ids of the groups below PARENT, for cleaning up. */
 void cgroup_list(const char *parent, struct strs *ret);
