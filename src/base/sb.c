@@ -2,9 +2,11 @@
 #include <shoal/base/err.h>
 #include <shoal/base/mem.h>
 #include <shoal/base/sb.h>
+#include <stdint.h>
 #include <stdio.h>
 
 enum { DEFAULT_MAX_BYTES = 64 << 20, FIRST_BYTES = 64 };
+static const uint64_t ONES = UINT64_C(0x0101010101010101), HIGHS = UINT64_C(0x8080808080808080);
 static char empty[1];
 
 void sb_init(struct sb *b, size_t max_bytes)
@@ -125,11 +127,30 @@ static void json_escape(struct sb *b, unsigned char c)
         sb_str(b, "\xef\xbf\xbd");
 }
 
+/* Where a byte of w is 0, its highest bit; above that, bits that mean nothing. */
+static uint64_t zero_bytes(uint64_t w)
+{
+    return (w - ONES) & ~w & HIGHS;
+}
+
+/* Bytes, in steps of eight, in which none is special or beyond ASCII. */
+static size_t plain_words(const char *s, size_t len)
+{
+    size_t n = 0;
+    for (uint64_t w; len - n >= sizeof w; n += sizeof w) {
+        memcpy(&w, s + n, sizeof w);
+        uint64_t below_blank = (w - ONES * ' ') & ~w & HIGHS;
+        if ((w & HIGHS) | below_blank | zero_bytes(w ^ ONES * '"') | zero_bytes(w ^ ONES * '\\') | zero_bytes(w ^ ONES * 0x7f))
+            break;
+    }
+    return n;
+}
+
 void sb_json_str(struct sb *b, const char *s, size_t len)
 {
     size_t plain = 0; /* from here on it goes in as it is, at once: logs are mostly that */
     sb_char(b, '"');
-    for (size_t i = 0; i < len;) {
+    for (size_t i = plain_words(s, len); i < len; i += plain_words(s + i, len - i)) {
         unsigned char c = (unsigned char)s[i];
         bool special = c < 0x20 || c == 0x7f || c == '"' || c == '\\';
         size_t n = special ? 0 : utf8_len((const unsigned char *)s + i, len - i);

@@ -15,6 +15,7 @@ libruntime_a_SOURCES = \
 	src/runtime/kern_devices.c \
 	src/runtime/kern_oci_seccomp.c \
 	src/runtime/kern_seccomp.c \
+	src/runtime/log_line.c \
 	src/runtime/logs_io.c \
 	src/runtime/oci_config.c \
 	src/runtime/oci_console_io.c \

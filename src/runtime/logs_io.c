@@ -24,7 +24,7 @@ struct runtime_logs {
     struct loop_timer *timer;
     int rotated;   /* number of the file that fd reads, 0: log.json */
     struct sb held; /* bytes read, not yet lines */
-    int64_t skip;  /* entries to leave out, for tail */
+    struct sb text; /* of the entry at hand */
     bool paused, over;
     ino_t inode;
 };
@@ -60,26 +60,10 @@ static int oldest(const struct runtime_logs *r)
     return n;
 }
 
-static bool parse(const char *line, size_t size, struct val_doc **doc, struct log_entry *ret)
+static bool parse_wanted(struct runtime_logs *r, const char *line, size_t size, struct log_entry *ret)
 {
-    if (json_parse(doc, line, size, "log", NULL) < 0)
-        return false;
-    const struct val *root = val_root(*doc), *text = val_get(root, "log");
-    const char *time = val_get_str(root, "time");
-    if (!text || text->kind != V_STR || !time || time_parse(time, &ret->time_ns) < 0) {
-        val_doc_free(*doc);
-        return false;
-    }
-    ret->err = str_equal(val_get_str(root, "stream"), "stderr");
-    ret->line = text->s;
-    ret->size = text->n;
-    return true;
-}
-
-static bool wanted(const struct runtime_logs *r, const struct log_entry *x)
-{
-    return (x->err ? r->q.err : r->q.out) && x->time_ns >= r->q.since_ns &&
-           (!r->q.until_ns || x->time_ns <= r->q.until_ns);
+    return log_line_parse(line, size, &r->text, ret) && (ret->err ? r->q.err : r->q.out) && ret->time_ns >= r->q.since_ns &&
+           (!r->q.until_ns || ret->time_ns <= r->q.until_ns);
 }
 
 /* One whole line from the held bytes; false: none. */
@@ -102,34 +86,63 @@ static bool more(struct runtime_logs *r)
     if (n <= 0)
         return false;
     sb_add(&r->held, buf, (size_t)n);
-    if (r->held.overflow) { /* no line of ours is that long */
+    if (r->held.overflow) { /* no line of ours is that long; but some may follow in what was read now */
         sb_reset(&r->held);
-        r->held.overflow = false;
+        sb_add(&r->held, buf, (size_t)n);
     }
     return true;
 }
 
-static int64_t count_entries(struct runtime_logs *r)
+/* ---- the last entries: from the end backwards, whatever the size of the log ---- */
+/* The whole lines of buf, which begins a line or not (cut); entries wanted are counted up to most. Bytes in buf before the
+ * earliest line that was looked at. */
+static size_t count_back(struct runtime_logs *r, const char *buf, size_t size, bool cut, int64_t most, int64_t *n)
 {
-    int64_t n = 0;
-    for (int f = oldest(r); f >= 0; f--) {
-        if (!open_file(r, f))
-            continue;
-        while (more(r)) {
-            size_t at = 0, size;
-            const char *line;
-            struct val_doc *doc;
-            struct log_entry x;
-            while (next_line(r, &at, &line, &size))
-                if (parse(line, size, &doc, &x)) {
-                    n += wanted(r, &x);
-                    val_doc_free(doc);
-                }
-            sb_drop_front(&r->held, at);
-        }
+    struct log_entry x;
+    while (*n < most && size > 0) {
+        const char *nl = memrchr(buf, '\n', size - 1);
+        if (!nl && cut)
+            break;
+        size_t begin = nl ? (size_t)(nl - buf) + 1 : 0;
+        *n += parse_wanted(r, buf + begin, size - 1 - begin, &x);
+        size = begin;
     }
-    sb_reset(&r->held);
+    return size;
+}
+
+/* Up to most entries at the end of the open file; *ret: where they begin. What follows the last whole line is not yet one. */
+static int64_t find_last(struct runtime_logs *r, int64_t most, off_t *ret)
+{
+    AUTO_FREE char *buf = xcalloc(LINE_CAP_BYTES, 1);
+    int64_t n = 0;
+    off_t end = lseek(r->fd, 0, SEEK_END);
+    for (bool first = true; end > 0 && (n < most || first); first = false) {
+        off_t begin = MAX(end - LINE_CAP_BYTES, (off_t)0);
+        ssize_t size = pread(r->fd, buf, (size_t)(end - begin), begin);
+        if (size != end - begin) /* it shrinks, or cannot be read: the reader will see */
+            break;
+        const char *nl = first ? memrchr(buf, '\n', (size_t)size) : NULL;
+        size_t whole = !first ? (size_t)size : nl ? (size_t)(nl - buf) + 1 : 0;
+        size_t left = count_back(r, buf, whole, begin > 0, most, &n);
+        bool stuck = n < most && left == whole; /* a line longer than any of ours is none */
+        end = stuck ? begin : begin + (off_t)left;
+    }
+    *ret = end;
     return n;
+}
+
+static void go_to_last(struct runtime_logs *r, int64_t most)
+{
+    int last = oldest(r);
+    for (int f = 0; f <= last; f++) {
+        off_t begin = 0;
+        int64_t n = open_file(r, f) ? find_last(r, most, &begin) : 0;
+        most -= n;
+        if (r->fd >= 0 && lseek(r->fd, begin, SEEK_SET) < 0)
+            return;
+        if (most <= 0)
+            return;
+    }
 }
 
 static void finish(struct runtime_logs *r)
@@ -166,18 +179,10 @@ static void run(void *arg)
         size_t at = 0, size;
         const char *line;
         while (!r->paused && n < ENTRIES_A_TURN && next_line(r, &at, &line, &size)) {
-            struct val_doc *doc;
             struct log_entry x;
             n++;
-            if (!parse(line, size, &doc, &x))
-                continue;
-            if (wanted(r, &x)) {
-                if (r->skip > 0)
-                    r->skip--;
-                else
-                    r->paused = !r->fn(r->arg, &x);
-            }
-            val_doc_free(doc);
+            if (parse_wanted(r, line, size, &x))
+                r->paused = !r->fn(r->arg, &x);
         }
         sb_drop_front(&r->held, at);
         if (r->paused)
@@ -222,17 +227,16 @@ struct runtime_logs *runtime_logs(struct runtime *rt, const char *id, const stru
     r->arg = arg;
     r->fd = r->notify = -1;
     sb_init(&r->held, LINE_CAP_BYTES);
+    sb_init(&r->text, LINE_CAP_BYTES);
     r->timer = loop_timer_new(r->loop, run, r);
-    if (q->tail >= 0) {
-        int64_t n = count_entries(r);
-        r->skip = MAX(n - q->tail, 0);
-    }
     if (q->follow) {
         r->notify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
         if (r->notify >= 0 && inotify_add_watch(r->notify, r->dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) >= 0)
             r->watch = loop_fd_add(r->loop, r->notify, LOOP_READ, on_notify, r);
     }
-    for (int f = oldest(r); f >= 0 && !open_file(r, f);)
+    if (q->tail >= 0)
+        go_to_last(r, q->tail);
+    for (int f = oldest(r); r->fd < 0 && f >= 0 && !open_file(r, f);)
         f--;
     list_push_back(runtime_log_readers(rt), &r->node);
     loop_timer_set(r->timer, 0);
@@ -265,6 +269,7 @@ void runtime_logs_stop(struct runtime_logs *r)
     if (r->fd >= 0)
         close(r->fd);
     sb_done(&r->held);
+    sb_done(&r->text);
     free(r->id);
     free(r->dir);
     free(r);

@@ -128,6 +128,8 @@ struct log_file;
 struct log_file *log_file_open(const char *dir, int64_t max_bytes, int64_t max_files);
 void log_file_write(struct log_file *f, bool err, const char *p, size_t size); /* raw output; framed to lines inside */
 void log_file_close(struct log_file *f);
+/* ---- log_line.c: and its reader; text: what ret->line is in, until the next call. False: no entry ---- */
+bool log_line_parse(const char *line, size_t size, struct sb *text, struct log_entry *ret);
 
 /* ---- shim_io.c and its wire: SOCK_SEQPACKET, struct shim_head then a body ---- */
 enum shim_message {

@@ -81,6 +81,89 @@ static void test_logs(void **state)
     delete_box(&s);
 }
 
+/* Entries as they come, one after the other. */
+enum { ENTRIES_MAX = 400 };
+static char *entries[ENTRIES_MAX];
+static unsigned n_entries;
+static bool on_entry(void *arg, const struct log_entry *x)
+{
+    (void)arg;
+    assert_true(n_entries < ENTRIES_MAX);
+    entries[n_entries++] = xstrndup(x->line, MIN(x->size, (size_t)40)); /* its number is in it */
+    return true;
+}
+
+static void list_entries(const char *id, const struct log_query *q)
+{
+    struct err e;
+    for (unsigned i = 0; i < n_entries; i++)
+        free(entries[i]);
+    n_entries = 0;
+    struct runtime_logs *l = runtime_logs(rt, id, q, on_entry, on_end, NULL, &e);
+    assert_non_null(l);
+    wait_done();
+    runtime_logs_stop(l);
+}
+
+/* Two files of a log, in which are other things than a shim writes: long lines, no entries, a last line without its end. */
+static void write_log(const char *dir, unsigned file)
+{
+    struct err e;
+    AUTO_SB struct sb b;
+    AUTO_FREE char *path = xasprintf("%s/log.json%s", dir, file ? "" : ".1");
+    sb_init(&b, 0);
+    for (unsigned i = file * 100; i < file * 100 + 100; i++) {
+        sb_printf(&b, "{\"log\":\"entry %u ", i);
+        for (unsigned k = i % 7 == 0 ? 15000 : 0; k > 0; k--)
+            sb_str(&b, "\\u0001");
+        sb_printf(&b, "\\n\",\"stream\":\"std%s\",\"time\":\"2026-01-01T00:%02u:%02uZ\"}\n", i % 3 ? "out" : "err", i / 60, i % 60);
+        if (i % 10 == 5)
+            sb_str(&b, i % 20 == 5 ? "\n" : "no entry\n");
+        if (i == 150) { /* longer than any line of ours, and than what is looked at at once */
+            for (unsigned k = 0; k < 300 << 10; k++)
+                sb_char(&b, 'x');
+            sb_char(&b, '\n');
+        }
+    }
+    if (file)
+        sb_str(&b, "{\"log\":\"half");
+    assert_int_equal(file_write_volatile(path, b.s, b.len, 0640, &e), 0);
+}
+
+/* The last N entries are the end of all, for each N. */
+static void test_log_tail(void **state)
+{
+    struct container_spec s;
+    static const struct log_query queries[] = { { .out = true, .err = true }, { .out = true }, { .err = true },
+                                                { .out = true, .err = true, .until_ns = INT64_C(1767225690) * SEC_NS } };
+    char *all[ENTRIES_MAX];
+    (void)state;
+    spec_for(&s, "true");
+    start(&s);
+    wait_exit(s.id);
+    const char *dir = runtime_find(rt, s.id)->dir;
+    write_log(dir, 0);
+    write_log(dir, 1);
+    for (unsigned i = 0; i < ARRAY_N(queries); i++) {
+        struct log_query q = queries[i];
+        q.tail = -1;
+        list_entries(s.id, &q);
+        unsigned n = n_entries;
+        n_entries = 0;
+        memcpy(all, entries, sizeof all);
+        assert_int_equal(n, i == 0 ? 200 : i == 1 ? 133 : i == 2 ? 67 : 91);
+        for (q.tail = 0; q.tail < n + 2; q.tail++) {
+            list_entries(s.id, &q);
+            assert_int_equal(n_entries, MIN((unsigned)q.tail, n));
+            for (unsigned k = 0; k < n_entries; k++)
+                assert_string_equal(entries[k], all[n - n_entries + k]);
+        }
+        for (unsigned k = 0; k < n; k++)
+            free(all[k]);
+    }
+    delete_box(&s);
+}
+
 static void test_long_line(void **state)
 {
     struct container_spec s;
@@ -788,7 +871,7 @@ static void test_unreadable(void **state)
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logs), cmocka_unit_test(test_long_line), cmocka_unit_test(test_exec),
+        cmocka_unit_test(test_logs), cmocka_unit_test(test_log_tail), cmocka_unit_test(test_long_line), cmocka_unit_test(test_exec),
         cmocka_unit_test(test_terminals), cmocka_unit_test(test_attach), cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_init), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_mounts), cmocka_unit_test(test_daemon_killed), cmocka_unit_test(test_ended_alone),
