@@ -181,6 +181,8 @@ static void pump_out(struct shim *s, struct proc *p, int *fd, int stream)
         for (int i = 0; i < SINKS_MAX; i++)
             if (s->sinks[i].fd >= 0 && s->sinks[i].of == p)
                 sink_write(&s->sinks[i], p->tty, stream, buf, (size_t)n);
+        if (!p->tty && (size_t)n < sizeof buf) /* all there was; poll will tell of more, and of the end */
+            return;
     }
 }
 
