@@ -72,6 +72,8 @@ REC_DECLARE(container_ulimit)
     X(T, INT, log_max_bytes, _, 33, "LogMaxSize", "of one file; 0: 20 MiB", .min = 0, .max = INT64_MAX) \
     X(T, INT, log_max_files, _, 34, "LogMaxFile", "0: 2", .min = 0, .max = 1000)                      \
     X(T, UINT, cpu_period_us, _, 37, "CpuPeriod", "in which NanoCpus is meted out; 0: 100000", .max = 1000000) \
+    X(T, STR, log_driver, _, 38, "LogDriver", "journald: there too; empty", .max = 64)                \
+    X(T, LABELS, log_options, _, 39, "LogOptions", "of journald: tag, labels, env", .max = 16)        \
     X(T, STR, asked, _, 36, "Asked", "JSON of the request that made it, for the API; empty: a task", .max = 4 << 20)
 REC_DECLARE(container_spec)
 
@@ -111,10 +113,12 @@ static inline bool container_is_up(const struct container *c)
 /* "SIGTERM", "TERM", "15", "RTMIN+3"; -E_INVALID. */
 int signal_number(const char *text, struct err *e) must_check;
 
-/* How its output is kept: json-file (also when NULL; and local, which is the same here) with max-size and max-file. -E_UNSUPPORTED,
- * -E_INVALID: named after where it stands. */
+/* How its output is kept: json-file (also when NULL; and local, which is the same here) with max-size and max-file; journald, beside
+ * such a file, with tag, labels and env. -E_UNSUPPORTED, -E_INVALID: named after where it stands. */
 int container_log(struct container_spec *s, const char *driver, const struct labels *options, const char *where,
                   struct err *e) must_check;
+/* TEXT with its {{.ID}}, {{.Name}} and so on put in. -E_UNSUPPORTED. */
+int container_log_tag(const struct container_spec *s, const char *text, struct sb *out, struct err *e) must_check;
 
 struct runtime;
 struct runtime_config {

@@ -47,8 +47,8 @@
     { "health-retries", 0, CLI_INT, "Failures in a row that make it unhealthy", NULL },                           \
     { "no-healthcheck", 0, CLI_BOOL, "Do not use the image's check", NULL },                                      \
     { "endpoint-mode", 0, CLI_STR, "Virtual address, or all addresses in DNS", "vip|dnsrr" },                     \
-    { "log-driver", 0, CLI_STR, "Only json-file", NULL },                                                         \
-    { "log-opt", 0, CLI_LIST, "max-size=SIZE, max-file=N", NULL },                                                \
+    { "log-driver", 0, CLI_STR, "json-file or journald", NULL },                                                  \
+    { "log-opt", 0, CLI_LIST, "max-size=SIZE, max-file=N; of journald tag=, labels=, env=", NULL },               \
     { "cap-add", 0, CLI_LIST, "Add a capability", NULL },                                                         \
     { "cap-drop", 0, CLI_LIST, "Drop a capability", NULL },                                                       \
     { "detach", 'd', CLI_BOOL, "Do not wait until it runs as wanted", NULL },                                     \

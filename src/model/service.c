@@ -144,15 +144,16 @@ static int check_mounts(const struct container_spec_model *c, struct err *e)
 
 static int check_log_driver(const struct driver *d, struct err *e)
 {
-    if (!d || !d->name || str_equal(d->name, "json-file")) {
-        for (uint32_t i = 0; d && i < d->options.n; i++)
-            if (strcmp(d->options.v[i].key, "max-size") && strcmp(d->options.v[i].key, "max-file"))
-                return err_set(e, E_UNSUPPORTED, "TaskTemplate.LogDriver.Options.%s: not built; only "
-                               "max-size and max-file", d->options.v[i].key);
-        return 0;
+    bool journal = d && str_equal(d->name, "journald");
+    if (d && d->name && !journal && !str_equal(d->name, "json-file"))
+        return err_set(e, E_UNSUPPORTED, "TaskTemplate.LogDriver.Name: %s is not built; use json-file or journald", d->name);
+    for (uint32_t i = 0; d && i < d->options.n; i++) {
+        const char *key = d->options.v[i].key;
+        if (journal ? strcmp(key, "tag") && strcmp(key, "labels") && strcmp(key, "env") : strcmp(key, "max-size") && strcmp(key, "max-file"))
+            return err_set(e, E_UNSUPPORTED, "TaskTemplate.LogDriver.Options.%s: not built; only %s", key,
+                           journal ? "tag, labels and env" : "max-size and max-file");
     }
-    return err_set(e, E_UNSUPPORTED, "TaskTemplate.LogDriver.Name: %s is not built; use json-file",
-                   d->name);
+    return 0;
 }
 
 int service_spec_normalize(struct service_spec *s, struct err *e)

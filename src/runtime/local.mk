@@ -17,6 +17,7 @@ libruntime_a_SOURCES = \
 	src/runtime/kern_seccomp.c \
 	src/runtime/log_line.c \
 	src/runtime/logs_io.c \
+	src/runtime/memory_io.c \
 	src/runtime/oci_config.c \
 	src/runtime/oci_console_io.c \
 	src/runtime/oci_create_io.c \
@@ -56,7 +57,9 @@ shoal_shim_SOURCES = \
 	src/runtime/kern_root.c \
 	src/runtime/kern_stats.c \
 	src/runtime/kern_oci_root.c \
+	src/runtime/journal_io.c \
 	src/runtime/log_io.c \
+	src/runtime/memory_io.c \
 	src/runtime/oci_hooks_io.c \
 	src/runtime/oci_init_io.c \
 	src/runtime/oci_spec.c \

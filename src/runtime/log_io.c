@@ -16,6 +16,7 @@ struct log_file {
     struct sb partial[2]; /* stdout, stderr: a line not yet ended */
     struct sb out;        /* whole lines of one piece of output, written at once */
     uint64_t n_out, n_lost;
+    struct journal *journal; /* gets each line too; NULL: none */
 };
 
 static void open_file(struct log_file *f)
@@ -24,12 +25,13 @@ static void open_file(struct log_file *f)
     f->bytes = f->fd >= 0 ? lseek(f->fd, 0, SEEK_END) : 0;
 }
 
-struct log_file *log_file_open(const char *dir, int64_t max_bytes, int64_t max_files)
+struct log_file *log_file_open(const char *dir, const struct container_spec *s)
 {
     struct log_file *f = xnew(struct log_file);
     f->path = path_join(dir, "log.json");
-    f->max_bytes = max_bytes ? max_bytes : 20 << 20;
-    f->max_files = max_files ? max_files : 2;
+    f->max_bytes = s->log_max_bytes ? s->log_max_bytes : 20 << 20;
+    f->max_files = s->log_max_files ? s->log_max_files : 2;
+    f->journal = journal_open(s);
     sb_init(&f->partial[0], LINE_MAX_BYTES);
     sb_init(&f->partial[1], LINE_MAX_BYTES);
     sb_init(&f->out, BATCH_BYTES + LINE_MAX_BYTES * 8);
@@ -90,6 +92,14 @@ static void put_line(struct log_file *f, const char *tail, const char *p, size_t
         flush(f);
 }
 
+/* Into the file, and to the journal, which has lines without their newline; the rest of one comes later. */
+static void put_entry(struct log_file *f, bool err, bool more_comes, const char *tail, const char *p, size_t size)
+{
+    put_line(f, tail, p, size);
+    if (f->journal)
+        journal_send(f->journal, err, more_comes, p, size - (size > 0 && p[size - 1] == '\n'));
+}
+
 static void make_tail(char tail[TAIL_BYTES], bool err)
 {
     char time[40];
@@ -111,9 +121,9 @@ void log_file_write(struct log_file *f, bool err, const char *p, size_t size)
         if (partial->len || !whole)
             sb_add(partial, p, n);
         if (whole && !partial->len) {
-            put_line(f, tail, p, n);
+            put_entry(f, err, false, tail, p, n);
         } else if (whole || n == room) {
-            put_line(f, tail, partial->s, partial->len);
+            put_entry(f, err, !whole, tail, partial->s, partial->len);
             sb_reset(partial);
         }
         p += n;
@@ -130,10 +140,11 @@ void log_file_close(struct log_file *f)
     for (int i = 0; i < 2; i++) {
         make_tail(tail, i);
         if (f->partial[i].len)
-            put_line(f, tail, f->partial[i].s, f->partial[i].len);
+            put_entry(f, i, false, tail, f->partial[i].s, f->partial[i].len);
         sb_done(&f->partial[i]);
     }
     flush(f);
+    journal_close(f->journal);
     sb_done(&f->out);
     if (f->fd >= 0)
         close(f->fd);

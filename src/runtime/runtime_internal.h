@@ -125,9 +125,15 @@ int pty_open(struct pty *t, int root, struct err *e) must_check;
 
 /* ---- log_io.c: the writer in the shim ---- */
 struct log_file;
-struct log_file *log_file_open(const char *dir, int64_t max_bytes, int64_t max_files);
+struct log_file *log_file_open(const char *dir, const struct container_spec *s);
 void log_file_write(struct log_file *f, bool err, const char *p, size_t size); /* raw output; framed to lines inside */
 void log_file_close(struct log_file *f);
+/* ---- journal_io.c: and, when it is asked for, to systemd's journal ---- */
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
+struct journal;
+struct journal *journal_open(const struct container_spec *s); /* NULL: not asked for */
+void journal_send(struct journal *j, bool err, bool partial, const char *p, size_t size); /* a line without its newline */
+void journal_close(struct journal *j);
 /* ---- log_line.c: and its reader; text: what ret->line is in, until the next call. False: no entry ---- */
 bool log_line_parse(const char *line, size_t size, struct sb *text, struct log_entry *ret);
 
@@ -177,6 +183,7 @@ int spawner_socket(void); /* of the daemon; -1: not started */
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10U
 #endif
+enum { LOW_FDS = 16 }; /* above those that a shim is given */
 int memory_file(const char *name, unsigned flags, const void *p, size_t size, struct err *e) must_check;
 
 #endif

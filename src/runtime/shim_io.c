@@ -680,7 +680,7 @@ int shim_run(const struct shim_args *a)
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     s.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    s.log = log_file_open(a->dir, a->spec->log_max_bytes, a->spec->log_max_files);
+    s.log = log_file_open(a->dir, a->spec);
     bool again = ended_before(a->dir, &s.state.created_ns);
     int r = s.signal_fd < 0 ? err_errno(&e, errno, "signals of the shim") : 0; /* without it no end would be seen */
     if (r == 0)

@@ -17,8 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { REQUEST_MAX_BYTES = 16 << 10, LOW_FDS = 16 /* above those that a shim is given */ };
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+enum { REQUEST_MAX_BYTES = 16 << 10 };
 
 struct spawner {
     int sock;
@@ -38,27 +37,6 @@ int spawner_socket(void)
 struct loop_fd *runtime_spawner_watch(struct loop *l, loop_fd_fn *gone, void *arg)
 {
     return loop_fd_add(l, daemon_end, LOOP_READ, gone, arg); /* it never sends: its end of the socket closed */
-}
-
-int memory_file(const char *name, unsigned flags, const void *p, size_t size, struct err *e)
-{
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
-    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 there is no MFD_EXEC, every one is executable */
-        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int high = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, LOW_FDS) : -1;
-    int error = errno;
-    if (fd >= 0)
-        close(fd);
-    if (high < 0)
-        return err_errno(e, error, "memory for the %s", name);
-    int r = fd_write_all(high, p, size, e);
-    if (r == 0 && fcntl(high, F_ADD_SEALS, SEALS) < 0)
-        r = err_errno(e, errno, "seal the memory of the %s", name);
-    if (r < 0) {
-        close(high);
-        return r;
-    }
-    return high;
 }
 
 static int filter_file(uint64_t caps, struct err *e)

@@ -236,7 +236,7 @@ REC_DECLARE(network_ref)
     X(T, OPT, restart, restart_policy, 3, "RestartPolicy", "absent: any, 5 s", .flags = F_LIVE)  \
     X(T, OPT, placement, placement, 4, "Placement", "", .flags = F_LIVE)                         \
     X(T, LIST, networks, network_ref, 5, "Networks", "", .max = 64)                              \
-    X(T, OPT, log_driver, driver, 6, "LogDriver", "json-file with max-size, max-file")           \
+    X(T, OPT, log_driver, driver, 6, "LogDriver", "json-file or journald")                       \
     X(T, UINT, force_update, _, 7, "ForceUpdate", "counter: a change replaces the tasks", .flags = F_ALWAYS) \
     X(T, STR, runtime, _, 8, "Runtime", "container", .max = 32)
 REC_DECLARE(task_spec)

@@ -1,0 +1,189 @@
+/* A container's lines for systemd's journal, as dockerd's journald driver sends them: its native protocol
+ * (systemd.io/JOURNAL_NATIVE_PROTOCOL), a datagram a line; one too large for that goes in sealed memory. The shim keeps its own
+ * file beside it, from which logs are read: a journal that does not take a line loses it only here. It is waited for, for a
+ * moment; then lines are left out, counted and said in the next that it takes: no container stands still for it. */
+#include "runtime_internal.h"
+#include <errno.h>
+#include <poll.h>
+#include <shoal/base/file.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { FIELDS_MAX_BYTES = 4 << 20, WAIT_MS = 200, PRIORITY_ERR = 3, PRIORITY_INFO = 6 };
+
+struct journal {
+    int fd;           /* connected, or -1 */
+    struct sb fields; /* of each line: which container it is of */
+    struct sb whole;  /* one line with all its fields */
+    uint64_t n_lost;
+};
+
+/* A value with a newline has its size before it, in the byte order of the protocol. */
+static void add_field(struct sb *b, const char *name, const char *p, size_t size)
+{
+    sb_str(b, name);
+    if (memchr(p, '\n', size)) {
+        sb_char(b, '\n');
+        for (unsigned shift = 0; shift < 64; shift += 8)
+            sb_char(b, (char)((uint64_t)size >> shift));
+    } else {
+        sb_char(b, '=');
+    }
+    sb_add(b, p, size);
+    sb_char(b, '\n');
+}
+
+static void add_text(struct sb *b, const char *name, const char *text)
+{
+    add_field(b, name, text ? text : "", strlen(text ? text : ""));
+}
+
+/* As dockerd has it: capitals, digits and underscores, none of these at the beginning, where they are the journal's own. */
+static void add_attribute(struct sb *b, const char *name, size_t n, const char *value)
+{
+    char field[65];
+    size_t k = 0;
+    for (size_t i = 0; i < n && k + 1 < sizeof field; i++) {
+        char c = name[i];
+        c = c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ? c : '_';
+        if (k || c != '_')
+            field[k++] = c;
+    }
+    field[k] = '\0';
+    if (k)
+        add_text(b, field, value);
+}
+
+static bool is_listed(const char *list, const char *name, size_t n)
+{
+    for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',')
+        if (strcspn(p, ",") == n && strncmp(p, name, n) == 0)
+            return true;
+    return false;
+}
+
+/* Labels and variables that the options name. */
+static void add_attributes(struct sb *b, const struct container_spec *s)
+{
+    const char *labels = labels_get(&s->log_options, "labels"), *env = labels_get(&s->log_options, "env");
+    for (uint32_t i = 0; i < s->labels.n; i++) {
+        const char *key = s->labels.v[i].key;
+        if (is_listed(labels, key, strlen(key)))
+            add_attribute(b, key, strlen(key), s->labels.v[i].value);
+    }
+    for (uint32_t i = 0; i < s->env.n; i++) {
+        size_t n = strcspn(s->env.v[i], "=");
+        if (s->env.v[i][n] && is_listed(env, s->env.v[i], n))
+            add_attribute(b, s->env.v[i], n, s->env.v[i] + n + 1);
+    }
+}
+
+static int connect_journal(void)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", JOURNAL_SOCKET);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+struct journal *journal_open(const struct container_spec *s)
+{
+    char id[13];
+    if (!str_equal(s->log_driver, "journald"))
+        return NULL;
+    struct journal *j = xnew(struct journal);
+    j->fd = connect_journal();
+    sb_init(&j->fields, FIELDS_MAX_BYTES);
+    sb_init(&j->whole, 2 * FIELDS_MAX_BYTES);
+    AUTO_SB struct sb tag;
+    sb_init(&tag, 0);
+    const char *wanted = labels_get(&s->log_options, "tag");
+    if (container_log_tag(s, wanted && *wanted ? wanted : "{{.ID}}", &tag, NULL) < 0) /* it was looked at when it was made */
+        sb_str(&tag, s->id);
+    snprintf(id, sizeof id, "%.12s", s->id);
+    add_text(&j->fields, "CONTAINER_ID", id);
+    add_text(&j->fields, "CONTAINER_ID_FULL", s->id);
+    add_text(&j->fields, "CONTAINER_NAME", s->name);
+    add_text(&j->fields, "CONTAINER_TAG", tag.s);
+    add_text(&j->fields, "IMAGE_NAME", s->image);
+    add_text(&j->fields, "SYSLOG_IDENTIFIER", tag.s);
+    add_attributes(&j->fields, s);
+    return j;
+}
+
+static bool is_gone(int error)
+{
+    return error == ECONNREFUSED || error == ENOTCONN || error == ECONNRESET || error == EPIPE || error == EBADF;
+}
+
+static bool send_large(struct journal *j)
+{
+    struct err ignored;
+    AUTO_CLOSE int fd = memory_file("journal", 0, j->whole.s, j->whole.len, &ignored);
+    return fd >= 0 && fd_send_with_fds(j->fd, NULL, 0, &fd, 1, &ignored) == 0;
+}
+
+static bool send_once(struct journal *j, int *ret_error)
+{
+    ssize_t n = send(j->fd, j->whole.s, j->whole.len, MSG_NOSIGNAL);
+    *ret_error = n < 0 ? errno : 0;
+    return n >= 0 || (*ret_error == EMSGSIZE && send_large(j));
+}
+
+/* A journal that was begun anew has another socket; one that is behind gets its moment, unless it had it for the last line. */
+static bool send_whole(struct journal *j)
+{
+    int error;
+    if (j->fd >= 0 && send_once(j, &error))
+        return true;
+    if (j->fd < 0 || is_gone(error)) {
+        if (j->fd >= 0)
+            close(j->fd);
+        j->fd = connect_journal();
+        return j->fd >= 0 && send_once(j, &error);
+    }
+    struct pollfd p = { .fd = j->fd, .events = POLLOUT };
+    return error == EAGAIN && !j->n_lost && poll(&p, 1, WAIT_MS) == 1 && send_once(j, &error);
+}
+
+static bool send_message(struct journal *j, bool err, bool partial, const char *p, size_t size)
+{
+    char priority[4];
+    snprintf(priority, sizeof priority, "%d", err ? PRIORITY_ERR : PRIORITY_INFO);
+    sb_reset(&j->whole);
+    sb_add(&j->whole, j->fields.s, j->fields.len);
+    add_text(&j->whole, "PRIORITY", priority);
+    if (partial)
+        add_text(&j->whole, "CONTAINER_PARTIAL_MESSAGE", "true");
+    add_field(&j->whole, "MESSAGE", p, size);
+    return !j->whole.overflow && send_whole(j);
+}
+
+void journal_send(struct journal *j, bool err, bool partial, const char *p, size_t size)
+{
+    char text[80];
+    if (j->n_lost) {
+        int n = snprintf(text, sizeof text, "[shoal: %llu lines lost, the journal did not take them]", (unsigned long long)j->n_lost);
+        if (send_message(j, true, false, text, (size_t)n))
+            j->n_lost = 0;
+    }
+    if (!send_message(j, err, partial, p, size))
+        j->n_lost++;
+}
+
+void journal_close(struct journal *j)
+{
+    if (!j)
+        return;
+    if (j->fd >= 0)
+        close(j->fd);
+    sb_done(&j->fields);
+    sb_done(&j->whole);
+    free(j);
+}
