@@ -7,7 +7,10 @@
 #include <netinet/in.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
+#include <shoal/base/log.h>
 #include <sys/socket.h>
+
+LOG_MODULE("overlay");
 
 enum { FLOWS_MAX = 1 << 20 };
 
@@ -79,9 +82,38 @@ static int on_flow(struct nl_msg *m, void *arg)
     return NL_OK;
 }
 
-int conntrack_forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, struct err *e)
+static int on_count(struct nl_msg *m, void *arg)
+{
+    struct nlattr *a[CTA_STATS_GLOBAL_MAX + 1];
+    if (nlmsg_parse(nlmsg_hdr(m), sizeof(struct nfgenmsg), a, CTA_STATS_GLOBAL_MAX, NULL) == 0 && a[CTA_STATS_GLOBAL_ENTRIES] &&
+        nla_len(a[CTA_STATS_GLOBAL_ENTRIES]) == 4)
+        *(uint32_t *)arg = ntohl(nla_get_u32(a[CTA_STATS_GLOBAL_ENTRIES]));
+    return NL_OK;
+}
+
+/* A dump walks the table of all namespaces, and most containers have no connection. True also when the kernel does not say. */
+static bool has_flows(void)
+{
+    uint32_t n = 1;
+    struct nl_sock *s = nl_socket_alloc();
+    struct nl_msg *ask = message(IPCTNL_MSG_CT_GET_STATS, 0);
+    if (s && ask && nl_connect(s, NETLINK_NETFILTER) == 0) {
+        nl_socket_modify_cb(s, NL_CB_VALID, NL_CB_CUSTOM, on_count, &n);
+        nl_socket_disable_auto_ack(s);
+        if (nl_send_auto(s, ask) >= 0)
+            nl_recvmsgs_default(s);
+    }
+    nlmsg_free(ask);
+    if (s)
+        nl_socket_free(s);
+    return n > 0;
+}
+
+static int forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, struct err *e)
 {
     struct search s = { .ends = ends, .n_ends = n, .udp = udp };
+    if (!has_flows())
+        return 0;
     struct nl_sock *sock = nl_socket_alloc();
     struct nl_msg *dump = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP);
     int r = sock && dump ? nl_connect(sock, NETLINK_NETFILTER) : -NLE_NOMEM;
@@ -103,4 +135,37 @@ int conntrack_forget(const struct flow_end *ends, unsigned n, const uint8_t *udp
     if (sock)
         nl_socket_free(sock);
     return r < 0 ? err_set(e, E_INTERNAL, "connections to a replica that is gone: %s", nl_geterror(r)) : 0;
+}
+
+struct job {
+    char *netns;
+    struct flow_end *ends;
+    unsigned n;
+    uint8_t *udp;
+};
+
+static void work(void *arg)
+{
+    struct job *j = arg;
+    struct err e;
+    int back = j->netns ? netns_enter(j->netns, &e) : -1, r = j->netns && back < 0 ? back : forget(j->ends, j->n, j->udp, &e);
+    if (back >= 0)
+        netns_leave(back);
+    if (r < 0 && !(j->netns && !netns_exists(j->netns))) /* its end is the end of its connections */
+        log_warn("%s", e.text);
+    free(j->netns);
+    free(j->ends);
+    free(j->udp);
+    free(j);
+}
+
+void conntrack_forget_later(struct loop *l, const char *netns, const struct flow_end *ends, unsigned n, const uint8_t *udp)
+{
+    struct job *j = xnew(struct job);
+    j->netns = netns ? xstrdup(netns) : NULL;
+    j->ends = xmemdup(ends, n * sizeof *ends);
+    j->n = n;
+    j->udp = udp ? xmemdup(udp, PORT_SET_BYTES) : NULL;
+    if (loop_work(l, LANE_BULK, work, NULL, j) < 0)
+        work(j);
 }

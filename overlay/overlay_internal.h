@@ -14,14 +14,17 @@ void address_mac(uint8_t out[6], uint32_t addr);            /* 02:42:a:b:c:d */
 
 /* ---- plan_index.c (pure) ---- */
 struct plan_replicas { const struct replica **v; uint32_t n, cap; };
+struct plan_vips { struct { const struct service_entry *service; const struct vip *vip; } *v; uint32_t n, cap; };
 struct plan_index {
     const struct assignment *a;
+    struct map vips;     /* of a network -> struct plan_vips */
     struct map replicas; /* of a service on a network -> struct plan_replicas */
     struct map nodes;    /* id -> struct node */
 };
 void plan_index_build(struct plan_index *x, const struct assignment *a /* borrowed, unchanged until done */);
 void plan_index_done(struct plan_index *x);
 const struct plan_replicas *plan_replicas(const struct plan_index *x, const char *service_id, const char *network_id); /* never NULL */
+const struct plan_vips *plan_vips(const struct plan_index *x, const char *network_id); /* never NULL */
 const struct node *plan_node(const struct plan_index *x, const char *id); /* NULL: unknown */
 
 /* ---- plan.c (pure): what the kernel and the tunnel shall hold, from assignment and sandboxes ---- */
@@ -129,10 +132,10 @@ int nft_count_rules(void); /* in our table; 0 also when there is none, -1: the k
 int rules_apply(struct loop *l, struct map *standing, const char *key, const char *netns, struct rules *rules, struct err *e) must_check;
 void rules_drop(struct map *standing, const char *key); /* it is not known what stands there */
 
-/* ---- kern_conntrack.c: in the present namespace ---- */
-/* Forgets the connections that are answered by one of these, and flows to these UDP ports (may be NULL) that go where they
- * were sent. */
-int conntrack_forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, struct err *e) must_check;
+/* ---- kern_conntrack.c ---- */
+/* Forgets the connections of a namespace (NULL: the host's) that are answered by one of these, and flows to these UDP ports
+ * (PORT_SET_BYTES, may be NULL) that go where they were sent. Beside the loop: the kernel walks its whole table for it. */
+void conntrack_forget_later(struct loop *l, const char *netns, const struct flow_end *ends, unsigned n, const uint8_t *udp);
 
 /* ---- kern_route.c: in the present namespace ---- */
 /* Packets with plan_way_mark() of a foot leave by the link to it, but for those to PASS/BITS, which go where they would.

@@ -97,16 +97,6 @@ static int sandbox_rules(struct overlay *o, const struct sandbox *s, bool fresh,
     return 0;
 }
 
-static void forget(const char *netns, const struct flow_end *ends, unsigned n, const uint8_t *udp)
-{
-    struct err e;
-    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : conntrack_forget(ends, n, udp, &e);
-    if (back >= 0)
-        netns_leave(back);
-    if (r < 0)
-        log_warn("%s", e.text);
-}
-
 /* The rules are for new flows only: UDP that was sent to a port before it was published, or to a sandbox that is gone,
  * would go on so as long as it is sent. */
 static void forget_stale(struct overlay *o, uint8_t *udp)
@@ -119,7 +109,7 @@ static void forget_stale(struct overlay *o, uint8_t *udp)
         o->udp[i] = now;
     }
     if (gained || o->n_gone)
-        forget(NULL, o->gone, o->n_gone, udp);
+        conntrack_forget_later(o->loop, NULL, o->gone, o->n_gone, udp);
     o->n_gone = 0;
 }
 
@@ -505,7 +495,7 @@ static void forget_gone(struct overlay *o, const struct plan_index *before)
                     break;
                 }
         if (n)
-            forget(map_find(&o->paths, it->key), ends, n, NULL);
+            conntrack_forget_later(o->loop, map_find(&o->paths, it->key), ends, n, NULL);
     }
 }
 
@@ -516,7 +506,7 @@ static void forget_feet(struct overlay *o, const struct plan_index *before)
     uint32_t n = 0;
     AUTO_FREE struct flow_end *ends = ingress ? plan_gone_feet(before, &o->index, ingress->id, &n) : NULL;
     if (n)
-        forget(NULL, ends, n, NULL);
+        conntrack_forget_later(o->loop, NULL, ends, n, NULL);
 }
 
 bool overlay_apply(struct overlay *o, const char *node_id, const struct assignment *a, const struct map *suspects)
@@ -676,7 +666,7 @@ int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char *
     if (reconcile_networks(o, e) < 0) /* perhaps another network: building this sandbox finds out */
         log_warn("%s", e->text);
     r = sandbox_build(o, mine, path, e);
-    if (r == 0)
+    if (r == 0 && mine->ports.n) /* a service's port leads here once the replica is ready, which overlay_apply() tells */
         r = host_rules(o, e);
     if (r < 0) {
         overlay_sandbox_remove(o, s->id);

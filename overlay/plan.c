@@ -260,10 +260,11 @@ bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, st
     sb_str(&out->base, "map choose { type ipv4_addr : verdict; }\nset vips { type ipv4_addr; }\n"
                        "chain output {\ntype nat hook output priority -100; policy accept;\nip daddr vmap @choose\n}\n"
                        "chain refuse {\ntype filter hook output priority 0; policy accept;\nip daddr @vips reject\n}\n");
-    for (uint32_t i = 0; i < in->a->services.n; i++)
-        for (uint32_t k = 0; k < in->a->services.v[i].vips.n; k++)
-            if (sandbox_is_on(s, in->a->services.v[i].vips.v[k].network_id))
-                put_vip(in, &in->a->services.v[i], &in->a->services.v[i].vips.v[k], out);
+    for (uint32_t i = 0; i < s->links.n; i++) {
+        const struct plan_vips *all = plan_vips(in->index, s->links.v[i].network_id);
+        for (uint32_t k = 0; k < all->n; k++)
+            put_vip(in, all->v[k].service, all->v[k].vip, out);
+    }
     return out->parts.n > 0;
 }
 

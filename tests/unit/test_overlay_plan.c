@@ -237,6 +237,7 @@ static void a_virtual_ip_without_replicas_is_refused(void **state)
     struct vip *v = REC_ADD(&h.a.services.v[0].vips);
     str_set(&v->network_id, "front");
     str_set(&v->addr, "10.0.0.2/24");
+    index_again(&h);
     assert_true(plan_sandbox_rules(&h.in, s, r));
     rules_whole(r, &h.rules);
     assert_non_null(strstr(h.rules.s, "\nip daddr @vips reject\n"));
