@@ -131,9 +131,10 @@ int route_ways(const uint32_t *feet, uint32_t n, const char *link, uint32_t pass
         r = send_rule(s, RTM_NEWRULE, PRIORITY_END, end, 0, 0, 0, 0);
     if (r == 0 && n && !f.skip)
         r = send_rule(s, RTM_NEWRULE, PRIORITY_SKIP, skip, WAY_MARK, WAY_MASK, 0, PRIORITY_END);
-    for (uint32_t i = 0; i < n && r == 0; i++) {
+    for (uint32_t i = 0; i < n && s; i++) { /* one that cannot be made holds up no other */
         way_key(key, plan_way_mark(feet[i]));
-        r = make_way(s, feet[i], index, pass, bits, map_remove(&f.ways, key) != NULL);
+        int made = make_way(s, feet[i], index, pass, bits, map_remove(&f.ways, key) != NULL);
+        r = r == 0 ? made : r;
     }
     for (struct map_item *it = NULL; r == 0 && (it = map_next(&f.ways, it));)
         r = remove_way(s, (uint32_t)(uintptr_t)it->value, pass, bits);

@@ -52,7 +52,8 @@ struct flow_end *plan_gone_feet(const struct plan_index *before, const struct pl
 bool plan_needs_network(const struct plan_input *in, const struct network *n);
 /* Do calls to published ports of its service come to this sandbox. */
 bool plan_takes_callers(const struct plan_input *in, const struct sandbox *s);
-/* Feet on the ingress network that answers go back to, of all other nodes, when somebody here takes callers. Heap. */
+/* Feet on the ingress network that answers go back to, of all other nodes, when any service publishes a port (also where none of
+ * its replicas is: a refusal goes back as well). Heap. */
 uint32_t *plan_ways(const struct plan_input *in, uint32_t *ret_n);
 /* Marks of connections and packets, and tables: "S" and the last 24 bits of the foot. */
 #define WAY_MARK UINT32_C(0x53000000)

@@ -93,7 +93,7 @@ static int sandbox_rules(struct overlay *o, const struct sandbox *s, bool fresh,
     struct rules *rules = rules_new();
     if (plan_sandbox_rules(&o->in, s, rules) || !fresh)
         return MIN(rules_apply(o->loop, &o->rules, s->id, map_find(&o->paths, s->id), rules, e), 0);
-    rules_free(rules); /* a new namespace has no rules, and this one needs none */
+    map_put(&o->rules, s->id, rules); /* a new namespace has no rules, and this one needs none */
     return 0;
 }
 
@@ -120,6 +120,12 @@ static bool host_rules_are_gone(const struct overlay *o)
     return map_find(&o->rules, "") ? n >= 0 && n != o->n_rules : n == 0;
 }
 
+static void host_rules_drop(struct overlay *o)
+{
+    rules_drop(&o->rules, "");
+    memset(o->udp, 0, sizeof o->udp);
+}
+
 static int host_ways(const struct overlay *o, struct err *e)
 {
     uint32_t n;
@@ -133,7 +139,7 @@ static int host_rules(struct overlay *o, struct err *e)
     struct rules *rules = rules_new();
     uint8_t udp[PORT_SET_BYTES] = { 0 };
     if (host_rules_are_gone(o))
-        rules_drop(&o->rules, "");
+        host_rules_drop(o);
     plan_host_rules(&o->in, rules, udp);
     int r = rules_apply(o->loop, &o->rules, "", NULL, rules, e);
     if (r > 0)
@@ -465,10 +471,9 @@ static void watch(void *arg)
     struct overlay *o = arg;
     struct err e;
     bool used = o->node_id || o->sandboxes.n;
-    if (used && (host_rules_are_gone(o) || !link_exists(GATEWAY_LINK))) {
+    if (used && (host_rules_are_gone(o) || !link_exists(GATEWAY_LINK) || (o->ingress_addr && !link_exists(INGRESS_LINK)))) {
         log_warn("rules or links of this host are gone, made again");
-        rules_drop(&o->rules, "");
-        memset(o->udp, 0, sizeof o->udp);
+        host_rules_drop(o);
         reconcile(o);
     } else if (o->ingress_addr && host_ways(o, &e) < 0) {
         log_warn("%s", e.text);
@@ -666,7 +671,7 @@ int overlay_sandbox_add(struct overlay *o, const struct sandbox *s, const char *
     if (reconcile_networks(o, e) < 0) /* perhaps another network: building this sandbox finds out */
         log_warn("%s", e->text);
     r = sandbox_build(o, mine, path, e);
-    if (r == 0 && mine->ports.n) /* a service's port leads here once the replica is ready, which overlay_apply() tells */
+    if (r == 0 && (mine->ports.n || !map_find(&o->rules, ""))) /* a service's port leads here once the replica is ready, which overlay_apply() tells */
         r = host_rules(o, e);
     if (r < 0) {
         overlay_sandbox_remove(o, s->id);

@@ -11,8 +11,9 @@
  *                       way: the connection is marked with the sender's number, a rule and a table each lead back
  *                       (kern_route.c). A zone of conntrack for each sender keeps callers apart that come through two nodes
  *                       with one address and port. Neither container nor caller notices.
- * What the caller is kept from: hosts of the cluster and their containers, whose addresses mean something else on the other
- * node, come with the address of their node's foot. */
+ * Not kept: the addresses of hosts of the cluster and of their containers, which mean something else on the other node, come
+ * as that of their node's foot. A host is known by the address it advertises: a call from another one of its addresses, sent
+ * on to a replica on the same host, is dropped there as a packet of its own. */
 #include "overlay_internal.h"
 #include <netinet/in.h>
 #include <stdio.h>
@@ -387,8 +388,9 @@ uint32_t *plan_ways(const struct plan_input *in, uint32_t *ret_n)
     uint32_t *feet = xcalloc(in->a->nodes.n + 1, sizeof *feet);
     bool any = false;
     *ret_n = 0;
-    for (struct map_item *it = NULL; !any && (it = map_next(in->sandboxes, it));)
-        any = !((struct sandbox *)it->value)->idle && plan_takes_callers(in, it->value);
+    for (uint32_t i = 0; i < in->a->services.n; i++)
+        for (uint32_t k = 0; k < in->a->services.v[i].ports.n; k++)
+            any |= in->a->services.v[i].ports.v[k].mode == PUBLISH_INGRESS;
     for (uint32_t i = 0; any && i < in->a->nodes.n; i++)
         if (!str_equal(in->a->nodes.v[i].id, in->node_id) && address_parse(in->a->nodes.v[i].ingress_addr, &feet[*ret_n], NULL))
             ++*ret_n;

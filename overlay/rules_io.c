@@ -17,7 +17,7 @@ static int run(struct loop *l, const struct rules *before, const struct rules *r
     if (before && rules_change(before, rules, &commands)) {
         if (!commands.len || nft_run(l, commands.s, e) == 0)
             return commands.len > 0;
-        log_debug("%s; all rules are set again", e->text);
+        log_info("%s; all rules are set again", e->text);
         sb_reset(&commands);
     }
     rules_whole(rules, &commands);

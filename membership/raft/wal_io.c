@@ -577,6 +577,8 @@ static bool note_trimmed(struct raft_disk *d, uint64_t index)
         return true;
     h.trimmed = index;
     int rc = hard_write(d, &h);
+    if ((rc == ENOSPC || rc == EDQUOT) && release_ballast(d))
+        rc = hard_write(d, &h);
     if (rc && rc != ENOSPC && rc != EDQUOT)
         die(d, "writing the copy of term and vote", rc);
     return rc == 0;

@@ -18,6 +18,7 @@ struct agent *agent_new(struct loop *l, const struct agent_config *cfg, const st
     a->session_timer = loop_timer_new(l, session_tick, a);
     a->report_timer = loop_timer_new(l, report_send, a);
     a->drain_timer = loop_timer_new(l, task_drain_tick, a);
+    a->network_timer = loop_timer_new(l, worker_do_network, a);
     AUTO_FREE char *path = path_join(cfg->dir, "assignment.mp");
     a->kept = late_file_new(l, path);
     worker_load(a, path);
@@ -39,6 +40,7 @@ void agent_free(struct agent *a)
     loop_timer_free(a->session_timer);
     loop_timer_free(a->report_timer);
     loop_timer_free(a->drain_timer);
+    loop_timer_free(a->network_timer);
     session_hello_clear(&a->hello);
     assignment_clear(&a->assignment);
     for (unsigned i = 0; i < a->n_seeds; i++)

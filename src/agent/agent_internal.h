@@ -31,7 +31,7 @@ struct agent {
     bool has_version;
     struct map tasks;    /* id -> struct agent_task */
     struct map suspects; /* node id -> itself */
-    struct loop_timer *session_timer, *report_timer, *drain_timer;
+    struct loop_timer *session_timer, *report_timer, *drain_timer, *network_timer;
     uint64_t in_force;   /* NodesIndex of the assignment that the network is in line with */
     char *leader_id;
     bool session_up;
@@ -60,6 +60,7 @@ void task_set_state(struct agent *a, struct agent_task *t, enum task_state state
 void worker_assign(struct agent *a, struct assignment *next /* takes content */);
 void worker_load(struct agent *a, const char *path);
 void worker_want_network(struct agent *a);
+void worker_do_network(void *arg); /* at once, and again while it fails */
 void worker_forget(struct agent *a, struct agent_task *t); /* ended and not assigned any more */
 
 #endif

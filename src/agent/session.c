@@ -36,6 +36,8 @@ static void say_hello(struct agent *a, const char *to)
     a->hello.have.v = a->has_version ? a->version : NULL;
     a->hello.have.n = a->has_version ? 32 : 0;
     a->hello.in_force = a->in_force;
+    a->hello.held = a->assignment.nodes_index;
+    a->hello.tells = true;
     if (a->hooks.promise)
         a->hello.formats.promised = a->hooks.promise(a->hooks.arg, format_wanted(a));
     rec_pack(&session_hello_rec, &a->hello, &b);

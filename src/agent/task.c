@@ -59,9 +59,10 @@ void task_drain_tick(void *arg)
     int64_t next = INT64_MAX, now = loop_now_ms(a->loop);
     for (struct map_item *it = NULL; (it = map_next(&a->tasks, it));) {
         struct agent_task *t = it->value;
-        if (t->drain_end_ms && !t->stopping)
-            task_step(a, t);
-        if (t->drain_end_ms && !t->stopping)
+        if (!t->drain_end_ms || t->stopping)
+            continue;
+        task_step(a, t);
+        if (!t->stopping && !task_state_is_final(t->status.state)) /* it may have ended by itself */
             next = MIN(next, t->drain_end_ms);
     }
     a->draining = next != INT64_MAX;

@@ -7,7 +7,7 @@
 
 LOG_MODULE("agent");
 
-enum { ASSIGNMENT_MAX_BYTES = 256 << 20 };
+enum { ASSIGNMENT_MAX_BYTES = 256 << 20, NETWORK_AGAIN_MS = 1000 };
 
 static void save(struct agent *a)
 {
@@ -62,13 +62,17 @@ void worker_forget(struct agent *a, struct agent_task *t)
         loop_defer(a->loop, a->left, a->left_arg);
 }
 
-static void do_network(void *arg)
+void worker_do_network(void *arg)
 {
     struct agent *a = arg;
     a->network_due = false;
     if (a->closed)
         return;
-    if (!a->ops.network(a->ops_arg, &a->assignment, &a->suspects) || a->in_force == a->assignment.nodes_index)
+    if (!a->ops.network(a->ops_arg, &a->assignment, &a->suspects)) {
+        loop_timer_set(a->network_timer, NETWORK_AGAIN_MS);
+        return;
+    }
+    if (a->in_force == a->assignment.nodes_index)
         return;
     a->in_force = a->assignment.nodes_index;
     session_in_force(a);
@@ -79,7 +83,7 @@ void worker_want_network(struct agent *a)
     if (a->network_due)
         return;
     a->network_due = true;
-    loop_defer(a->loop, do_network, a);
+    loop_defer(a->loop, worker_do_network, a);
 }
 
 void worker_assign(struct agent *a, struct assignment *next)
@@ -104,7 +108,7 @@ void worker_assign(struct agent *a, struct assignment *next)
         }
         at->assigned = true;
     }
-    do_network(a); /* new tasks need their networks known */
+    worker_do_network(a); /* new tasks need their networks known */
     for (struct map_item *it = NULL; (it = map_next(&a->tasks, it));) {
         struct agent_task *t = it->value;
         if (!t->assigned && task_state_is_final(t->status.state))

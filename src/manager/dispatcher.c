@@ -25,10 +25,9 @@ struct session {
     struct session_hello hello;   /* what it said */
     struct session_hello sent_to; /* and what it holds when it has taken what was sent */
     bool hello_changed;
-    uint64_t sent_index;    /* NodesIndex of what was sent last, 0: it held that already */
+    uint64_t sent_index;    /* NodesIndex of what was sent last, or of what it held already */
     uint64_t checked_index; /* of the store, when what was sent last was found to be still what it is to have */
     uint64_t force_index;   /* NodesIndex of what it said to be in force */
-    bool tells;             /* its program does so */
 };
 
 struct dispatcher {
@@ -53,7 +52,7 @@ static void session_free(struct session *s)
 /* The newest state of the store that is in force on the node. */
 static uint64_t in_force(const struct session *s)
 {
-    if (!s->tells || CLUSTER_BUG == 32)
+    if (!s->hello.tells || CLUSTER_BUG == 32)
         return UINT64_MAX;
     return s->force_index >= s->sent_index ? s->checked_index : s->force_index;
 }
@@ -136,7 +135,6 @@ void dispatcher_in_force(struct dispatcher *d, const char *node_id, uint64_t nod
     struct session *s = map_find(&d->sessions, node_id);
     if (!s)
         return; /* its HELLO will say it */
-    s->tells = true;
     s->force_index = MAX(s->force_index, nodes_index);
     look_drained(d);
 }
@@ -339,9 +337,8 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
     if (news)
         manager_want_pass(d->m); /* a rotation may have waited for it */
     s->hello_changed = true;
-    s->sent_index = 0;
+    s->sent_index = h->held;
     s->force_index = s->checked_index = h->in_force;
-    s->tells |= h->in_force != 0;
     want_commit(d);
     manager_send_leader(d->m, node_id, true);
     send_one(d, s);

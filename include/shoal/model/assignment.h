@@ -60,7 +60,9 @@ REC_DECLARE(assignment)
     X(T, BYTES, ca, _, 11, "CA", "signer of the certificate held", .max = 32)                \
     X(T, UINT, keyring, _, 12, "Keyring", "gossip keys in use here")                            \
     X(T, REC, formats, node_formats, 13, "Formats", "")                                      \
-    X(T, UINT, in_force, _, 14, "InForce", "NodesIndex of the assignment whose names and rules are in force here; 0: does not tell")
+    X(T, UINT, in_force, _, 14, "InForce", "NodesIndex of the assignment whose names and rules are in force here") \
+    X(T, UINT, held, _, 15, "Held", "NodesIndex of the assignment held")                     \
+    X(T, BOOL, tells, _, 16, "Tells", "what is in force")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \
