@@ -4,6 +4,7 @@ liboverlay_a_SOURCES = \
 	overlay/cookie.c \
 	overlay/dns.c \
 	overlay/dns_io.c \
+	overlay/fair.c \
 	overlay/gso.c \
 	overlay/join.c \
 	overlay/kern_conntrack.c \
@@ -27,6 +28,7 @@ liboverlay_a_SOURCES = \
 	overlay/tunnel_io.c \
 	overlay/tunnel_records.c \
 	overlay/vxlan.c \
+	overlay/fair.h \
 	overlay/gso.h \
 	overlay/join.h \
 	overlay/be.h \
