@@ -18,10 +18,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* A frame may be 64 KB, and what waits here waits out of TCP's sight: its own limit of what may be under way below it
- * ends where the frame enters the TAP. The default of 1000 frames was 8 ms of delay under load. But the fragments of the
- * largest UDP datagram, 48, come all at once, and one that finds no place costs all of them (50-overlay). */
-enum { TAP_QUEUE_FRAMES = 64 };
+/* The tunnel empties it into a queue of its own (fair.h) as fast as it can; this one is for bursts that come before it has the
+ * processor. The fragments of the largest UDP datagram are 48, and one that finds no place costs all of them (50-overlay). */
+enum { TAP_QUEUE_FRAMES = 256 };
 
 static struct nl_sock *open_netlink(void)
 {

@@ -1,12 +1,16 @@
 /* The tunnel process: the core of tunnel.c over a UDP socket, TAP devices and the daemon's unix socket. One thread. System
  * calls are few for what they carry: super-packets by the TAP's vnet header, runs of packets to and from one address by
  * UDP_SEGMENT and UDP_GRO, several of them by sendmmsg and recvmmsg. What a kernel or device does not offer is found out by
- * asking, or by its refusal, and done without. A batch ends when there is nothing more to read: it never waits to be full. */
-#include "tunnel.h"
+ * asking, or by its refusal, and done without. A batch ends when there is nothing more to read: it never waits to be full.
+ *
+ * TAPs are read into a queue that is fair to flows (fair.h) as fast as they fill. In each turn of the loop a slice of it is
+ * sent, and one of what the socket has is opened: a small packet waits for a slice, not for all that others have queued. */
+#include "fair.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -32,9 +36,11 @@ LOG_MODULE("tunnel");
 #define TUN_F_USO6 0x40
 #endif
 enum {
-    READS = 64, PACKETS = 4096 /* of a TAP, made of it; then others have their turn */, BUFFER_BYTES = 8 << 20, TICK_MS = 250, HEAD_BYTES = 5,
+    READS = 128 /* of a TAP in a turn: more than a slice has */, QUEUE_BYTES = 1 << 20, TICK_MS = 250, HEAD_BYTES = 5,
+    SLICE_BYTES = 125000 /* of frames: two super-packets, or short ones that fill two messages */, SLICE_PACKETS = 1400 /* of them */,
     MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
-    OUT_BYTES = 8 * 65536, IN_MESSAGES = 16, IN_BYTES = 65536,
+    OUT_BYTES = 8 * 65536, OUT_WAITING_BYTES = 256 << 10 /* in the socket, queueing discipline and device, as the kernel counts */,
+    IN_BUFFER_BYTES = 8 << 20, IN_MESSAGES = 4, IN_BYTES = 65536, IN_SLICE_BYTES = 4 * IN_BYTES, IN_SLICE_MESSAGES = 16,
     TUN_CSUM = TUN_F_CSUM, TUN_TSO = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN, TUN_USO = TUN_F_USO4 | TUN_F_USO6,
 };
 
@@ -48,7 +54,7 @@ struct io {
     struct loop *loop;
     struct tunnel *t;
     int listen_fd, daemon_fd, udp;
-    struct loop_fd *listen_watch, *daemon_watch, *udp_watch;
+    struct loop_fd *listen_watch, *daemon_watch, *udp_watch, *room_watch;
     struct loop_timer *timer;
     struct sb in;
     int pending_fd;      /* came with the frame being read */
@@ -56,6 +62,8 @@ struct io {
     char listen_addr[64];
     uint16_t port;
     bool no_offloads;    /* of TAPs: wanted so */
+    struct fair *fair;   /* what TAPs gave */
+    bool more;           /* it holds something still: room_watch makes another turn when the socket has room */
     /* packets to be sent at the end of the turn */
     unsigned n_made; /* packets in this turn */
     bool no_gso; /* the device cannot: EIO was the answer */
@@ -242,8 +250,9 @@ static void on_udp(void *arg, unsigned events)
     struct io *io = arg;
     struct mmsghdr in[IN_MESSAGES];
     struct iovec iov[IN_MESSAGES];
+    size_t done = 0;
     (void)events;
-    for (int turn = 0; turn < 4; turn++) {
+    for (unsigned n_done = 0; n_done < IN_SLICE_MESSAGES && done < IN_SLICE_BYTES; n_done += IN_MESSAGES) {
         for (int i = 0; i < IN_MESSAGES; i++) {
             iov[i] = (struct iovec){ bytes[i], IN_BYTES };
             in[i].msg_hdr = (struct msghdr){ .msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &iov[i],
@@ -256,6 +265,7 @@ static void on_udp(void *arg, unsigned events)
         for (int i = 0; i < n; i++) {
             struct endpoint e;
             size_t size = in[i].msg_len, step = gro_size(&in[i].msg_hdr, size);
+            done += size;
             if (in[i].msg_hdr.msg_flags & MSG_TRUNC)
                 continue;
             from_sockaddr(&from[i], &e);
@@ -280,35 +290,69 @@ static void tap_free(struct tap *tap)
 
 static void on_tap(void *arg, unsigned events)
 {
-    static uint8_t buffer[TUNNEL_ROOM_BYTES + GSO_FRAME_MAX_BYTES + 1 + TUNNEL_TAIL_BYTES];
     struct tap *tap = arg;
     struct io *io = tap->io;
     struct virtio_net_hdr h;
     size_t head = tap->vnet ? sizeof h : 0;
-    uint8_t *frame = buffer + TUNNEL_ROOM_BYTES;
-    int64_t now = clock_mono_ns() / MS_NS, real = clock_real_ns();
     (void)events;
-    io->n_made = 0;
-    for (int i = 0; i < READS && io->n_made < PACKETS; i++) {
-        ssize_t n = read(tap->fd, frame - head, head + GSO_FRAME_MAX_BYTES + 1);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            break;
-        if (n < 0 && (errno == EINVAL || errno == ENOMEM || errno == ENOBUFS))
-            continue; /* a frame that cannot be told of; it is gone */
-        if (n < 0) { /* the device was removed with its namespace */
-            tap_free(tap);
-            break;
-        }
-        if ((size_t)n < head)
+    for (int i = 0; i < READS; i++) {
+        struct fair_frame *f = fair_blank(io->fair);
+        uint8_t *p = fair_bytes(f) - head;
+        ssize_t n = read(tap->fd, p, head + GSO_FRAME_MAX_BYTES + 1);
+        if (n >= (ssize_t)head) {
+            f->vni = tap->vni;
+            f->size = (size_t)n - head;
+            f->meta = (struct frame_meta){ 0 };
+            if (head) {
+                memcpy(&h, p, sizeof h);
+                f->meta = (struct frame_meta){ h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM, h.gso_type, h.hdr_len, h.gso_size,
+                                               h.csum_start, h.csum_offset };
+            }
+            fair_put(io->fair, f);
             continue;
-        struct frame_meta m = { 0 };
-        if (head) {
-            memcpy(&h, frame - head, sizeof h);
-            m = (struct frame_meta){ h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM, h.gso_type, h.hdr_len, h.gso_size, h.csum_start, h.csum_offset };
         }
-        tunnel_frame(io->t, now, real, tap->vni, frame, (size_t)n - head, &m);
+        fair_give_back(io->fair, f);
+        if (n >= 0 || errno == EINVAL || errno == ENOMEM || errno == ENOBUFS)
+            continue; /* a frame that cannot be told of; it is gone */
+        if (errno != EAGAIN && errno != EINTR)
+            tap_free(tap); /* the device was removed with its namespace */
+        break;
+    }
+}
+
+/* ---- from TAPs to the wire ---- */
+static void send_frames(struct io *io)
+{
+    int64_t now = clock_mono_ns() / MS_NS, real = clock_real_ns();
+    struct fair_frame *f;
+    size_t size = 0;
+    io->n_made = 0;
+    while (size < SLICE_BYTES && io->n_made < SLICE_PACKETS && (f = fair_take(io->fair))) {
+        tunnel_frame(io->t, now, real, f->vni, fair_bytes(f), f->size, &f->meta);
+        size += f->size;
+        fair_give_back(io->fair, f);
     }
     flush(io);
+}
+
+/* What the wire does not take yet waits in the queue, where flows have their turns, not in the socket, where they have
+ * none. */
+static void on_turn(void *arg)
+{
+    struct io *io = arg;
+    int waiting;
+    if (!fair_is_empty(io->fair) && (ioctl(io->udp, SIOCOUTQ, &waiting) < 0 || waiting < OUT_WAITING_BYTES))
+        send_frames(io);
+    bool more = !fair_is_empty(io->fair);
+    if (more != io->more && io->room_watch) {
+        loop_fd_set(io->room_watch, more ? LOOP_WRITE : 0);
+        io->more = more;
+    }
+}
+
+static void on_socket_room(void *arg, unsigned events)
+{
+    (void)arg, (void)events; /* on_turn() follows */
 }
 
 static void on_timer(void *arg)
@@ -324,7 +368,7 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
 {
     struct endpoint at = { .v6 = true, .port = port };
     struct sockaddr_storage a;
-    int off = 0, on = 1, size = BUFFER_BYTES;
+    int off = 0, on = 1, in = IN_BUFFER_BYTES, out = OUT_WAITING_BYTES;
     if (addr && *addr && !parse_endpoint(addr, port, &at))
         return err_set(e, E_INVALID, "tunnel: \"%s\" is no address", addr);
     to_sockaddr(&at, &a);
@@ -336,17 +380,19 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
             close(fd);
         return r;
     }
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &in, sizeof in) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &in, sizeof in);
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &out, sizeof out) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out);
     if (setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) < 0)
         log_info("this kernel joins no UDP packets when they are received (Linux 5.0 does); taking them one by one");
     loop_fd_remove(io->udp_watch);
+    loop_fd_remove(io->room_watch);
     if (io->udp >= 0)
         close(io->udp);
     io->udp = fd;
     io->udp_watch = loop_fd_add(io->loop, fd, LOOP_READ, on_udp, io);
+    io->room_watch = loop_fd_add(io->loop, fd, io->more ? LOOP_WRITE : 0, on_socket_room, io);
     io->port = port;
     snprintf(io->listen_addr, sizeof io->listen_addr, "%s", addr ? addr : "");
     return 0;
@@ -442,7 +488,7 @@ static void drop_daemon(struct io *io)
 static void reply_status(struct io *io)
 {
     static const char *const names[] = { "csum", "tso", "uso" }; /* TAP_... */
-    struct tunnel_status s = { .pid = (uint64_t)getpid(), .offloads = true };
+    struct tunnel_status s = { .pid = (uint64_t)getpid(), .offloads = true, .n_lost = fair_n_lost(io->fair) };
     struct sb b;
     struct err e;
     tunnel_status(io->t, clock_mono_ns() / MS_NS, format_endpoint, &s);
@@ -596,6 +642,8 @@ int tunnel_main(int argc, char **argv)
     io.t = tunnel_new(&out, (uint8_t)can);
     sb_init(&io.in, TUNNEL_FRAME_MAX_BYTES + (1 << 20));
     map_init(&io.taps);
+    io.fair = fair_new(QUEUE_BYTES);
+    loop_each_turn(io.loop, on_turn, &io);
     io.listen_watch = loop_fd_add(io.loop, io.listen_fd, LOOP_READ, on_accept, &io);
     io.timer = loop_timer_new(io.loop, on_timer, &io);
     loop_timer_set(io.timer, TICK_MS);
@@ -606,6 +654,7 @@ int tunnel_main(int argc, char **argv)
     drop_daemon(&io);
     loop_fd_remove(io.listen_watch);
     loop_fd_remove(io.udp_watch);
+    loop_fd_remove(io.room_watch);
     close(io.listen_fd);
     if (io.udp >= 0)
         close(io.udp);
@@ -613,6 +662,7 @@ int tunnel_main(int argc, char **argv)
     loop_signal_remove(term);
     loop_timer_free(io.timer);
     tunnel_free(io.t);
+    fair_free(io.fair);
     map_done(&io.taps);
     sb_done(&io.in);
     loop_free(io.loop);
