@@ -7,7 +7,9 @@
 #include <netinet/in.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
+#include <shoal/base/file.h>
 #include <shoal/base/log.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 LOG_MODULE("overlay");
@@ -82,31 +84,14 @@ static int on_flow(struct nl_msg *m, void *arg)
     return NL_OK;
 }
 
-static int on_count(struct nl_msg *m, void *arg)
-{
-    struct nlattr *a[CTA_STATS_GLOBAL_MAX + 1];
-    if (nlmsg_parse(nlmsg_hdr(m), sizeof(struct nfgenmsg), a, CTA_STATS_GLOBAL_MAX, NULL) == 0 && a[CTA_STATS_GLOBAL_ENTRIES] &&
-        nla_len(a[CTA_STATS_GLOBAL_ENTRIES]) == 4)
-        *(uint32_t *)arg = ntohl(nla_get_u32(a[CTA_STATS_GLOBAL_ENTRIES]));
-    return NL_OK;
-}
-
-/* A dump walks the table of all namespaces, and most containers have no connection. True also when the kernel does not say. */
+/* A dump walks the table of all namespaces, and most containers have no connection. The file shows the namespace that the
+ * thread is in. True also when the kernel does not say. */
 static bool has_flows(void)
 {
-    uint32_t n = 1;
-    struct nl_sock *s = nl_socket_alloc();
-    struct nl_msg *ask = message(IPCTNL_MSG_CT_GET_STATS, 0);
-    if (s && ask && nl_connect(s, NETLINK_NETFILTER) == 0) {
-        nl_socket_modify_cb(s, NL_CB_VALID, NL_CB_CUSTOM, on_count, &n);
-        nl_socket_disable_auto_ack(s);
-        if (nl_send_auto(s, ask) >= 0)
-            nl_recvmsgs_default(s);
-    }
-    nlmsg_free(ask);
-    if (s)
-        nl_socket_free(s);
-    return n > 0;
+    AUTO_FREE char *text = NULL;
+    size_t size;
+    struct err e;
+    return file_read("/proc/sys/net/netfilter/nf_conntrack_count", 64, &text, &size, &e) < 0 || strtoul(text, NULL, 10) > 0;
 }
 
 static int forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, struct err *e)
@@ -116,7 +101,10 @@ static int forget(const struct flow_end *ends, unsigned n, const uint8_t *udp, s
         return 0;
     struct nl_sock *sock = nl_socket_alloc();
     struct nl_msg *dump = message(IPCTNL_MSG_CT_GET, NLM_F_DUMP);
+    const struct timeval most = { .tv_sec = 5 }; /* a lost answer holds up no other work */
     int r = sock && dump ? nl_connect(sock, NETLINK_NETFILTER) : -NLE_NOMEM;
+    if (r == 0 && setsockopt(nl_socket_get_fd(sock), SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most) < 0)
+        r = -NLE_FAILURE;
     if (r == 0) {
         nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, on_flow, &s);
         r = nl_send_auto(sock, dump);

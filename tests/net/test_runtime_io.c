@@ -130,7 +130,7 @@ static void write_log(const char *dir, unsigned file)
     assert_int_equal(file_write_volatile(path, b.s, b.len, 0640, &e), 0);
 }
 
-/* The last N entries are the end of all, for each N. */
+/* The last N entries are the end of all, for some N (all of them took ten minutes in an emulated machine). */
 static void test_log_tail(void **state)
 {
     struct container_spec s;
@@ -152,7 +152,7 @@ static void test_log_tail(void **state)
         n_entries = 0;
         memcpy(all, entries, sizeof all);
         assert_int_equal(n, i == 0 ? 200 : i == 1 ? 133 : i == 2 ? 67 : 91);
-        for (q.tail = 0; q.tail < n + 2; q.tail++) {
+        for (q.tail = 0; q.tail < n + 2; q.tail += q.tail < 3 || q.tail + 2 > n ? 1 : 13) {
             list_entries(s.id, &q);
             assert_int_equal(n_entries, MIN((unsigned)q.tail, n));
             for (unsigned k = 0; k < n_entries; k++)
