@@ -85,7 +85,7 @@ static bool parse_ours(const char *p, size_t size, struct sb *text, struct log_e
     return true;
 }
 
-static bool parse_any(const char *line, size_t size, struct sb *text, struct log_entry *ret)
+bool log_line_parse_json(const char *line, size_t size, struct sb *text, struct log_entry *ret)
 {
     struct val_doc *doc;
     if (json_parse(&doc, line, size, "log", NULL) < 0)
@@ -105,5 +105,5 @@ static bool parse_any(const char *line, size_t size, struct sb *text, struct log
 
 bool log_line_parse(const char *line, size_t size, struct sb *text, struct log_entry *ret)
 {
-    return parse_ours(line, size, text, ret) || parse_any(line, size, text, ret);
+    return parse_ours(line, size, text, ret) || log_line_parse_json(line, size, text, ret);
 }

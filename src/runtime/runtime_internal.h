@@ -136,6 +136,7 @@ void journal_send(struct journal *j, bool err, bool partial, const char *p, size
 void journal_close(struct journal *j);
 /* ---- log_line.c: and its reader; text: what ret->line is in, until the next call. False: no entry ---- */
 bool log_line_parse(const char *line, size_t size, struct sb *text, struct log_entry *ret);
+bool log_line_parse_json(const char *line, size_t size, struct sb *text, struct log_entry *ret); /* in any form, by the general reader */
 
 /* ---- shim_io.c and its wire: SOCK_SEQPACKET, struct shim_head then a body ---- */
 enum shim_message {
