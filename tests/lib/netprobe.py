@@ -33,7 +33,8 @@ def receipt(name, data):
     return ("%s %d %s" % (name, len(data), hashlib.sha256(data).hexdigest())).encode()
 
 
-def serve(name, port):
+def answer_all(port, answer):
+    """By TCP (four bytes of size before the data) and UDP: answer(data, address of who asks)."""
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     t = socket.socket()
     t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,16 +46,24 @@ def serve(name, port):
         for s in select.select([u, t], [], [])[0]:
             if s is u:
                 data, peer = u.recvfrom(65536)
-                u.sendto(receipt(name, data), peer)
+                u.sendto(answer(data, peer[0]), peer)
                 continue
-            c, _ = t.accept()
+            c, peer = t.accept()
             c.settimeout(LIMIT_S)
             try:
                 size = struct.unpack("!I", recv_all(c, 4))[0]
-                c.sendall(receipt(name, recv_all(c, size)))
+                c.sendall(answer(recv_all(c, size), peer[0]))
             except (OSError, EOFError):
                 pass
             c.close()
+
+
+def serve(name, port):
+    answer_all(port, lambda data, _: receipt(name, data))
+
+
+def mirror(port):
+    answer_all(port, lambda data, peer: peer.encode().ljust(16) + data[16:])
 
 
 def ask(proto, addr, port, size, count="1"):
@@ -86,33 +95,6 @@ def ask(proto, addr, port, size, count="1"):
         if got != receipt(name, data):
             sys.exit("the answer is not of what was sent: %r" % got)
         print(name, flush=True)
-
-
-def mirror(port):
-    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    t = socket.socket()
-    t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    u.bind(("", int(port)))
-    t.bind(("", int(port)))
-    t.listen(64)
-    print("ready", flush=True)
-    while True:
-        for s in select.select([u, t], [], [])[0]:
-            if s is u:
-                try:
-                    data, peer = u.recvfrom(65536)
-                    u.sendto(peer[0].encode().ljust(16) + data[16:], peer)
-                except OSError as e:
-                    print(e, flush=True)
-                continue
-            c, peer = t.accept()
-            c.settimeout(LIMIT_S)
-            try:
-                size = struct.unpack("!I", recv_all(c, 4))[0]
-                c.sendall(peer[0].encode().ljust(16) + recv_all(c, size)[16:])
-            except (OSError, EOFError):
-                pass
-            c.close()
 
 
 def look(proto, addr, port, size, own="0"):
