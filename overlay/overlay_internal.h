@@ -69,7 +69,7 @@ static inline bool port_set_has(const uint8_t *s, unsigned port)
     return s[port / 8] >> port % 8 & 1;
 }
 void plan_host_rules(const struct plan_input *in, struct rules *out, uint8_t *udp /* set, zero: gets the ports sent on */);
-bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct rules *out); /* false: nothing to choose or refuse */
+bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct rules *out); /* false: nothing to choose or refuse, out is empty */
 
 /* ---- dns.c (pure) ---- */
 enum { DNS_PACKET_MAX_BYTES = 4096, DNS_UDP_BYTES = 512 };

@@ -35,7 +35,7 @@ struct overlay {
     struct plan_index index;
     struct plan_input in;
     uint8_t udp[PORT_SET_BYTES]; /* ports that the host's rules send on */
-    int n_rules;                 /* of the host, as counted when they were set */
+    int n_rules;                 /* of the host, as counted when they were set; -1: could not be */
     struct flow_end *gone; /* of sandboxes with ports; forgotten as soon as the rules have forgotten them */
     unsigned n_gone;
     struct resolver *resolver;
@@ -117,7 +117,7 @@ static void forget_stale(struct overlay *o, uint8_t *udp)
 static bool host_rules_are_gone(const struct overlay *o)
 {
     int n = nft_count_rules();
-    return map_find(&o->rules, "") ? n >= 0 && n != o->n_rules : n == 0;
+    return map_find(&o->rules, "") ? n >= 0 && o->n_rules >= 0 && n != o->n_rules : n == 0;
 }
 
 static void host_rules_drop(struct overlay *o)
@@ -149,17 +149,13 @@ static int host_rules(struct overlay *o, struct err *e)
     return r < 0 ? r : host_ways(o, e);
 }
 
-static void add_gone(struct overlay *o, struct flow_end end)
-{
-    o->gone = xrealloc(o->gone, o->n_gone + 1, sizeof *o->gone);
-    o->gone[o->n_gone++] = end;
-}
-
 static void sandbox_is_gone(struct overlay *o, const struct sandbox *s)
 {
     uint32_t addr;
-    if ((s->ports.n || plan_takes_callers(&o->in, s)) && s->gateway_addr && address_parse(s->gateway_addr, &addr, NULL))
-        add_gone(o, (struct flow_end){ .addr = addr });
+    if (!(s->ports.n || plan_takes_callers(&o->in, s)) || !address_parse(s->gateway_addr, &addr, NULL))
+        return;
+    o->gone = xrealloc(o->gone, o->n_gone + 1, sizeof *o->gone);
+    o->gone[o->n_gone++] = (struct flow_end){ .addr = addr };
 }
 
 /* ---- the way out of containers: a pair to the host for each, no wire between them ---- */

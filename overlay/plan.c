@@ -258,15 +258,17 @@ static void put_vip(const struct plan_input *in, const struct service_entry *e, 
 
 bool plan_sandbox_rules(const struct plan_input *in, const struct sandbox *s, struct rules *out)
 {
-    sb_str(&out->base, "map choose { type ipv4_addr : verdict; }\nset vips { type ipv4_addr; }\n"
-                       "chain output {\ntype nat hook output priority -100; policy accept;\nip daddr vmap @choose\n}\n"
-                       "chain refuse {\ntype filter hook output priority 0; policy accept;\nip daddr @vips reject\n}\n");
     for (uint32_t i = 0; i < s->links.n; i++) {
         const struct plan_vips *all = plan_vips(in->index, s->links.v[i].network_id);
         for (uint32_t k = 0; k < all->n; k++)
             put_vip(in, all->v[k].service, all->v[k].vip, out);
     }
-    return out->parts.n > 0;
+    if (!out->parts.n)
+        return false;
+    sb_str(&out->base, "map choose { type ipv4_addr : verdict; }\nset vips { type ipv4_addr; }\n"
+                       "chain output {\ntype nat hook output priority -100; policy accept;\nip daddr vmap @choose\n}\n"
+                       "chain refuse {\ntype filter hook output priority 0; policy accept;\nip daddr @vips reject\n}\n");
+    return true;
 }
 
 static const char *port_use(const struct plan_input *in, const struct port *p)

@@ -245,6 +245,8 @@ static void a_virtual_ip_without_replicas_is_refused(void **state)
     struct replica *x = replica(&h, "web", "t2", "n2");
     str_set(&x->network_id, "front");
     index_again(&h);
+    rules_free(r);
+    r = rules_new();
     assert_true(plan_sandbox_rules(&h.in, s, r));
     sb_reset(&h.rules);
     rules_whole(r, &h.rules);
