@@ -154,6 +154,7 @@ void keeper_free(struct api *a);
 void keeper_event(struct api *a, const struct container *c);
 void keeper_rest(struct api *a, const struct container *c); /* one that does not run has no ports */
 bool keeper_waits(const struct api *a, const char *id); /* to be restarted after a while */
+bool keeper_restarts(const struct api *a, const struct container *c); /* waits for it, or is being started for it */
 /* A person starts or stops it: what its policy would do is off. */
 void keeper_by_hand(struct api *a, const struct container *c, bool stopped);
 /* When it is removed, so are its volumes without a name. */

@@ -38,7 +38,7 @@ static void status_text(const struct api *a, char out[160], const struct contain
                  checked ? health : "", checked ? ")" : "", x->state.phase == CONTAINER_PAUSED ? " (Paused)" : "");
     } else if (x->state.phase == CONTAINER_EXITED) {
         duration(t, now - x->state.finished_ns);
-        snprintf(out, 160, "%s (%d) %s ago", keeper_waits(a, x->spec.id) ? "Restarting" : "Exited", (int)x->state.exit_code, t);
+        snprintf(out, 160, "%s (%d) %s ago", keeper_restarts(a, x) ? "Restarting" : "Exited", (int)x->state.exit_code, t);
     } else {
         snprintf(out, 160, "Created");
     }
@@ -46,7 +46,7 @@ static void status_text(const struct api *a, char out[160], const struct contain
 
 const char *container_status(const struct api *a, const struct container *x)
 {
-    return keeper_waits(a, x->spec.id) ? "restarting" : container_phase_names[x->state.phase];
+    return keeper_restarts(a, x) ? "restarting" : container_phase_names[x->state.phase];
 }
 
 bool container_is_task(const struct container *x)
@@ -374,7 +374,7 @@ void container_list(struct call *c)
 static struct val *state_val(struct call *c, struct val_doc *d, const struct container *x)
 {
     struct val *v = val_map(d), *health = keeper_health_val(c->api, x->spec.id, d);
-    bool waits = keeper_waits(c->api, x->spec.id), up = container_is_up(x);
+    bool waits = keeper_restarts(c->api, x), up = container_is_up(x);
     val_set(d, v, "Status", val_str(d, container_status(c->api, x)));
     val_set(d, v, "Running", val_bool(d, up || waits));
     val_set(d, v, "Paused", val_bool(d, x->state.phase == CONTAINER_PAUSED));

@@ -14,7 +14,7 @@ struct keep {
     struct api *api;
     char *id;
     struct loop_timer *timer; /* until the next start */
-    bool waits;
+    bool waits, starts; /* starts: by its policy, just now */
     bool with_volumes;        /* those without a name go with it */
     int64_t delay_ms, started_ms;
     struct health *health;
@@ -122,6 +122,7 @@ static void restarted(void *arg, int result, const struct err *e)
 {
     struct keep *k = arg;
     const struct container *x = runtime_find(k->api->b.runtime, k->id);
+    k->starts = false;
     if (result == 0 || !x)
         return;
     log_warn("container %.12s could not be started again: %s", k->id, e->text);
@@ -144,6 +145,7 @@ static void start_again(void *arg)
     k->waits = false;
     if (!x || x->state.phase != CONTAINER_EXITED)
         return;
+    k->starts = true;
     if (container_network_again(k->api, x, &e) < 0)
         restarted(k, -e.code, &e);
     else
@@ -154,6 +156,12 @@ bool keeper_waits(const struct api *a, const char *id)
 {
     const struct keep *k = keep_of(a, id);
     return k && k->waits;
+}
+
+bool keeper_restarts(const struct api *a, const struct container *x)
+{
+    const struct keep *k = keep_of(a, x->spec.id);
+    return k && (k->waits || (k->starts && x->state.phase == CONTAINER_EXITED));
 }
 
 void keeper_by_hand(struct api *a, const struct container *x, bool stopped)
