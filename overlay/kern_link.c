@@ -199,6 +199,45 @@ void link_remove(const char *name)
         nl_socket_free(s);
 }
 
+struct removal { char *netns; unsigned index; };
+
+static void remove_work(void *arg)
+{
+    struct removal *x = arg;
+    struct err e;
+    int back = x->netns ? netns_enter(x->netns, &e) : -1;
+    if (!x->netns || back >= 0) {
+        struct nl_sock *s = open_netlink();
+        struct rtnl_link *l = rtnl_link_alloc();
+        rtnl_link_set_ifindex(l, (int)x->index);
+        if (s)
+            rtnl_link_delete(s, l); /* mostly gone with the namespace of its other end */
+        rtnl_link_put(l);
+        if (s)
+            nl_socket_free(s);
+    }
+    if (back >= 0)
+        netns_leave(back);
+    free(x->netns);
+    free(x);
+}
+
+void link_remove_later(struct loop *l, const char *netns, const char *name)
+{
+    struct err e;
+    int back = netns ? netns_enter(netns, &e) : -1;
+    unsigned index = netns && back < 0 ? 0 : if_nametoindex(name);
+    if (back >= 0)
+        netns_leave(back);
+    if (!index)
+        return;
+    struct removal *x = xnew(struct removal);
+    x->netns = netns ? xstrdup(netns) : NULL;
+    x->index = index;
+    if (loop_work(l, LANE_BULK, remove_work, NULL, x) < 0)
+        remove_work(x);
+}
+
 int link_open_tap(const char *name, bool vnet_header, struct err *e)
 {
     struct ifreq q = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet_header ? IFF_VNET_HDR : 0)) };

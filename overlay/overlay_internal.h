@@ -117,6 +117,8 @@ int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err 
 int link_add_route(const char *name, uint32_t addr, unsigned bits, uint32_t via /* 0: on the link */, struct err *e) must_check;
 bool link_has_address(const char *name, uint32_t addr);
 void link_remove(const char *name);
+/* Beside the loop, for the kernel takes tens of milliseconds; netns NULL: the host's. One of the same name may be made meanwhile. */
+void link_remove_later(struct loop *l, const char *netns, const char *name);
 int link_open_tap(const char *name, bool vnet_header, struct err *e) must_check; /* descriptor, non-blocking */
 /* Of the device with this address; 1500 when unknown. Less the 20 bytes that an IPv6 header has more: what is taken off
  * for the tunnel (TUNNEL_MTU_OVERHEAD) counts an IPv4 header. */

@@ -686,19 +686,16 @@ void overlay_sandbox_remove(struct overlay *o, const char *id)
     if (!s)
         return;
     resolver_close(o->resolver, id);
-    link_name(name, GATEWAY_PREFIX, id, 0);
-    link_remove(name);
-    for (uint32_t i = 0; i < s->links.n; i++) {
-        struct network_ns *n = network_of(o, (uint32_t)s->links.v[i].vni);
-        int back = n ? netns_enter(n->path, NULL) : -1;
-        link_name(name, "v", id, (uint32_t)s->links.v[i].vni);
-        if (back >= 0) {
-            link_remove(name);
-            netns_leave(back);
-        }
-    }
     if (path)
-        netns_remove(path);
+        netns_remove(path); /* with it go its links, unless a process holds it */
+    link_name(name, GATEWAY_PREFIX, id, 0);
+    link_remove_later(o->loop, NULL, name);
+    for (uint32_t i = 0; i < s->links.n; i++) {
+        const struct network_ns *n = network_of(o, (uint32_t)s->links.v[i].vni);
+        link_name(name, "v", id, (uint32_t)s->links.v[i].vni);
+        if (n)
+            link_remove_later(o->loop, n->path, name);
+    }
     AUTO_FREE char *file = path_join(o->sandbox_dir, id);
     unlink(file);
     rules_drop(&o->rules, id);
