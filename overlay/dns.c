@@ -97,7 +97,7 @@ static void find_replicas(const struct plan_input *in, const struct sandbox *s, 
     struct replicas_on x = { .in = in, .s = s, .service_id = service_id };
     for (const struct replica *r; (r = next_replica(&x));) {
         f->known = true;
-        if (r->ready && !plan_is_silent(in, r->node_id))
+        if (plan_may_get_new(in, r))
             found_add(f, r->addr);
     }
 }

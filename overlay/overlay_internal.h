@@ -41,6 +41,8 @@ struct plan_input {
 };
 /* Suspect, and not known to lack but its daemon: containers and tunnel of a DISCONNECTED node go on. */
 bool plan_is_silent(const struct plan_input *in, const char *node_id);
+/* May the replica get new calls? One of this node that has ended is known here before the leader says so. */
+bool plan_may_get_new(const struct plan_input *in, const struct replica *r);
 const struct node *plan_self(const struct plan_input *in);
 const struct network *plan_ingress(const struct plan_input *in);
 /* Replicas of before that exist no more, or only on a node that is down; indexes into before->replicas. */

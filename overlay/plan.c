@@ -226,9 +226,10 @@ static void put_dnat(struct sb *out, const char *match, const struct targets *to
     sb_char(out, '\n');
 }
 
-static bool may_get_new(const struct plan_input *in, const struct replica *r)
+bool plan_may_get_new(const struct plan_input *in, const struct replica *r)
 {
-    return r->ready && !plan_is_silent(in, r->node_id);
+    bool here = str_equal(r->node_id, in->node_id);
+    return r->ready && (here ? map_find(in->sandboxes, r->task_id) != NULL : !plan_is_silent(in, r->node_id));
 }
 
 /* A virtual IP without a replica that may be called stays in @vips alone: refused at once instead of a silence. */
@@ -244,7 +245,7 @@ static void put_vip(const struct plan_input *in, const struct service_entry *e, 
     address_format(vip, addr, -1);
     rules_element(out, "vips", vip, NULL);
     for (uint32_t i = 0; i < all->n; i++)
-        if (may_get_new(in, all->v[i]))
+        if (plan_may_get_new(in, all->v[i]))
             add_target(&to, all->v[i]->addr, 0);
     if (!to.n)
         return;
@@ -350,7 +351,7 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
         const struct replica *r = all->v[i];
         if (!str_equal(r->node_id, in->node_id)) {
             const struct node *n = plan_node(in->index, r->node_id);
-            if (n && may_get_new(in, r))
+            if (n && plan_may_get_new(in, r))
                 add_target(&from_all, n->ingress_addr, (unsigned)p->published);
             continue;
         }

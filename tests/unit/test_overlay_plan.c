@@ -168,6 +168,37 @@ static void a_node_weighs_as_much_as_it_has_and_what_it_sends_stays_here(void **
     host_done(&h);
 }
 
+static bool sandbox_says(struct host *h, const struct sandbox *s, const char *text)
+{
+    struct rules *r = rules_new();
+    index_again(h);
+    plan_sandbox_rules(&h->in, s, r);
+    sb_reset(&h->rules);
+    rules_whole(r, &h->rules);
+    rules_free(r);
+    return strstr(h->rules.s, text) != NULL;
+}
+
+static void a_replica_of_this_node_that_has_ended_is_out_before_the_leader_knows(void **state)
+{
+    struct host h;
+    host_init(&h);
+    publishes(&h, "web", PROTO_TCP, 8080);
+    struct vip *v = REC_ADD(&h.a.services.v[0].vips);
+    str_set(&v->network_id, "ingress");
+    str_set(&v->addr, "10.255.0.100/16");
+    replica(&h, "web", "t1", "n1");
+    str_set(&replica(&h, "web", "t2", "n2")->addr, "10.255.0.11/16");
+    struct sandbox *caller = sandbox(&h, "caller", PROTO_TCP, 1);
+    str_set(&REC_ADD(&caller->links)->network_id, "ingress");
+    assert_true(sandbox_says(&h, caller, "dnat to numgen random mod 2 map { 0 : 10.255.0.9, 1 : 10.255.0.11 }"));
+    struct sandbox *ended = map_remove(&h.sandboxes, "t1");
+    sandbox_clear(ended);
+    free(ended);
+    assert_true(sandbox_says(&h, caller, "dnat to 10.255.0.11\n"));
+    host_done(&h);
+}
+
 static void answers_go_back_by_the_node_that_sent_the_call(void **state)
 {
     struct host h;
@@ -344,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_port_without_replicas_refuses_new_connections_only),
         cmocka_unit_test(a_node_weighs_as_much_as_it_has_and_what_it_sends_stays_here),
+        cmocka_unit_test(a_replica_of_this_node_that_has_ended_is_out_before_the_leader_knows),
         cmocka_unit_test(answers_go_back_by_the_node_that_sent_the_call),
         cmocka_unit_test(a_change_costs_what_it_changes),
         cmocka_unit_test(a_virtual_ip_without_replicas_is_refused),
