@@ -1,11 +1,13 @@
-/* DNS for containers (RFC 1035): names of services, tasks.SERVICE, aliases and reverse names, answered from the
- * assignment; what is not ours goes outside. A name of ours without an IPv6 address gets an empty answer for
+/* DNS for containers (RFC 1035, RFC 2782): names of services, tasks.SERVICE, aliases, SLOT.SERVICE, SERVICE.SLOT.TASK (what
+ * a reverse look-up tells) and _PORT._PROTOCOL.SERVICE for named ports, answered from the assignment; what is not ours
+ * goes outside. A name of ours without an IPv6 address gets an empty answer for
  * AAAA, not a failure, so that clients do not wait. TTL is short: endpoints change. */
 #include "overlay_internal.h"
 #include <ctype.h>
 #include <stdio.h>
+#include <strings.h>
 
-enum { HEADER = 12, TYPE_A = 1, TYPE_PTR = 12, TYPE_AAAA = 28, TYPE_ANY = 255, CLASS_IN = 1, TTL_S = 5, NAME_MAX_TEXT = 254,
+enum { HEADER = 12, TYPE_A = 1, TYPE_PTR = 12, TYPE_AAAA = 28, TYPE_SRV = 33, TYPE_ANY = 255, CLASS_IN = 1, TTL_S = 5, NAME_MAX_TEXT = 254,
        RCODE_SERVFAIL = 2, ANSWERS_MAX = 1024 };
 
 struct question { char name[NAME_MAX_TEXT + 1]; uint16_t type, class; size_t end; };
@@ -115,13 +117,38 @@ static bool has_alias(const struct plan_input *in, const struct sandbox *s, cons
 static void find_service(const struct plan_input *in, const struct sandbox *s, const struct service_entry *e, bool tasks,
                          struct found *f)
 {
-    if (tasks || e->mode == ENDPOINT_DNSRR) {
-        find_replicas(in, s, e->id, f);
-        return;
-    }
+    bool each = tasks || e->mode == ENDPOINT_DNSRR;
     for (uint32_t i = 0; i < e->vips.n; i++)
-        if (on(s, e->vips.v[i].network_id) && !is_ingress(in, e->vips.v[i].network_id))
-            found_add(f, e->vips.v[i].addr);
+        if (on(s, e->vips.v[i].network_id) && !is_ingress(in, e->vips.v[i].network_id)) {
+            f->known = true; /* without replicas as well: nobody outside is asked for it */
+            if (!each)
+                found_add(f, e->vips.v[i].addr);
+        }
+    if (each)
+        find_replicas(in, s, e->id, f);
+}
+
+/* SERVICE.SLOT.TASK: one name for each, also where a service has no slots. */
+static void replica_name(char out[NAME_MAX_TEXT], const struct service_entry *e, const struct replica *r)
+{
+    snprintf(out, NAME_MAX_TEXT, "%s.%llu.%s", e->name, (unsigned long long)r->slot, r->task_id);
+}
+
+static void find_replica(const struct plan_input *in, const struct sandbox *s, const struct service_entry *e, const char *name,
+                         struct found *f)
+{
+    size_t n = strlen(name), own = strlen(e->name);
+    char text[NAME_MAX_TEXT], slot[NAME_MAX_TEXT];
+    bool ends = n > own && name[n - own - 1] == '.' && same(name + n - own, e->name);
+    if (!ends && !(n > own && name[own] == '.' && strncasecmp(name, e->name, own) == 0))
+        return;
+    struct replicas_on x = { .in = in, .s = s, .service_id = e->id };
+    for (const struct replica *r; (r = next_replica(&x));) {
+        replica_name(text, e, r);
+        snprintf(slot, sizeof slot, "%llu.%s", (unsigned long long)r->slot, e->name);
+        if (same(name, text) || (r->slot && same(name, slot)))
+            found_add(f, r->addr);
+    }
 }
 
 static void find_name(const struct plan_input *in, const struct sandbox *s, const char *name, struct found *f)
@@ -134,18 +161,8 @@ static void find_name(const struct plan_input *in, const struct sandbox *s, cons
     for (uint32_t i = 0; !f->known && i < in->a->services.n; i++)
         if (has_alias(in, s, in->a->services.v[i].id, bare))
             find_service(in, s, &in->a->services.v[i], tasks, f);
-    for (uint32_t i = 0; !f->known && i < in->a->services.n; i++) { /* SLOT.SERVICE */
-        const char *dot = strchr(name, '.');
-        uint64_t slot;
-        char number[16];
-        if (!dot || (size_t)(dot - name) >= sizeof number || !same(in->a->services.v[i].name, dot + 1))
-            continue;
-        snprintf(number, sizeof number, "%.*s", (int)(dot - name), name);
-        struct replicas_on x = { .in = in, .s = s, .service_id = in->a->services.v[i].id };
-        for (const struct replica *r; str_u64(number, 1, UINT32_MAX, &slot) && (r = next_replica(&x));)
-            if (r->slot == slot)
-                found_add(f, r->addr);
-    }
+    for (uint32_t i = 0; !f->known && i < in->a->services.n; i++)
+        find_replica(in, s, &in->a->services.v[i], name, f);
 }
 
 unsigned dns_find(const struct plan_input *in, const struct sandbox *s, const char *name, uint32_t *out, unsigned max, bool *ret_known)
@@ -179,7 +196,7 @@ static bool find_reverse(const struct plan_input *in, const struct sandbox *s, c
         struct replicas_on x = { .in = in, .s = s, .service_id = e->id, .ingress = true };
         for (const struct replica *r; (r = next_replica(&x));) {
             if (address_parse(r->addr, &a, NULL) && a == addr) {
-                snprintf(out, NAME_MAX_TEXT, "%s.%llu.%s", e->name, (unsigned long long)r->slot, r->task_id);
+                replica_name(out, e, r);
                 return true;
             }
         }
@@ -217,6 +234,52 @@ static size_t encode_name(uint8_t *out, const char *name)
     return n;
 }
 
+static void put_srv(struct writer *w, unsigned port, const char *target)
+{
+    uint8_t b[6 + NAME_MAX_TEXT + 2] = { 0, 0, 0, 0, (uint8_t)(port >> 8), (uint8_t)port }; /* all alike: priority, weight 0 */
+    put_record(w, TYPE_SRV, b, 6 + encode_name(b + 6, target));
+}
+
+static void put_port(const struct plan_input *in, const struct sandbox *s, const struct service_entry *e, bool tasks,
+                     const struct port *p, struct writer *w)
+{
+    char text[NAME_MAX_TEXT];
+    if (!tasks && e->mode != ENDPOINT_DNSRR) {
+        put_srv(w, (unsigned)p->target, e->name);
+        return;
+    }
+    struct replicas_on x = { .in = in, .s = s, .service_id = e->id };
+    for (const struct replica *r; (r = next_replica(&x));)
+        if (plan_may_get_new(in, r)) {
+            replica_name(text, e, r);
+            put_srv(w, (unsigned)p->target, text);
+        }
+}
+
+/* _PORT._PROTOCOL.SERVICE or _PORT._PROTOCOL.tasks.SERVICE; false: the service is none of ours. Ports are those of the
+ * container, which a virtual IP keeps. */
+static bool put_ports(const struct plan_input *in, const struct sandbox *s, const char *name, struct writer *w)
+{
+    char port[64], protocol[8];
+    int end = 0;
+    if (sscanf(name, "_%63[^.]._%7[^.].%n", port, protocol, &end) != 2 || !end)
+        return false;
+    bool tasks = str_starts(name + end, "tasks."), known = false;
+    const char *bare = name + end + (tasks ? 6 : 0);
+    for (uint32_t i = 0; i < in->a->services.n; i++) {
+        const struct service_entry *e = &in->a->services.v[i];
+        struct found f = { .n = 0 };
+        if (!same(e->name, bare))
+            continue;
+        find_service(in, s, e, tasks, &f);
+        known |= f.known;
+        for (uint32_t k = 0; f.known && k < e->ports.n; k++)
+            if (e->ports.v[k].name && same(e->ports.v[k].name, port) && same(port_protocol_names[e->ports.v[k].protocol], protocol))
+                put_port(in, s, e, tasks, &e->ports.v[k], w);
+    }
+    return known;
+}
+
 static long begin_answer(struct writer *w, const uint8_t *query, const struct question *q, unsigned rcode)
 {
     if (q->end > w->max)
@@ -240,15 +303,17 @@ long dns_answer(const struct plan_input *in, const struct sandbox *s, const uint
         return -E_INVALID;
     if (query[2] & 0x78 || q.class != CLASS_IN) /* another opcode or class: let those outside refuse it */
         return 0;
-    if (q.type == TYPE_PTR)
-        named = find_reverse(in, s, q.name, reverse);
-    else
-        find_name(in, s, q.name, &f);
-    if (!named && !f.known)
-        return 0;
     struct writer w = { .p = out, .max = max_bytes };
     if (begin_answer(&w, query, &q, 0) < 0)
         return -E_INVALID;
+    if (q.type == TYPE_PTR)
+        named = find_reverse(in, s, q.name, reverse);
+    else if (!(q.type == TYPE_SRV && put_ports(in, s, q.name, &w)))
+        find_name(in, s, q.name, &f);
+    else
+        f.known = true;
+    if (!named && !f.known)
+        return 0;
     if (named) {
         uint8_t name[NAME_MAX_TEXT + 2];
         put_record(&w, TYPE_PTR, name, encode_name(name, reverse));

@@ -102,6 +102,8 @@ static void add_services(const struct store *s, struct assignment *a, const stru
         e->mode = svc->endpoint.spec.mode;
         for (uint32_t i = 0; i < svc->endpoint.vips.n; i++)
             vip_copy(REC_ADD(&e->vips), &svc->endpoint.vips.v[i]);
+        for (uint32_t i = 0; e->mode == ENDPOINT_DNSRR && i < svc->spec.task.networks.n; i++)
+            str_set(&REC_ADD(&e->vips)->network_id, svc->spec.task.networks.v[i].target);
         for (uint32_t i = 0; i < svc->endpoint.ports.n; i++)
             port_copy(REC_ADD(&e->ports), &svc->endpoint.ports.v[i]);
     }

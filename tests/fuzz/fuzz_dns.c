@@ -37,6 +37,9 @@ static void tables(void)
         struct vip *v = REC_ADD(&s->vips);
         str_set(&v->network_id, "net1");
         v->addr = xasprintf("10.0.0.%d/24", 2 + i);
+        struct port *p = REC_ADD(&s->ports);
+        str_set(&p->name, "http");
+        p->target = 8000;
         for (unsigned k = 0; k < (i == 1 ? 60u : 2u); k++) {
             AUTO_FREE char *addr = xasprintf("10.0.%d.%u/16", 1 + i, k);
             add_replica(s->id, k + 1, addr, "alias");
@@ -76,6 +79,8 @@ static void check_answer(const uint8_t *q, const uint8_t *a, size_t size, size_t
         at += 12;
         if (kind == 1)
             ASSERT(len == 4 && a[at] == 10 && a[at + 1] == 0);
+        if (kind == 33)
+            ASSERT(len > 8 && u16(a + at + 4) == 8000 && a[at + 6] <= 63 && a[at + len - 1] == 0);
         at += len;
     }
     ASSERT(at == size && n == u16(a + 6) && (!failed || (n == 0 && (a[3] & 15) == 2)));
@@ -102,14 +107,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t size)
 }
 
 const unsigned fuzz_rounds = 3000;
-const char *const fuzz_words[] = { "\x05tasks", "\x04web0", "\x04web1", "\x05" "alias", "\x07in-addr\x04" "arpa", "\x02" "10", "\x01" "0",
+const char *const fuzz_words[] = { "\x05tasks", "\x04web0", "\x04web1", "\x05" "alias", "\x05_http\x04_tcp", "\x07in-addr\x04" "arpa", "\x02" "10", "\x01" "0",
                                    "\xc0\x0c", "\x3f", NULL };
 
 void fuzz_sample(struct rng *g, struct sb *b)
 {
     static const char *const names[] = { "web0", "WEB1", "tasks.web1", "alias", "1.web0", "2.0.0.10.in-addr.arpa", "example.org",
-                                         "a-rather-long-name-of-a-service-that-has-sixty-three-letters-2", "tasks.tasks.web0" };
-    static const uint8_t types[] = { 1, 12, 28, 255, 15 };
+                                         "a-rather-long-name-of-a-service-that-has-sixty-three-letters-2", "tasks.tasks.web0",
+                                         "_http._tcp.web0", "_http._TCP.tasks.web1", "web1.60.task60" };
+    static const uint8_t types[] = { 1, 12, 28, 255, 15, 33 };
     uint8_t out[DNS_PACKET_MAX_BYTES];
     size_t which = rng_below(g, ARRAY_N(names)), max = rng_chance(g, 500) ? 512 : rng_below(g, sizeof out);
     uint8_t type = types[rng_below(g, sizeof types)];
@@ -125,5 +131,6 @@ void fuzz_sample(struct rng *g, struct sb *b)
     sb_add(b, tail, sizeof tail);
     tables();
     long n = dns_answer(&in, &box, (const uint8_t *)b->s + 2, b->len - 2, out, sizeof out);
-    ASSERT(which == 6 || which == 8 || (which == 5) != (type == 12) ? n == 0 : n > 0);
+    bool ours = which != 6 && which != 8 && (which == 5) == (type == 12) && (type == 33 || (which != 9 && which != 10));
+    ASSERT(ours ? n > 0 : n == 0);
 }

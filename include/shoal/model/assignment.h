@@ -24,7 +24,7 @@ REC_DECLARE(replica)
     X(T, STR, id, _, 1, "ID", "", .max = 25)                                                 \
     X(T, STR, name, _, 2, "Name", "", .max = 63)                                             \
     X(T, ENUM, mode, _, 3, "Mode", "", .names = endpoint_mode_names)                         \
-    X(T, LIST, vips, vip, 4, "VirtualIPs", "", .max = 64)                                    \
+    X(T, LIST, vips, vip, 4, "VirtualIPs", "of dnsrr: its networks, without addresses", .max = 64) \
     X(T, LIST, ports, port, 5, "Ports", "", .max = 256)
 REC_DECLARE(service_entry)
 
