@@ -454,10 +454,12 @@ static void adopt_one(struct executor *x, const struct container *c, const char 
     j->started = true;
     map_put(&x->jobs, task_id, j);
     bool running = container_is_up(c);
-    if (running)
+    if (running) {
         watch_health(j);
-    else
+    } else {
         j->exit_told = true;
+        overlay_sandbox_remove(x->cfg.overlay, j->task.id); /* it ended while no daemon was there */
+    }
     struct executor_event ev = { .kind = EXEC_EXITED, .container_id = j->container_id, .pid = (uint64_t)c->state.pid,
                                  .exit_code = c->state.exit_code, .oom = c->state.oom_killed,
                                  .error = c->state.error, .has_healthcheck = j->health != NULL };
