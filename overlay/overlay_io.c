@@ -197,6 +197,49 @@ static int gateway_address(struct overlay *o, char out[32], struct err *e)
 }
 
 /* ---- networks ---- */
+static int port_to_bridge(const char *name, struct err *e)
+{
+    return link_exists(name) ? link_set_master(name, "br0", e) : 0;
+}
+
+/* In the network's namespace: what stands there is on the bridge, also one that was made again. */
+static int network_ports(struct overlay *o, const struct network_ns *n, struct err *e)
+{
+    char name[16];
+    int r = port_to_bridge("tap0", e);
+    if (r == 0)
+        r = port_to_bridge(INGRESS_INSIDE, e);
+    for (struct map_item *it = NULL; r == 0 && (it = map_next(&o->sandboxes, it));) {
+        link_name(name, "v", it->key, n->vni);
+        r = port_to_bridge(name, e);
+    }
+    return r;
+}
+
+static bool network_is_whole(const struct overlay *o, const struct network_ns *n)
+{
+    struct err e;
+    int back = netns_enter(n->path, &e);
+    if (back < 0)
+        return false;
+    bool whole = link_exists("br0") && (!tunnel_client_is_ready(o->tunnel) || link_exists("tap0"));
+    netns_leave(back);
+    return whole;
+}
+
+static bool networks_are_whole(struct overlay *o)
+{
+    bool whole = true;
+    for (struct map_item *it = NULL; (it = map_next(&o->networks, it));) {
+        struct network_ns *n = it->value;
+        if (n->wanted && !network_is_whole(o, n)) {
+            n->mtu = 0; /* looked at whole again */
+            whole = false;
+        }
+    }
+    return whole;
+}
+
 static int network_make(struct overlay *o, struct network_ns *n, struct err *e)
 {
     if (!netns_exists(n->path)) {
@@ -212,11 +255,14 @@ static int network_make(struct overlay *o, struct network_ns *n, struct err *e)
     int back = netns_enter(n->path, e);
     if (back < 0)
         return back;
+    bool anew = !link_exists("br0");
     int r = link_make_bridge("br0", e);
     if (r == 0)
         r = link_set_mtu("br0", overlay_mtu(o), e);
     if (r == 0 && link_exists("tap0"))
         r = link_set_mtu("tap0", overlay_mtu(o), e);
+    if (r == 0 && anew)
+        r = network_ports(o, n, e);
     if (r == 0)
         r = link_up("br0", e);
     netns_leave(back);
@@ -225,13 +271,18 @@ static int network_make(struct overlay *o, struct network_ns *n, struct err *e)
     return r;
 }
 
+/* The tunnel may still hold that of a namespace which was removed, and tell so; the device itself is there as long as it is held. */
 static int network_tap(struct overlay *o, struct network_ns *n, struct err *e)
 {
-    if (!tunnel_client_is_ready(o->tunnel) || tunnel_client_has_tap(o->tunnel, n->vni))
+    if (!tunnel_client_is_ready(o->tunnel))
         return 0;
     int back = netns_enter(n->path, e);
     if (back < 0)
         return back;
+    if (tunnel_client_has_tap(o->tunnel, n->vni) && link_exists("tap0")) {
+        netns_leave(back);
+        return 0;
+    }
     int r = 0, fd = link_open_tap("tap0", tunnel_client_takes_vnet(o->tunnel), e);
     if (fd < 0)
         r = fd;
@@ -460,14 +511,17 @@ static void reconcile(void *arg)
     bring_in_line(arg);
 }
 
-/* Others flush rules too (nft flush ruleset, a restart of nftables.service), and nobody tells: looked after. So it is
- * seen as well that sandboxes outlived overlay_clear(), when the daemon left its cluster and opens again. */
+/* Others flush rules too (nft flush ruleset, a restart of nftables.service), remove links, and nobody tells: looked after. So
+ * it is seen as well that sandboxes outlived overlay_clear(), when the daemon left its cluster and opens again. */
 static void watch(void *arg)
 {
     struct overlay *o = arg;
     struct err e;
     bool used = o->node_id || o->sandboxes.n;
-    if (used && (host_rules_are_gone(o) || !link_exists(GATEWAY_LINK) || (o->ingress_addr && !link_exists(INGRESS_LINK)))) {
+    if (!networks_are_whole(o)) {
+        log_warn("links of a network are gone, made again");
+        reconcile(o);
+    } else if (used && (host_rules_are_gone(o) || !link_exists(GATEWAY_LINK) || (o->ingress_addr && !link_exists(INGRESS_LINK)))) {
         log_warn("rules or links of this host are gone, made again");
         host_rules_drop(o);
         reconcile(o);
