@@ -180,4 +180,10 @@ struct val *labels_val(struct val_doc *d, const struct labels *l);
 struct val *time_val(struct val_doc *d, int64_t real_ns);
 int strs_from_val(struct strs *ret, const struct val *v, const char *path, struct err *e) must_check;
 
+/* ---- network_show.c ---- */
+struct val *network_val(struct val_doc *d, const struct network *n);
+/* Containers and Peers; with verbose also Services, each with its tasks. */
+void network_add_users(struct val_doc *d, struct val *v, const struct store *s, const struct network *n, bool verbose);
+bool network_is_dangling(const struct store *s, const struct network *n); /* no service and no container is on it */
+
 #endif

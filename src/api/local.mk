@@ -22,6 +22,7 @@ libapi_a_SOURCES = \
 	src/api/logs.c \
 	src/api/machine_io.c \
 	src/api/managers.c \
+	src/api/network_show.c \
 	src/api/networks.c \
 	src/api/prune.c \
 	src/api/services.c \

@@ -28,16 +28,6 @@ static struct val *local_val(struct val_doc *d, unsigned i)
     return v;
 }
 
-static struct val *network_val(struct val_doc *d, const struct network *n)
-{
-    struct val *v = rec_to_val(&network_rec, n, d);
-    val_set(d, v, "Containers", val_map(d));
-    val_set(d, v, "Scope", val_str(d, "swarm"));
-    if (!val_get(v, "IPAM"))
-        val_set(d, v, "IPAM", val_map(d));
-    return v;
-}
-
 static void network_list(struct call *c)
 {
     static const char *const allowed[] = { "id", "name", "label", "driver", "scope", "type", "dangling", NULL };
@@ -50,15 +40,17 @@ static void network_list(struct call *c)
     struct val_doc *d = val_doc_new();
     struct val *list = val_list(d);
     const struct labels none = { 0 };
+    bool dangling = filters_has(&f, "dangling") && (filter_exact(&f, "dangling", "true") || filter_exact(&f, "dangling", "1"));
     for (unsigned i = 0; i < ARRAY_N(local_networks); i++)
         if (filter_name(&f, "name", local_networks[i][0]) && filter_exact(&f, "driver", local_networks[i][1]) &&
             filter_exact(&f, "scope", "local") && filter_labels(&f, "label", &none) && !filters_has(&f, "id") &&
-            filter_exact(&f, "type", "builtin"))
+            filter_exact(&f, "type", "builtin") && !dangling)
             val_push(d, list, local_val(d, i));
     struct manager *m = call_manager(c);
     for (const struct network *n = NULL; m && (n = store_next(manager_store(m), TABLE_NETWORK, n));)
         if (filter_prefix(&f, "id", n->id) && filter_name(&f, "name", n->name) && filter_labels(&f, "label", &n->labels) &&
-            filter_exact(&f, "driver", "overlay") && filter_exact(&f, "scope", "swarm") && filter_exact(&f, "type", "custom"))
+            filter_exact(&f, "driver", "overlay") && filter_exact(&f, "scope", "swarm") && filter_exact(&f, "type", "custom") &&
+            (!filters_has(&f, "dangling") || dangling == network_is_dangling(manager_store(m), n)))
             val_push(d, list, network_val(d, n));
     filters_free(&f);
     val_set_root(d, list);
@@ -82,7 +74,9 @@ static void network_inspect(struct call *c)
         reply_error(c, E_NOT_FOUND, "network %s not found", c->param[0]);
         return;
     }
-    val_set_root(d, network_val(d, o));
+    struct val *v = network_val(d, o);
+    network_add_users(d, v, manager_store(m), o, query_flag(c, "verbose"));
+    val_set_root(d, v);
     reply_val(c, 200, d);
 }
 

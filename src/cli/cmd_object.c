@@ -14,6 +14,12 @@ static const struct cli_flag inspect_flags[] = {
     { "pretty", 0, CLI_BOOL, "For people", NULL },
     { 0 },
 };
+static const struct cli_flag network_inspect_flags[] = {
+    { "format", 0, CLI_STR, "Output: json (one object a line)", NULL },
+    { "pretty", 0, CLI_BOOL, "For people", NULL },
+    { "verbose", 'v', CLI_BOOL, "Also the services on it, each with its tasks and their addresses", NULL },
+    { 0 },
+};
 static const struct cli_flag network_flags[] = {
     { "driver", 'd', CLI_STR, "Kind of network; default overlay", "overlay|bridge" },
     { "attachable", 0, CLI_BOOL, "Containers started by hand may join", NULL },
@@ -170,8 +176,8 @@ static int cmd_network_create(struct cli *c, struct err *e)
 
 static int cmd_network_inspect(struct cli *c, struct err *e)
 {
-    static const char *const paths[] = { "/networks/*", NULL };
-    return format_inspect(c, "network", paths, e);
+    static const char *const paths[] = { "/networks/*", NULL }, *const verbose[] = { "/networks/*?verbose=1", NULL };
+    return format_inspect(c, "network", cli_has(c, "verbose") && cli_on(c, "verbose") ? verbose : paths, e);
 }
 
 static int cmd_network_rm(struct cli *c, struct err *e)
@@ -284,7 +290,7 @@ const struct cli_command object_commands[] = {
     { "network ls", "", "List the networks", ls_flags, "shoal network ls", cmd_network_ls, 0, 0, 0 },
     { "network create", "NAME", "Create a network", network_flags,
       "shoal network create --attachable --subnet 10.20.0.0/24 back", cmd_network_create, 1, 1, 0 },
-    { "network inspect", "NETWORK...", "Show all about networks", inspect_flags, "shoal network inspect back",
+    { "network inspect", "NETWORK...", "Show all about networks and who is on them", network_inspect_flags, "shoal network inspect --verbose back",
       cmd_network_inspect, 1, CLI_ANY, 0 },
     { "network rm", "NETWORK...", "Remove networks", NULL, "shoal network rm back", cmd_network_rm, 1, CLI_ANY, 0 },
     { "secret ls", "", "List the secrets", ls_flags, "shoal secret ls", cmd_secret_ls, 0, 0, 0 },
