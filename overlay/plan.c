@@ -2,7 +2,8 @@
  * that exist. Pure, so that every rule set can be read and tested as text.
  *
  * Virtual IPs are chosen where a connection begins: in the container's own namespace (hook output), at random
- * among the ready replicas (counters of many callers would all begin at the first); conntrack keeps the choice.
+ * among the ready replicas (counters of many callers would all begin at the first), or by the caller's address where the
+ * service says so (BALANCE_SOURCE); conntrack keeps the choice.
  *
  * Published ports are chosen likewise by the host that was called, and the caller's address is kept all the way:
  *   replica here        DNAT to its address on the pair to this host, which is its way out: answers come by here anyway.
@@ -15,10 +16,12 @@
  * as that of their node's foot. A host is known by the address it advertises: a call from another one of its addresses, sent
  * on to a replica on the same host, is dropped there as a packet of its own. */
 #include "overlay_internal.h"
+#include <shoal/base/crypto.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
+enum { SOURCE_SHARES = 512, SOURCE_SEED = 0x5ea1 }; /* the same on every node; shares of callers, in which ten replicas differ by a seventh */
 static const char *const protocols[] = { "tcp", "udp", "sctp" };
 
 const struct node *plan_self(const struct plan_input *in)
@@ -185,10 +188,10 @@ void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret)
 
 /* ---- rules ---- */
 /* Where a connection may go. */
-struct target { uint32_t addr; unsigned port; /* 0: as it came */ };
-struct targets { struct target *v; uint32_t n, cap; };
+struct target { uint32_t addr; unsigned port; /* 0: as it came */ uint64_t key; /* of the replica, the same on every node */ };
+struct targets { struct target *v; uint32_t n, cap; int balance; };
 
-static void add_target(struct targets *to, const char *addr, unsigned port)
+static void add_target(struct targets *to, const char *addr, unsigned port, const char *task_id)
 {
     uint32_t a;
     if (!address_parse(addr, &a, NULL))
@@ -197,7 +200,10 @@ static void add_target(struct targets *to, const char *addr, unsigned port)
         to->cap = to->cap ? 2 * to->cap : 8;
         to->v = xrealloc(to->v, to->cap, sizeof *to->v);
     }
-    to->v[to->n++] = (struct target){ a, port };
+    struct target *t = &to->v[to->n++];
+    *t = (struct target){ .addr = a, .port = port };
+    if (to->balance == BALANCE_SOURCE)
+        crypto_blake2s((uint8_t *)&t->key, sizeof t->key, task_id, strlen(task_id), NULL, 0);
 }
 
 static void put_target(struct sb *out, const struct target *t, const char *between)
@@ -209,12 +215,53 @@ static void put_target(struct sb *out, const struct target *t, const char *betwe
         sb_printf(out, "%s%u", between, t->port);
 }
 
-/* One line: to the only one, or to one of them by a random number. */
+static uint64_t mix(uint64_t x) /* splitmix64's end */
+{
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* Rendezvous hashing (Thaler, Ravishankar 1998): of all replicas the one with the greatest weight for this share of callers.
+ * So the node that a call is sent on to, which chooses among its own ones alone, comes to the same. */
+static const struct target *share_of(const struct targets *to, unsigned share)
+{
+    const struct target *best = NULL;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < to->n; i++) {
+        uint64_t weight = mix(to->v[i].key ^ mix(share + 1));
+        if (!best || weight > most) {
+            best = &to->v[i];
+            most = weight;
+        }
+    }
+    return best;
+}
+
+static void put_shares(struct sb *out, const struct targets *to)
+{
+    sb_printf(out, "jhash ip saddr mod %u seed 0x%x map { ", SOURCE_SHARES, SOURCE_SEED);
+    for (unsigned from = 0, next; from < SOURCE_SHARES; from = next) {
+        const struct target *t = share_of(to, from);
+        for (next = from + 1; next < SOURCE_SHARES && share_of(to, next) == t;)
+            next++;
+        sb_printf(out, "%s%u", from ? ", " : "", from);
+        if (next > from + 1)
+            sb_printf(out, "-%u", next - 1);
+        sb_str(out, " : ");
+        put_target(out, t, " . ");
+    }
+    sb_str(out, " }");
+}
+
+/* One line: to the only one, or to one of them by a random number or the caller's address. */
 static void put_dnat(struct sb *out, const char *match, const struct targets *to)
 {
     sb_printf(out, "%sdnat to ", match);
     if (to->n == 1) {
         put_target(out, &to->v[0], ":");
+    } else if (to->balance == BALANCE_SOURCE) {
+        put_shares(out, to);
     } else {
         sb_printf(out, "numgen random mod %u map { ", to->n);
         for (uint32_t i = 0; i < to->n; i++) {
@@ -236,7 +283,7 @@ bool plan_may_get_new(const struct plan_input *in, const struct replica *r)
 static void put_vip(const struct plan_input *in, const struct service_entry *e, const struct vip *v, struct rules *out)
 {
     const struct plan_replicas *all = plan_replicas(in->index, e->id, v->network_id);
-    struct targets to = { 0 };
+    struct targets to = { .balance = e->balance };
     char vip[32], chain[64];
     AUTO_SB struct sb line = { 0 };
     uint32_t addr;
@@ -246,7 +293,7 @@ static void put_vip(const struct plan_input *in, const struct service_entry *e, 
     rules_element(out, "vips", vip, NULL);
     for (uint32_t i = 0; i < all->n; i++)
         if (plan_may_get_new(in, all->v[i]))
-            add_target(&to, all->v[i]->addr, 0);
+            add_target(&to, all->v[i]->addr, 0, all->v[i]->task_id);
     if (!to.n)
         return;
     sb_init(&line, 0);
@@ -344,7 +391,7 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
                     struct rules *out, uint8_t *udp)
 {
     const struct plan_replicas *all = plan_replicas(in->index, e->id, ingress_id);
-    struct targets from_all = { 0 }, ready = { 0 }, draining = { 0 };
+    struct targets from_all = { .balance = e->balance }, ready = from_all, draining = from_all;
     if (p->mode != PUBLISH_INGRESS || !p->published || port_use(in, p))
         return;
     for (uint32_t i = 0; i < all->n; i++) {
@@ -352,15 +399,15 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
         if (!str_equal(r->node_id, in->node_id)) {
             const struct node *n = plan_node(in->index, r->node_id);
             if (n && plan_may_get_new(in, r))
-                add_target(&from_all, n->ingress_addr, (unsigned)p->published);
+                add_target(&from_all, n->ingress_addr, (unsigned)p->published, r->task_id);
             continue;
         }
         const struct sandbox *s = map_find(in->sandboxes, r->task_id);
         if (!s || s->idle)
             continue;
-        add_target(r->ready ? &ready : &draining, s->gateway_addr, (unsigned)p->target);
+        add_target(r->ready ? &ready : &draining, s->gateway_addr, (unsigned)p->target, r->task_id);
         if (r->ready)
-            add_target(&from_all, s->gateway_addr, (unsigned)p->target);
+            add_target(&from_all, s->gateway_addr, (unsigned)p->target, r->task_id);
     }
     put_port(p, &from_all, ready.n ? &ready : &draining, out, udp);
     free(from_all.v);
@@ -374,7 +421,7 @@ static void publish_here(const struct plan_input *in, const struct sandbox *s, s
     for (uint32_t i = 0; !s->idle && i < s->ports.n; i++) {
         struct targets to = { 0 };
         if (!port_use(in, &s->ports.v[i]))
-            add_target(&to, s->gateway_addr, (unsigned)s->ports.v[i].target);
+            add_target(&to, s->gateway_addr, (unsigned)s->ports.v[i].target, s->id);
         if (to.n)
             put_port(&s->ports.v[i], &to, &none, out, udp);
         free(to.v);

@@ -100,6 +100,7 @@ static void add_services(const struct store *s, struct assignment *a, const stru
         str_set(&e->id, svc->id);
         str_set(&e->name, svc->spec.name);
         e->mode = svc->endpoint.spec.mode;
+        e->balance = (int)service_balance(&svc->spec);
         for (uint32_t i = 0; i < svc->endpoint.vips.n; i++)
             vip_copy(REC_ADD(&e->vips), &svc->endpoint.vips.v[i]);
         for (uint32_t i = 0; e->mode == ENDPOINT_DNSRR && i < svc->spec.task.networks.n; i++)

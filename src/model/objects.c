@@ -5,6 +5,7 @@
 const char *const port_protocol_names[] = { "tcp", "udp", "sctp", NULL };
 const char *const publish_mode_names[] = { "ingress", "host", NULL };
 const char *const endpoint_mode_names[] = { "vip", "dnsrr", NULL };
+const char *const balance_names[] = { "random", "source", NULL };
 const char *const restart_condition_names[] = { "any", "none", "on-failure", NULL };
 const char *const failure_action_names[] = { "pause", "continue", "rollback", NULL };
 const char *const update_order_names[] = { "stop-first", "start-first", NULL };

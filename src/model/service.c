@@ -156,6 +156,29 @@ static int check_log_driver(const struct driver *d, struct err *e)
     return 0;
 }
 
+static int name_index(const char *const *names, const char *name)
+{
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+enum balance service_balance(const struct service_spec *s)
+{
+    const char *name = labels_get(&s->labels, BALANCE_LABEL);
+    int i = name ? name_index(balance_names, name) : -1;
+    return i < 0 ? BALANCE_RANDOM : (enum balance)i;
+}
+
+static int check_balance(const struct service_spec *s, struct err *e)
+{
+    const char *name = labels_get(&s->labels, BALANCE_LABEL);
+    if (name && name_index(balance_names, name) < 0)
+        return err_set(e, E_UNSUPPORTED, "Labels." BALANCE_LABEL ": \"%s\" is not built; random and source are", name);
+    return 0;
+}
+
 int service_spec_normalize(struct service_spec *s, struct err *e)
 {
     if (!s->task.container || !s->task.container->image)
@@ -170,6 +193,8 @@ int service_spec_normalize(struct service_spec *s, struct err *e)
     int r = check_mode(s, e);
     if (r == 0 && s->endpoint)
         r = check_ports(s->endpoint, e);
+    if (r == 0)
+        r = check_balance(s, e);
     if (r == 0)
         r = check_mounts(s->task.container, e);
     if (r == 0)

@@ -199,6 +199,67 @@ static void a_replica_of_this_node_that_has_ended_is_out_before_the_leader_knows
     host_done(&h);
 }
 
+/* Where each share of callers goes by the map in a text of rules, behind the words given. */
+static void shares_of(const char *text, const char *behind, char ret[512][32])
+{
+    const char *s = strstr(text, behind);
+    unsigned n = 0;
+    assert_non_null(s);
+    s = strstr(s, "map { ");
+    assert_non_null(s);
+    for (s += 6; *s != '}'; s += *s == ',' ? 2 : *s == ' ') {
+        unsigned from, to;
+        char target[32];
+        int end = 0;
+        if (sscanf(s, "%u-%u : %31[0-9.]%n", &from, &to, target, &end) != 3) {
+            assert_int_equal(sscanf(s, "%u : %31[0-9.]%n", &from, target, &end), 2);
+            to = from;
+        }
+        assert_int_equal(from, n);
+        for (; n <= to && n < 512; n++)
+            memcpy(ret[n], target, 32);
+        s += end + (int)strspn(s + end, " .0123456789") * (s[end] == ' ' && s[end + 1] == '.');
+    }
+    assert_int_equal(n, 512);
+}
+
+static void a_caller_has_one_replica_whichever_node_it_calls(void **state)
+{
+    static char vip[512][32], at[512][32], later[512][32];
+    struct host h;
+    host_init(&h);
+    publishes(&h, "web", PROTO_TCP, 8080);
+    h.a.services.v[0].balance = BALANCE_SOURCE;
+    struct vip *v = REC_ADD(&h.a.services.v[0].vips);
+    str_set(&v->network_id, "ingress");
+    str_set(&v->addr, "10.255.0.100/16");
+    replica(&h, "web", "t1", "n1");
+    str_set(&replica(&h, "web", "t2", "n1")->addr, "10.255.0.10/16");
+    struct sandbox *caller = sandbox(&h, "caller", PROTO_TCP, 1);
+    str_set(&REC_ADD(&caller->links)->network_id, "ingress");
+    assert_true(sandbox_says(&h, caller, "dnat to jhash ip saddr mod 512 seed 0x"));
+    shares_of(h.rules.s, "chain vip-10.255.0.100 ", vip);
+    assert_true(says(&h, "dnat to jhash ip saddr mod 512 seed 0x"));
+    shares_of(h.rules.s, "chain at-tcp-8080 ", at);
+    unsigned n_first = 0, n_moved = 0;
+    for (unsigned i = 0; i < 512; i++) {
+        bool first = str_equal(vip[i], "10.255.0.9");
+        n_first += first;
+        assert_string_equal(at[i], first ? "172.30.0.10" : "172.30.0.11");
+    }
+    assert_in_range(n_first, 256 - 60, 256 + 60);
+    str_set(&replica(&h, "web", "t3", "n2")->addr, "10.255.0.11/16");
+    assert_true(sandbox_says(&h, caller, "dnat to"));
+    shares_of(h.rules.s, "chain vip-10.255.0.100 ", later);
+    for (unsigned i = 0; i < 512; i++) {
+        bool moved = strcmp(later[i], vip[i]) != 0;
+        n_moved += moved;
+        assert_true(!moved || str_equal(later[i], "10.255.0.11"));
+    }
+    assert_in_range(n_moved, 171 - 60, 171 + 60);
+    host_done(&h);
+}
+
 static void answers_go_back_by_the_node_that_sent_the_call(void **state)
 {
     struct host h;
@@ -375,6 +436,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_port_without_replicas_refuses_new_connections_only),
         cmocka_unit_test(a_node_weighs_as_much_as_it_has_and_what_it_sends_stays_here),
+        cmocka_unit_test(a_caller_has_one_replica_whichever_node_it_calls),
         cmocka_unit_test(a_replica_of_this_node_that_has_ended_is_out_before_the_leader_knows),
         cmocka_unit_test(answers_go_back_by_the_node_that_sent_the_call),
         cmocka_unit_test(a_change_costs_what_it_changes),

@@ -25,7 +25,8 @@ REC_DECLARE(replica)
     X(T, STR, name, _, 2, "Name", "", .max = 63)                                             \
     X(T, ENUM, mode, _, 3, "Mode", "", .names = endpoint_mode_names)                         \
     X(T, LIST, vips, vip, 4, "VirtualIPs", "of dnsrr: its networks, without addresses", .max = 64) \
-    X(T, LIST, ports, port, 5, "Ports", "", .max = 256)
+    X(T, LIST, ports, port, 5, "Ports", "", .max = 256)                                      \
+    X(T, ENUM, balance, _, 6, "Balance", "", .names = balance_names)
 REC_DECLARE(service_entry)
 
 #define assignment_FIELDS(X, T)                                                              \

@@ -10,6 +10,12 @@ extern const char *const update_state_names[], *const mount_type_names[];
 enum port_protocol { PROTO_TCP, PROTO_UDP, PROTO_SCTP };
 enum publish_mode { PUBLISH_INGRESS, PUBLISH_HOST };
 enum endpoint_mode { ENDPOINT_VIP, ENDPOINT_DNSRR };
+/* How connections are shared out, for the whole life of each: at random, or by the caller's address (the same caller gets the
+ * same replica on whichever node it calls, for as long as it is there; rendezvous hashing moves no more than it must). The
+ * Engine API has no word for it: label BALANCE_LABEL of the service. */
+#define BALANCE_LABEL "shoal.balance"
+extern const char *const balance_names[];
+enum balance { BALANCE_RANDOM, BALANCE_SOURCE };
 enum restart_condition { RESTART_ANY, RESTART_NONE, RESTART_ON_FAILURE };
 enum failure_action { FAILURE_PAUSE, FAILURE_CONTINUE, FAILURE_ROLLBACK };
 enum update_order { ORDER_STOP_FIRST, ORDER_START_FIRST };
@@ -51,6 +57,8 @@ REC_DECLARE(driver)
     X(T, UINT, published, _, 4, "PublishedPort", "on the nodes; 0: chosen from 30000-32767", .max = 65535)       \
     X(T, ENUM, mode, _, 5, "PublishMode", "ingress or host", .names = publish_mode_names, .flags = F_ALWAYS)
 REC_DECLARE(port)
+struct service_spec;
+enum balance service_balance(const struct service_spec *s); /* of one that service_spec_normalize() has let pass */
 /* What a node with these ports (tcp, udp, udp) uses the published port for itself: a word; NULL: for nothing. */
 const char *port_use_of_node(const struct port *p, uint64_t control, uint64_t gossip, uint64_t tunnel);
 
