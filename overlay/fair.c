@@ -1,6 +1,7 @@
 /* Flows are hashed into a fixed number of queues (RFC 8290, 4.1): those of one hash share one, which costs them fairness,
  * not order. A flow with a debt waits until its rounds have paid it; new is one that is in no list, and it is in the list of
- * old ones for a round after it ran empty, so that it cannot come back as new and starve the others (RFC 8290, 4.2). */
+ * old ones for a round after it ran empty, so that it cannot come back as new and starve the others (RFC 8290, 4.2). With a
+ * debt it stays there until that is paid: a super-packet is that of many rounds, which the RFC's packets are not. */
 #include "fair.h"
 #include "be.h"
 #include <shoal/base/crypto.h>
@@ -163,11 +164,11 @@ struct fair_frame *fair_take(struct fair *q)
             return f;
         }
         drop_first(from);
-        if (!flow->first && (from == &q->old || !q->old.first)) {
+        if (!flow->first && flow->deficit > 0 && (from == &q->old || !q->old.first)) {
             flow->listed = false;
             continue;
         }
-        if (flow->first)
+        if (flow->deficit <= 0)
             flow->deficit += FAIR_QUANTUM_BYTES;
         append(&q->old, flow);
     }
