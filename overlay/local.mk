@@ -28,6 +28,7 @@ liboverlay_a_SOURCES = \
 	overlay/tunnel_io.c \
 	overlay/tunnel_records.c \
 	overlay/vxlan.c \
+	overlay/wire.c \
 	overlay/fair.h \
 	overlay/gso.h \
 	overlay/join.h \
@@ -39,4 +40,5 @@ liboverlay_a_SOURCES = \
 	overlay/rules.h \
 	overlay/trace.h \
 	overlay/tunnel.h \
-	overlay/vxlan.h
+	overlay/vxlan.h \
+	overlay/wire.h

@@ -6,6 +6,7 @@
  * TAPs are read into a queue that is fair to flows (fair.h) as fast as they fill. In each turn of the loop a slice of it is
  * sent, and one of what the socket has is opened: a small packet waits for a slice, not for all that others have queued. */
 #include "fair.h"
+#include "wire.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +40,7 @@ enum {
     READS = 128 /* of a TAP in a turn: more than a slice has */, QUEUE_BYTES = 1 << 20, TICK_MS = 250, HEAD_BYTES = 5,
     SLICE_BYTES = 125000 /* of frames: two super-packets, or short ones that fill two messages */, SLICE_PACKETS = 1400 /* of them */,
     MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
-    OUT_BYTES = 8 * 65536, OUT_WAITING_BYTES = 256 << 10 /* in the socket, queueing discipline and device, as the kernel counts */,
+    OUT_BYTES = 8 * 65536,
     IN_BUFFER_BYTES = 8 << 20, IN_MESSAGES = 4, IN_BYTES = 65536, IN_SLICE_BYTES = 4 * IN_BYTES, IN_SLICE_MESSAGES = 16,
     TUN_CSUM = TUN_F_CSUM, TUN_TSO = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN, TUN_USO = TUN_F_USO4 | TUN_F_USO6,
 };
@@ -55,7 +56,7 @@ struct io {
     struct tunnel *t;
     int listen_fd, daemon_fd, udp;
     struct loop_fd *listen_watch, *daemon_watch, *udp_watch, *room_watch;
-    struct loop_timer *timer;
+    struct loop_timer *timer, *stall_timer;
     struct sb in;
     int pending_fd;      /* came with the frame being read */
     struct map taps;     /* 4 bytes of VNI -> struct tap */
@@ -63,7 +64,10 @@ struct io {
     uint16_t port;
     bool no_offloads;    /* of TAPs: wanted so */
     struct fair *fair;   /* what TAPs gave */
-    bool more;           /* it holds something still: room_watch makes another turn when the socket has room */
+    struct wire wire;
+    size_t room;         /* that the socket was told */
+    bool more;           /* the queue holds something still: room_watch makes another turn when the socket has room */
+    bool stalled;        /* stall_timer makes another one, whether it has room or not */
     /* packets to be sent at the end of the turn */
     unsigned n_made; /* packets in this turn */
     bool no_gso; /* the device cannot: EIO was the answer */
@@ -335,19 +339,48 @@ static void send_frames(struct io *io)
     flush(io);
 }
 
+/* The socket is writable below half of what it takes, which is twice what is set. */
+static void set_room(struct io *io)
+{
+    int out = (int)io->wire.room;
+    if (setsockopt(io->udp, SOL_SOCKET, SO_SNDBUFFORCE, &out, sizeof out) < 0)
+        setsockopt(io->udp, SOL_SOCKET, SO_SNDBUF, &out, sizeof out);
+    io->room = io->wire.room;
+}
+
+static bool has_room(struct io *io)
+{
+    int waiting;
+    if (ioctl(io->udp, SIOCOUTQ, &waiting) < 0)
+        return true;
+    bool has = wire_has_room(&io->wire, (size_t)waiting, clock_mono_ns() / MS_NS);
+    if (io->room != io->wire.room)
+        set_room(io);
+    if (!has && !io->stalled) {
+        io->stalled = true;
+        loop_timer_set(io->stall_timer, WIRE_STALL_MS);
+    }
+    return has;
+}
+
 /* What the wire does not take yet waits in the queue, where flows have their turns, not in the socket, where they have
  * none. */
 static void on_turn(void *arg)
 {
     struct io *io = arg;
-    int waiting;
-    if (!fair_is_empty(io->fair) && (ioctl(io->udp, SIOCOUTQ, &waiting) < 0 || waiting < OUT_WAITING_BYTES))
+    if (!fair_is_empty(io->fair) && has_room(io))
         send_frames(io);
     bool more = !fair_is_empty(io->fair);
     if (more != io->more && io->room_watch) {
         loop_fd_set(io->room_watch, more ? LOOP_WRITE : 0);
         io->more = more;
     }
+}
+
+static void on_stall(void *arg)
+{
+    struct io *io = arg;
+    io->stalled = false; /* on_turn() follows */
 }
 
 static void on_socket_room(void *arg, unsigned events)
@@ -368,7 +401,7 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
 {
     struct endpoint at = { .v6 = true, .port = port };
     struct sockaddr_storage a;
-    int off = 0, on = 1, in = IN_BUFFER_BYTES, out = OUT_WAITING_BYTES;
+    int off = 0, on = 1, in = IN_BUFFER_BYTES;
     if (addr && *addr && !parse_endpoint(addr, port, &at))
         return err_set(e, E_INVALID, "tunnel: \"%s\" is no address", addr);
     to_sockaddr(&at, &a);
@@ -382,8 +415,6 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
     }
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &in, sizeof in) < 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &in, sizeof in);
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &out, sizeof out) < 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out);
     if (setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) < 0)
         log_info("this kernel joins no UDP packets when they are received (Linux 5.0 does); taking them one by one");
     loop_fd_remove(io->udp_watch);
@@ -391,6 +422,8 @@ static int open_udp(struct io *io, const char *addr, uint16_t port, struct err *
     if (io->udp >= 0)
         close(io->udp);
     io->udp = fd;
+    wire_init(&io->wire);
+    set_room(io);
     io->udp_watch = loop_fd_add(io->loop, fd, LOOP_READ, on_udp, io);
     io->room_watch = loop_fd_add(io->loop, fd, io->more ? LOOP_WRITE : 0, on_socket_room, io);
     io->port = port;
@@ -647,6 +680,7 @@ int tunnel_main(int argc, char **argv)
     io.listen_watch = loop_fd_add(io.loop, io.listen_fd, LOOP_READ, on_accept, &io);
     io.timer = loop_timer_new(io.loop, on_timer, &io);
     loop_timer_set(io.timer, TICK_MS);
+    io.stall_timer = loop_timer_new(io.loop, on_stall, &io);
     struct loop_signal *term = loop_signal_add(io.loop, SIGTERM, (loop_fn *)loop_stop, io.loop);
     loop_run(io.loop);
     for (struct map_item *it = NULL; (it = map_next(&io.taps, it));)
@@ -661,6 +695,7 @@ int tunnel_main(int argc, char **argv)
     unlink(argv[1]);
     loop_signal_remove(term);
     loop_timer_free(io.timer);
+    loop_timer_free(io.stall_timer);
     tunnel_free(io.t);
     fair_free(io.fair);
     map_done(&io.taps);
