@@ -3,8 +3,9 @@
  * UDP_SEGMENT and UDP_GRO, several of them by sendmmsg and recvmmsg. What a kernel or device does not offer is found out by
  * asking, or by its refusal, and done without. A batch ends when there is nothing more to read: it never waits to be full.
  *
- * TAPs are read into a queue that is fair to flows (fair.h) as fast as they fill. In each turn of the loop a slice of it is
- * sent, and one of what the socket has is opened: a small packet waits for a slice, not for all that others have queued. */
+ * TAPs are read in turns, as fast as they fill, into a queue that is fair to flows (fair.h). In each turn of the loop a slice
+ * of it is sent, and one of what the socket has is opened: a small packet waits for a slice, not for all that others have
+ * queued. */
 #include "fair.h"
 #include "wire.h"
 #include <arpa/inet.h>
@@ -18,6 +19,7 @@
 #include <netinet/udp.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
+#include <shoal/base/list.h>
 #include <shoal/base/log.h>
 #include <shoal/base/map.h>
 #include <shoal/loop.h>
@@ -37,7 +39,9 @@ LOG_MODULE("tunnel");
 #define TUN_F_USO6 0x40
 #endif
 enum {
-    READS = 128 /* of a TAP in a turn: more than a slice has */, QUEUE_BYTES = 1 << 20, TICK_MS = 250, HEAD_BYTES = 5,
+    QUEUE_BYTES = 1 << 20, READ_BYTES = QUEUE_BYTES /* of all TAPs in a turn: many slices, and no more than is kept of it */,
+    READ_QUANTUM_BYTES = 65536 /* of one TAP, then it is the next one's turn */, READ_COST_MIN_BYTES = 4096 /* of a system call */,
+    TICK_MS = 250, HEAD_BYTES = 5,
     SLICE_BYTES = 125000 /* of frames: two super-packets, or short ones that fill two messages */, SLICE_PACKETS = 1400 /* of them */,
     MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
     OUT_BYTES = 8 * 65536,
@@ -45,7 +49,16 @@ enum {
     TUN_CSUM = TUN_F_CSUM, TUN_TSO = TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN, TUN_USO = TUN_F_USO4 | TUN_F_USO6,
 };
 
-struct tap { struct io *io; uint32_t vni; int fd; struct loop_fd *watch; bool vnet; unsigned takes; uint64_t n_refused; };
+struct tap {
+    struct io *io;
+    uint32_t vni;
+    int fd;
+    struct loop_fd *watch;
+    struct list_node readable; /* in the list of those */
+    bool vnet;
+    unsigned takes;
+    uint64_t n_refused;
+};
 struct message { /* packets to one receiver, equally long but for the last one */
     struct endpoint to;
     size_t at, size, segment;
@@ -60,6 +73,7 @@ struct io {
     struct sb in;
     int pending_fd;      /* came with the frame being read */
     struct map taps;     /* 4 bytes of VNI -> struct tap */
+    struct list_node readable; /* of them, in the order of their turns */
     char listen_addr[64];
     uint16_t port;
     bool no_offloads;    /* of TAPs: wanted so */
@@ -287,22 +301,24 @@ static void tap_free(struct tap *tap)
 {
     map_remove_n(&tap->io->taps, &tap->vni, sizeof tap->vni);
     tunnel_tap(tap->io->t, tap->vni, 0);
+    list_remove(&tap->readable);
     loop_fd_remove(tap->watch);
     close(tap->fd);
     free(tap);
 }
 
-static void on_tap(void *arg, unsigned events)
+/* A turn of one TAP. What it cost; *ret_more: it may have more. */
+static size_t read_tap(struct tap *tap, bool *ret_more)
 {
-    struct tap *tap = arg;
     struct io *io = tap->io;
     struct virtio_net_hdr h;
-    size_t head = tap->vnet ? sizeof h : 0;
-    (void)events;
-    for (int i = 0; i < READS; i++) {
+    size_t head = tap->vnet ? sizeof h : 0, cost = 0;
+    *ret_more = true;
+    while (cost < READ_QUANTUM_BYTES) {
         struct fair_frame *f = fair_blank(io->fair);
         uint8_t *p = fair_bytes(f) - head;
         ssize_t n = read(tap->fd, p, head + GSO_FRAME_MAX_BYTES + 1);
+        cost += n > READ_COST_MIN_BYTES ? (size_t)n : READ_COST_MIN_BYTES;
         if (n >= (ssize_t)head) {
             f->vni = tap->vni;
             f->size = (size_t)n - head;
@@ -318,10 +334,32 @@ static void on_tap(void *arg, unsigned events)
         fair_give_back(io->fair, f);
         if (n >= 0 || errno == EINVAL || errno == ENOMEM || errno == ENOBUFS)
             continue; /* a frame that cannot be told of; it is gone */
+        *ret_more = false;
         if (errno != EAGAIN && errno != EINTR)
             tap_free(tap); /* the device was removed with its namespace */
         break;
     }
+    return cost;
+}
+
+static void read_taps(struct io *io)
+{
+    struct tap *tap;
+    bool more;
+    for (size_t cost = 0; cost < READ_BYTES && (tap = list_first(&io->readable, struct tap, readable));) {
+        list_remove(&tap->readable);
+        cost += read_tap(tap, &more);
+        if (more)
+            list_push_back(&io->readable, &tap->readable);
+    }
+}
+
+static void on_tap(void *arg, unsigned events)
+{
+    struct tap *tap = arg;
+    (void)events;
+    if (list_is_empty(&tap->readable))
+        list_push_back(&tap->io->readable, &tap->readable);
 }
 
 /* ---- from TAPs to the wire ---- */
@@ -368,6 +406,7 @@ static bool has_room(struct io *io)
 static void on_turn(void *arg)
 {
     struct io *io = arg;
+    read_taps(io);
     if (!fair_is_empty(io->fair) && has_room(io))
         send_frames(io);
     bool more = !fair_is_empty(io->fair);
@@ -497,6 +536,7 @@ static void take_tap(struct io *io, const uint8_t *p, size_t size, int fd)
     struct tap *tap = xnew(struct tap);
     tap->io = io;
     tap->vni = vni;
+    list_init(&tap->readable);
     tap->fd = fd;
     probe_tap(io, tap);
     tunnel_tap(io->t, vni, tap->takes);
@@ -675,6 +715,7 @@ int tunnel_main(int argc, char **argv)
     io.t = tunnel_new(&out, (uint8_t)can);
     sb_init(&io.in, TUNNEL_FRAME_MAX_BYTES + (1 << 20));
     map_init(&io.taps);
+    list_init(&io.readable);
     io.fair = fair_new(QUEUE_BYTES);
     loop_each_turn(io.loop, on_turn, &io);
     io.listen_watch = loop_fd_add(io.loop, io.listen_fd, LOOP_READ, on_accept, &io);
