@@ -354,8 +354,10 @@ void tunnel_frame(struct tunnel *t, int64_t now_ms, int64_t real_ns, uint32_t vn
     struct network_state *n = map_find_n(&t->networks, &vni, sizeof vni);
     struct frame_meta meta = *m;
     uint32_t addr;
-    if (!n)
+    if (!n) {
+        t->n_dropped++;
         return;
+    }
     if (frame_arp_request(frame, size, &addr)) {
         uint8_t reply[42];
         struct frame_meta whole = { 0 };

@@ -42,7 +42,8 @@ enum {
     QUEUE_BYTES = 1 << 20, READ_BYTES = QUEUE_BYTES /* of all TAPs in a turn: many slices, and no more than is kept of it */,
     READ_QUANTUM_BYTES = 65536 /* of one TAP, then it is the next one's turn */, READ_COST_MIN_BYTES = 4096 /* of a system call */,
     TICK_MS = 250, HEAD_BYTES = 5,
-    SLICE_BYTES = 125000 /* of frames: two super-packets, or short ones that fill two messages */, SLICE_PACKETS = 1400 /* of them */,
+    SLICE_BYTES = 125000 /* as messages cost: two super-packets, where they go whole. It fits beside what may wait, WIRE_ROOM_BYTES */,
+    MESSAGE_COST_BYTES = 1000 /* that the kernel counts at most, about, beside a message's own */,
     MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
     OUT_BYTES = 8 * 65536,
     IN_BUFFER_BYTES = 8 << 20, IN_MESSAGES = 4, IN_BYTES = 65536, IN_SLICE_BYTES = 4 * IN_BYTES, IN_SLICE_MESSAGES = 16,
@@ -83,7 +84,8 @@ struct io {
     bool more;           /* the queue holds something still: room_watch makes another turn when the socket has room */
     bool stalled;        /* stall_timer makes another one, whether it has room or not */
     /* packets to be sent at the end of the turn */
-    unsigned n_made; /* packets in this turn */
+    size_t cost;     /* of those made in this turn */
+    uint64_t n_lost; /* packets that the socket or the wire refused */
     bool no_gso; /* the device cannot: EIO was the answer */
     struct message out[MESSAGES];
     unsigned n_out;
@@ -166,8 +168,10 @@ static void send_singly(struct io *io, const struct message *o, struct sockaddr_
         struct iovec iov = { io->out_bytes + o->at + at, MIN(o->segment, o->size - at) };
         struct msghdr m;
         fill_message(&m, to, &iov, NULL, 0);
-        if (sendmsg(io->udp, &m, MSG_DONTWAIT) < 0)
-            log_debug("packet lost: %d", errno);
+        if (sendmsg(io->udp, &m, MSG_DONTWAIT) >= 0)
+            continue;
+        log_debug("packet lost: %d", errno);
+        io->n_lost++;
     }
 }
 
@@ -191,7 +195,9 @@ static void flush(struct io *io)
             continue;
         if (io->out[at].n > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) /* the latter by newer kernels */
             send_singly(io, &io->out[at], &to[at], error);
-        at++; /* full or refused: lost, as on any wire */
+        else
+            io->n_lost += io->out[at].n; /* full or refused: lost, as on any wire */
+        at++;
     }
     io->n_out = 0;
     io->out_used = 0;
@@ -213,7 +219,7 @@ static void on_send(void *arg, const struct endpoint *to, const uint8_t *p, size
     if (p != at)
         memcpy(at, p, size);
     io->out_used += size;
-    io->n_made++;
+    io->cost += size;
     struct message *o = io->n_out ? &io->out[io->n_out - 1] : NULL;
     if (o && !io->no_gso && size <= o->segment && o->size == o->n * o->segment && o->n < SEGMENTS && o->size + size <= MESSAGE_BYTES &&
         memcmp(&o->to, to, sizeof *to) == 0) {
@@ -221,6 +227,7 @@ static void on_send(void *arg, const struct endpoint *to, const uint8_t *p, size
         o->n++;
         return;
     }
+    io->cost += MESSAGE_COST_BYTES;
     io->out[io->n_out++] = (struct message){ .to = *to, .at = (size_t)(at - io->out_bytes), .size = size, .segment = size, .n = 1 };
 }
 
@@ -367,11 +374,9 @@ static void send_frames(struct io *io)
 {
     int64_t now = clock_mono_ns() / MS_NS, real = clock_real_ns();
     struct fair_frame *f;
-    size_t size = 0;
-    io->n_made = 0;
-    while (size < SLICE_BYTES && io->n_made < SLICE_PACKETS && (f = fair_take(io->fair))) {
+    io->cost = 0;
+    while (io->cost < SLICE_BYTES && (f = fair_take(io->fair))) {
         tunnel_frame(io->t, now, real, f->vni, fair_bytes(f), f->size, &f->meta);
-        size += f->size;
         fair_give_back(io->fair, f);
     }
     flush(io);
@@ -561,7 +566,7 @@ static void drop_daemon(struct io *io)
 static void reply_status(struct io *io)
 {
     static const char *const names[] = { "csum", "tso", "uso" }; /* TAP_... */
-    struct tunnel_status s = { .pid = (uint64_t)getpid(), .offloads = true, .n_lost = fair_n_lost(io->fair) };
+    struct tunnel_status s = { .pid = (uint64_t)getpid(), .offloads = true, .n_lost = fair_n_lost(io->fair) + io->n_lost };
     struct sb b;
     struct err e;
     tunnel_status(io->t, clock_mono_ns() / MS_NS, format_endpoint, &s);

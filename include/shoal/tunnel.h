@@ -69,7 +69,7 @@ REC_DECLARE(tunnel_tap_status)
     X(T, LIST, peers, tunnel_peer_status, 3, "Peers", "", .max = 20000)        \
     X(T, UINT, n_dropped, _, 4, "Dropped", "packets without route, session or buffer") \
     X(T, BOOL, offloads, _, 5, "Offloads", "this process reads TAPs with a vnet header; older ones do not") \
-    X(T, UINT, n_lost, _, 6, "Lost", "frames from TAPs that came faster than they could be sent")
+    X(T, UINT, n_lost, _, 6, "Lost", "frames from TAPs, and packets, that came faster than they could be sent, or were refused by the kernel")
 REC_DECLARE(tunnel_status)
 
 /* `shoal tunnel SOCKET`: listens on the unix socket path, serves one daemon connection at a time (a new one
