@@ -110,6 +110,9 @@ static void tunnel_step(struct trace_run *r, const struct trace_target *v, const
     const struct tunnel_status *s = r->site.status(r->site.arg);
     const struct tunnel_peer_status *peer = NULL;
     const struct node *n = NULL;
+    char lost[80] = "";
+    if (s && s->n_lost)
+        snprintf(lost, sizeof lost, "; %llu frames, to all nodes, were more than the wire took", (unsigned long long)s->n_lost);
     for (uint32_t i = 0; i < in->a->nodes.n && !n; i++)
         n = str_equal(in->a->nodes.v[i].id, v->node_id) ? &in->a->nodes.v[i] : NULL;
     for (uint32_t i = 0; s && n && i < s->peers.n && !peer; i++)
@@ -125,7 +128,7 @@ static void tunnel_step(struct trace_run *r, const struct trace_target *v, const
         trace_add(&r->t, TRACE_BROKEN, "tunnel", "no handshake with %s at %s yet: does udp port %u reach it, and back?", node,
                   peer->endpoint ? peer->endpoint : n->status.addr, (unsigned)n->tunnel_port);
     else
-        trace_add(&r->t, TRACE_OK, "tunnel", "to %s at %s, keys %lld s old", node, peer->endpoint, (long long)(peer->handshake_ms / 1000));
+        trace_add(&r->t, TRACE_OK, "tunnel", "to %s at %s, keys %lld s old%s", node, peer->endpoint, (long long)(peer->handshake_ms / 1000), lost);
 }
 
 static void bridge_step(struct trace_run *r, const struct trace_target *v, bool remote)
