@@ -89,6 +89,13 @@ static struct fair_frame *take_head(struct fair *q, struct flow *flow)
     return f;
 }
 
+static void add(struct flow *flow, struct fair_frame *f)
+{
+    f->next = NULL;
+    *(flow->first ? &flow->last->next : &flow->first) = f;
+    flow->last = f;
+}
+
 static void lose_one(struct fair *q)
 {
     struct flow *longest = NULL;
@@ -137,9 +144,7 @@ void fair_give_back(struct fair *q, struct fair_frame *f)
 void fair_put(struct fair *q, struct fair_frame *f)
 {
     struct flow *flow = flow_of(q, f);
-    f->next = NULL;
-    *(flow->first ? &flow->last->next : &flow->first) = f;
-    flow->last = f;
+    add(flow, f);
     flow->cost += cost(f);
     q->cost += cost(f);
     if (!flow->listed) {
@@ -171,6 +176,25 @@ struct fair_frame *fair_take(struct fair *q)
         if (flow->deficit <= 0)
             flow->deficit += FAIR_QUANTUM_BYTES;
         append(&q->old, flow);
+    }
+}
+
+void fair_drop(struct fair *q, uint32_t vni)
+{
+    for (struct flow *flow = q->flows; flow < q->flows + FAIR_FLOWS; flow++) {
+        struct fair_frame *left = flow->first, *f;
+        flow->first = NULL;
+        while ((f = left)) {
+            left = f->next;
+            if (f->vni != vni) {
+                add(flow, f);
+                continue;
+            }
+            flow->cost -= cost(f);
+            q->cost -= cost(f);
+            q->n_lost++;
+            fair_give_back(q, f);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ void fair_put(struct fair *q, struct fair_frame *f);
 /* The frame whose turn it is, to be given back; NULL: there is none. */
 struct fair_frame *fair_take(struct fair *q);
 void fair_give_back(struct fair *q, struct fair_frame *f);
+/* Those of one network are lost. */
+void fair_drop(struct fair *q, uint32_t vni);
 bool fair_is_empty(const struct fair *q);
 uint64_t fair_n_lost(const struct fair *q);
 

@@ -308,6 +308,7 @@ static void tap_free(struct tap *tap)
 {
     map_remove_n(&tap->io->taps, &tap->vni, sizeof tap->vni);
     tunnel_tap(tap->io->t, tap->vni, 0);
+    fair_drop(tap->io->fair, tap->vni); /* another network may have its number next */
     list_remove(&tap->readable);
     loop_fd_remove(tap->watch);
     close(tap->fd);

@@ -216,6 +216,42 @@ static void frames_are_bounded_like_bytes(void **state)
     assert_int_equal(n, most);
 }
 
+static void those_of_a_network_that_is_gone_are_lost(void **state)
+{
+    unsigned flow;
+    uint32_t number;
+    size_t size;
+    (void)state;
+    for (uint32_t i = 0; i < 30; i++) {
+        struct fair_frame *f = fair_blank(q);
+        f->vni = i % 3 ? VNI : VNI + 1;
+        f->size = 60 + i;
+        put32(fair_bytes(f) + AT_NUMBER, i);
+        memset(fair_bytes(f), 0, 14); /* all in two flows, by network alone */
+        fair_put(q, f);
+        put(i % FLOWS, i, 100);
+    }
+    fair_drop(q, VNI);
+    assert_int_equal(fair_n_lost(q), 30 + 20);
+    for (uint32_t i = 0; i < 30; i += 3) {
+        struct fair_frame *f = fair_take(q);
+        assert_non_null(f);
+        assert_int_equal(f->vni, VNI + 1);
+        assert_int_equal(f->size, 60 + i);
+        fair_give_back(q, f);
+    }
+    assert_null(fair_take(q));
+    assert_true(fair_is_empty(q));
+    put(0, 1, 100); /* and it goes on */
+    put(0, 2, 100);
+    fair_drop(q, VNI + 1);
+    assert_next(0, 1);
+    put(0, 3, 100);
+    assert_next(0, 2);
+    assert_next(0, 3);
+    assert_false(take(&flow, &number, &size));
+}
+
 /* ---- what is one flow ---- */
 static bool same(const uint8_t *a, const uint8_t *b, size_t size)
 {
@@ -298,6 +334,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(flows_share_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(the_longest_flow_loses_from_its_head, setup, teardown),
         cmocka_unit_test_setup_teardown(frames_are_bounded_like_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(those_of_a_network_that_is_gone_are_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(ports_tell_flows_apart_but_not_fragments, setup, teardown),
         cmocka_unit_test_setup_teardown(ipv6_vlan_and_what_is_no_ip, setup, teardown),
         cmocka_unit_test_setup_teardown(frames_of_any_length_and_content, setup, teardown),
