@@ -730,6 +730,8 @@ int tunnel_main(int argc, char **argv)
     io.stall_timer = loop_timer_new(io.loop, on_stall, &io);
     struct loop_signal *term = loop_signal_add(io.loop, SIGTERM, (loop_fn *)loop_stop, io.loop);
     loop_run(io.loop);
+    while (io.udp >= 0 && !fair_is_empty(io.fair) && has_room(&io)) /* the next process has nothing of it */
+        send_frames(&io);
     for (struct map_item *it = NULL; (it = map_next(&io.taps, it));)
         tap_free(it->value);
     drop_daemon(&io);
