@@ -18,14 +18,17 @@ struct flow {
     bool listed;
 };
 struct flows { struct flow *first, *last; };
+struct pool {
+    struct fair_frame *blanks; /* the last one used is the first one given: it is in the cache */
+    uint8_t *bytes;
+    size_t each, n, n_touched; /* touched: that were ever used */
+};
 struct fair {
     struct flow flows[FAIR_FLOWS];
     struct flows fresh, old;
-    struct fair_frame *blanks; /* the last one used is the first one given: it is in the cache */
     size_t cost, cost_max;
     uint64_t n_lost;
-    struct fair_frame *frames;
-    unsigned n_touched; /* frames that were ever used */
+    struct pool pools[2]; /* long ones, short ones */
 };
 
 size_t fair_key(uint32_t vni, const uint8_t *frame, size_t size, uint8_t ret_key[FAIR_KEY_BYTES])
@@ -77,7 +80,7 @@ static void drop_first(struct flows *l)
 
 static size_t cost(const struct fair_frame *f)
 {
-    return MAX(f->size, (size_t)FAIR_COST_MIN_BYTES);
+    return MAX(f->size, (size_t)(f->is_short ? FAIR_SHORT_COST_MIN_BYTES : FAIR_LONG_COST_MIN_BYTES));
 }
 
 static struct fair_frame *take_head(struct fair *q, struct flow *flow)
@@ -108,42 +111,73 @@ static void lose_one(struct fair *q)
 }
 
 /* ---- the queue ---- */
+static void pool_init(struct pool *p, size_t frame_max, size_t n)
+{
+    const size_t align = _Alignof(struct fair_frame);
+    p->each = (sizeof(struct fair_frame) + TUNNEL_ROOM_BYTES + frame_max + TUNNEL_TAIL_BYTES + align - 1) / align * align;
+    p->n = n + BLANKS;
+    p->bytes = xcalloc(p->n, p->each);
+}
+
+static struct fair_frame *pool_take(struct fair *q, bool is_short)
+{
+    struct pool *p = &q->pools[is_short];
+    struct fair_frame *f = p->blanks;
+    if (f) {
+        p->blanks = f->next;
+        return f;
+    }
+    ASSERT(p->n_touched < p->n);
+    f = (void *)(p->bytes + p->n_touched++ * p->each);
+    f->is_short = is_short;
+    return f;
+}
+
 struct fair *fair_new(size_t bytes_max)
 {
     struct fair *q = xnew(struct fair);
     ASSERT(bytes_max >= GSO_FRAME_MAX_BYTES);
     q->cost_max = bytes_max;
-    q->frames = xcalloc(bytes_max / FAIR_COST_MIN_BYTES + BLANKS, sizeof *q->frames);
+    pool_init(&q->pools[false], FAIR_FRAME_MAX_BYTES, bytes_max / FAIR_LONG_COST_MIN_BYTES);
+    pool_init(&q->pools[true], FAIR_SHORT_BYTES, bytes_max / FAIR_SHORT_COST_MIN_BYTES);
     return q;
 }
 
 void fair_free(struct fair *q)
 {
-    if (q)
-        free(q->frames);
+    for (int i = 0; q && i < 2; i++)
+        free(q->pools[i].bytes);
     free(q);
 }
 
 struct fair_frame *fair_blank(struct fair *q)
 {
-    struct fair_frame *f = q->blanks;
-    if (f) {
-        q->blanks = f->next;
-        return f;
-    }
-    ASSERT(q->n_touched < q->cost_max / FAIR_COST_MIN_BYTES + BLANKS);
-    return &q->frames[q->n_touched++];
+    return pool_take(q, false);
 }
 
 void fair_give_back(struct fair *q, struct fair_frame *f)
 {
-    f->next = q->blanks;
-    q->blanks = f;
+    struct pool *p = &q->pools[f->is_short];
+    f->next = p->blanks;
+    p->blanks = f;
+}
+
+static struct fair_frame *shortened(struct fair *q, struct fair_frame *f)
+{
+    struct fair_frame *s = pool_take(q, true);
+    s->vni = f->vni;
+    s->size = f->size;
+    s->meta = f->meta;
+    memcpy(fair_bytes(s), fair_bytes(f), f->size);
+    fair_give_back(q, f);
+    return s;
 }
 
 void fair_put(struct fair *q, struct fair_frame *f)
 {
     struct flow *flow = flow_of(q, f);
+    if (f->size <= FAIR_SHORT_BYTES)
+        f = shortened(q, f);
     add(flow, f);
     flow->cost += cost(f);
     q->cost += cost(f);

@@ -2,8 +2,8 @@
  * goes before those that had (RFC 8290, 4). When there is too much, the longest flow loses from its head. CoDel is left
  * out: a flow that fills the queue delays itself alone, and the bound limits that. Pure.
  *
- * Frames lie in buffers that are allocated at once and become real as they are used: 66 KB for each 4 KB of bytes_max at the
- * most, far less as a rule. */
+ * Frames lie in buffers of two lengths, allocated at once, that become real as they are used: 2 KB for each 512 bytes of
+ * bytes_max and 66 KB for each 4 KB at the most, far less as a rule. */
 #ifndef OVERLAY_FAIR_H
 #define OVERLAY_FAIR_H
 
@@ -11,7 +11,10 @@
 
 enum {
     FAIR_FLOWS = 1024, FAIR_QUANTUM_BYTES = 8192,
-    FAIR_COST_MIN_BYTES = 4096, /* as long a frame counts at least, so that one bound is for bytes and frames */
+    /* As long a frame counts at least, so that one bound is for bytes and frames. Short ones are cheap to copy, and then a
+     * mass of them does not take the place of much that is long. */
+    FAIR_SHORT_BYTES = 1792, FAIR_SHORT_COST_MIN_BYTES = 512, FAIR_LONG_COST_MIN_BYTES = 4096,
+    FAIR_FRAME_MAX_BYTES = GSO_FRAME_MAX_BYTES + 1, /* so that one that is too long is seen */
     FAIR_KEY_BYTES = 4 + 32 + 1 + 4,
 };
 
@@ -20,7 +23,8 @@ struct fair_frame {
     uint32_t vni;
     size_t size;
     struct frame_meta meta;
-    uint8_t buffer[TUNNEL_ROOM_BYTES + GSO_FRAME_MAX_BYTES + 1 /* so that one that is too long is seen */ + TUNNEL_TAIL_BYTES];
+    bool is_short;    /* its buffer */
+    uint8_t buffer[]; /* TUNNEL_ROOM_BYTES, the frame, TUNNEL_TAIL_BYTES */
 };
 static inline uint8_t *fair_bytes(struct fair_frame *f)
 {
@@ -34,7 +38,8 @@ size_t fair_key(uint32_t vni, const uint8_t *frame, size_t size, uint8_t ret_key
 struct fair;
 struct fair *fair_new(size_t bytes_max);
 void fair_free(struct fair *q); /* takes NULL */
-/* A buffer to be filled, then put or given back. Of those that fair_blank() and fair_take() gave, two may be out at a time. */
+/* A buffer of FAIR_FRAME_MAX_BYTES to be filled, then put or given back. Of those that fair_blank() and fair_take() gave, two
+ * may be out at a time. */
 struct fair_frame *fair_blank(struct fair *q);
 void fair_put(struct fair *q, struct fair_frame *f);
 /* The frame whose turn it is, to be given back; NULL: there is none. */

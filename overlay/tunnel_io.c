@@ -325,7 +325,7 @@ static size_t read_tap(struct tap *tap, bool *ret_more)
     while (cost < READ_QUANTUM_BYTES) {
         struct fair_frame *f = fair_blank(io->fair);
         uint8_t *p = fair_bytes(f) - head;
-        ssize_t n = read(tap->fd, p, head + GSO_FRAME_MAX_BYTES + 1);
+        ssize_t n = read(tap->fd, p, head + FAIR_FRAME_MAX_BYTES);
         cost += n > READ_COST_MIN_BYTES ? (size_t)n : READ_COST_MIN_BYTES;
         if (n >= (ssize_t)head) {
             f->vni = tap->vni;

@@ -186,7 +186,7 @@ static void the_longest_flow_loses_from_its_head(void **state)
     put(2, 0, 60);
     for (uint32_t i = 0; i < 1000; i++)
         put(0, i, BIG);
-    assert_int_equal(fair_n_lost(q), 1000 - (BYTES_MAX - BIG - FAIR_COST_MIN_BYTES) / BIG);
+    assert_int_equal(fair_n_lost(q), 1000 - (BYTES_MAX - BIG - FAIR_SHORT_COST_MIN_BYTES) / BIG);
     assert_next(1, 0);
     assert_next(2, 0);
     for (uint32_t i = (uint32_t)fair_n_lost(q); i < 1000; i++)
@@ -194,26 +194,52 @@ static void the_longest_flow_loses_from_its_head(void **state)
     assert_true(fair_is_empty(q));
 }
 
-/* Many short frames are a long flow too. */
-static void frames_are_bounded_like_bytes(void **state)
+/* Many small frames are a long flow too. */
+static void bounded(size_t frame_size, uint32_t cost)
 {
-    const uint32_t most = BYTES_MAX / FAIR_COST_MIN_BYTES;
+    const uint32_t most = BYTES_MAX / cost;
     unsigned flow;
     uint32_t number, n = 0;
     size_t size;
-    (void)state;
     put(1, 0, BIG);
     for (uint32_t i = 0; i < 10 * most; i++)
-        put(0, i, 60);
+        put(0, i, frame_size);
     assert_next(1, 0);
     while (take(&flow, &number, &size))
         n++;
-    assert_int_equal(n, (BYTES_MAX - BIG) / FAIR_COST_MIN_BYTES);
+    assert_int_equal(n, (BYTES_MAX - BIG) / cost);
     for (uint32_t i = 0; i < 10 * most; i++)
-        put((unsigned)rng_below(&g, FLOWS), i, 0);
+        put((unsigned)rng_below(&g, FLOWS), i, frame_size);
     for (n = 0; take(&flow, &number, &size);)
         n++;
     assert_int_equal(n, most);
+}
+
+static void frames_are_bounded_like_bytes(void **state)
+{
+    (void)state;
+    bounded(64, FAIR_SHORT_COST_MIN_BYTES);
+    bounded(FAIR_SHORT_COST_MIN_BYTES, FAIR_SHORT_COST_MIN_BYTES);
+    bounded(FAIR_SHORT_BYTES, FAIR_SHORT_BYTES);
+    bounded(FAIR_SHORT_BYTES + 1, FAIR_LONG_COST_MIN_BYTES);
+    bounded(9000, 9000);
+}
+
+static void a_mass_of_small_flows_leaves_a_long_one_its_place(void **state)
+{
+    unsigned n_long = 0;
+    (void)state;
+    for (uint32_t i = 0; i < BYTES_MAX / BIG; i++)
+        put(0, i, BIG);
+    for (uint16_t port = 1; port <= 256; port++) {
+        struct fair_frame *f = fair_blank(q);
+        f->vni = VNI + 1;
+        f->size = ipv4(fair_bytes(f), 17, port, 0);
+        fair_put(q, f);
+    }
+    for (struct fair_frame *f; (f = fair_take(q)); fair_give_back(q, f))
+        n_long += f->size == BIG;
+    assert_in_range(n_long, BYTES_MAX / BIG * 3 / 4, BYTES_MAX / BIG);
 }
 
 static void those_of_a_network_that_is_gone_are_lost(void **state)
@@ -334,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(flows_share_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(the_longest_flow_loses_from_its_head, setup, teardown),
         cmocka_unit_test_setup_teardown(frames_are_bounded_like_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_mass_of_small_flows_leaves_a_long_one_its_place, setup, teardown),
         cmocka_unit_test_setup_teardown(those_of_a_network_that_is_gone_are_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(ports_tell_flows_apart_but_not_fragments, setup, teardown),
         cmocka_unit_test_setup_teardown(ipv6_vlan_and_what_is_no_ip, setup, teardown),
