@@ -10,6 +10,9 @@ f5_libs = libapi.a $(f4_libs)
 # ---- unit ----
 unit_tests =
 if HAVE_CMOCKA
+unit_tests += tests/unit/test_agent_task_spec
+tests_unit_test_agent_task_spec_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/agent
+tests_unit_test_agent_task_spec_LDADD = libagent.a $(CMOCKA_LIBS) $(f2_libs)
 unit_tests += tests/unit/test_backup
 tests_unit_test_backup_LDADD = libmodel.a $(CMOCKA_LIBS) $(f0_libs)
 unit_tests += tests/unit/test_base_gcm

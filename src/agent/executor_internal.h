@@ -8,7 +8,7 @@
 
 struct template_context {
     const struct task *task;
-    const char *node_id, *hostname;
+    const char *node_id, *hostname, *container_id;
 };
 /* template.c (pure): "{{.Task.Slot}}" and its kin in env, host name and mount sources. Unknown ones are refused. */
 int template_expand(const char *text, const struct template_context *c, char **ret, struct err *e) must_check;
@@ -16,7 +16,7 @@ int template_expand(const char *text, const struct template_context *c, char **r
 char *task_container_name(const struct task *t);
 
 /* task_spec.c (pure): what a task says and what its image says become a container. volume: folder of a named
- * volume or NULL with e. Mount sources and files are complete then; netns and id are the caller's. */
+ * volume or NULL with e. Mount sources and files are complete then; netns is the caller's. */
 typedef char *task_volume_fn(void *arg, const char *name, struct err *e);
 int task_container_spec(const struct task *t, const struct assignment *a, const struct image *image,
                         const struct template_context *c, task_volume_fn *volume, void *arg,

@@ -209,7 +209,7 @@ static void build(struct job *j)
     struct container_spec spec = { 0 };
     struct err e = { 0 };
     const char *netns = NULL;
-    const struct template_context t = { &j->task, x->node_id, x->hostname };
+    const struct template_context t = { &j->task, x->node_id, x->hostname, j->container_id };
     const struct assignment *a = x->agent ? agent_assignment(x->agent) : NULL;
     const struct image *image = image_find(x->cfg.images, j->task.spec.container->image);
     int r = a ? 0 : err_set(&e, E_UNAVAILABLE, "the node is leaving");
@@ -226,7 +226,6 @@ static void build(struct job *j)
         failed(j, e.text);
         return;
     }
-    str_set(&spec.id, j->container_id);
     str_set(&spec.netns, netns);
     container_mounts_sort(&spec);
     runtime_create(x->cfg.runtime, &spec, on_created, j);

@@ -244,6 +244,7 @@ int task_container_spec(const struct task *t, const struct assignment *a, const 
     AUTO_FREE char *name = task_container_name(t), *host = NULL;
     struct container_spec s = { 0 };
     int r = m->hostname ? template_expand(m->hostname, c, &host, e) : 0;
+    str_set(&s.id, c->container_id);
     str_set(&s.name, name);
     str_set(&s.image, m->image);
     str_set(&s.image_id, image->id);
