@@ -113,12 +113,9 @@ static inline bool container_is_up(const struct container *c)
 /* "SIGTERM", "TERM", "15", "RTMIN+3"; -E_INVALID. */
 int signal_number(const char *text, struct err *e) must_check;
 
-/* How its output is kept: json-file (also when NULL; and local, which is the same here) with max-size and max-file; journald, beside
- * such a file, with tag, labels and env. -E_UNSUPPORTED, -E_INVALID: named after where it stands. */
+/* How its output is kept, by shoal/model/log_driver.h. */
 int container_log(struct container_spec *s, const char *driver, const struct labels *options, const char *where,
                   struct err *e) must_check;
-/* TEXT with its {{.ID}}, {{.Name}} and so on put in. -E_UNSUPPORTED. */
-int container_log_tag(const struct container_spec *s, const char *text, struct sb *out, struct err *e) must_check;
 
 struct runtime;
 struct runtime_config {

@@ -5,6 +5,7 @@ libmodel_a_SOURCES = \
 	src/model/constraint.c \
 	src/model/format.c \
 	src/model/lists.c \
+	src/model/log_driver.c \
 	src/model/objects.c \
 	src/model/rec.c \
 	src/model/rec_diff.c \

@@ -2,6 +2,7 @@
  * Sentences follow Docker's where its clients look for them. */
 #include <ctype.h>
 #include <stdio.h>
+#include <shoal/model/log_driver.h>
 #include <shoal/model/service.h>
 
 const char *check_name(const char *s)
@@ -144,16 +145,8 @@ static int check_mounts(const struct container_spec_model *c, struct err *e)
 
 static int check_log_driver(const struct driver *d, struct err *e)
 {
-    bool journal = d && str_equal(d->name, "journald");
-    if (d && d->name && !journal && !str_equal(d->name, "json-file"))
-        return err_set(e, E_UNSUPPORTED, "TaskTemplate.LogDriver.Name: %s is not built; use json-file or journald", d->name);
-    for (uint32_t i = 0; d && i < d->options.n; i++) {
-        const char *key = d->options.v[i].key;
-        if (journal ? strcmp(key, "tag") && strcmp(key, "labels") && strcmp(key, "env") : strcmp(key, "max-size") && strcmp(key, "max-file"))
-            return err_set(e, E_UNSUPPORTED, "TaskTemplate.LogDriver.Options.%s: not built; only %s", key,
-                           journal ? "tag, labels and env" : "max-size and max-file");
-    }
-    return 0;
+    struct log_driver ignored;
+    return d ? log_driver_read(&ignored, d->name, &d->options, "TaskTemplate.LogDriver", e) : 0;
 }
 
 static int name_index(const char *const *names, const char *name)

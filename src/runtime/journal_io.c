@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <shoal/base/file.h>
+#include <shoal/model/log_driver.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -104,7 +105,8 @@ struct journal *journal_open(const struct container_spec *s)
     AUTO_SB struct sb tag;
     sb_init(&tag, 0);
     const char *wanted = labels_get(&s->log_options, "tag");
-    if (container_log_tag(s, wanted && *wanted ? wanted : "{{.ID}}", &tag, NULL) < 0) /* it was looked at when it was made */
+    const struct log_tag_values values = { s->id, s->name, s->image, s->image_id };
+    if (log_tag(wanted && *wanted ? wanted : "{{.ID}}", &values, &tag, NULL) < 0) /* it was looked at when it was made */
         sb_str(&tag, s->id);
     snprintf(id, sizeof id, "%.12s", s->id);
     add_text(&j->fields, "CONTAINER_ID", id);

@@ -135,10 +135,16 @@ static const struct bad_case service_cases[] = {
     { "healthcheck: {test: x, disable: true}", WEB "healthcheck: disable and test are given; remove one", 0 },
     { "healthcheck: {interva: 5s}", WEB "healthcheck.interva: unknown key; did you mean \"interval\"?", 0 },
     { "healthcheck: {retries: -1}", WEB "healthcheck.retries: must be a whole number between 0 and 1000", 0 },
-    { "logging: {driver: syslog}", "web.yaml:3: services.web: TaskTemplate.LogDriver.Name: syslog is not built; "
-                                   "use json-file or journald", E_UNSUPPORTED },
+    { "logging: {driver: syslog}", "web.yaml:3: services.web: TaskTemplate.LogDriver: log driver \"syslog\" is not "
+                                   "built; use json-file or journald", E_UNSUPPORTED },
     { "logging: {driver: journald, options: {tag: x, max-size: 1m}}",
-      "web.yaml:3: services.web: TaskTemplate.LogDriver.Options.max-size: not built; only tag, labels and env", E_UNSUPPORTED },
+      "web.yaml:3: services.web: TaskTemplate.LogDriver: log option max-size is not built for journald; tag, labels and env are",
+      E_UNSUPPORTED },
+    { "logging: {driver: journald, options: {tag: \"{{.Shape}}\"}}",
+      "web.yaml:3: services.web: TaskTemplate.LogDriver: log option tag: \"{{.Shape}}\" has what is not built; {{.ID}}, {{.FullID}}, "
+      "{{.Name}}, {{.ImageName}}, {{.ImageID}}, {{.ImageFullID}} and {{.DaemonName}} are", E_UNSUPPORTED },
+    { "logging: {options: {max-size: much}}",
+      "web.yaml:3: services.web: TaskTemplate.LogDriver: log option max-size: \"much\" is no size, such as 10m", 0 },
     { "deploy: {mode: some}", WEB "deploy.mode: must be replicated, global, replicated-job or global-job", 0 },
     { "deploy: {mode: global-job}", WEB "deploy.mode: global-job is not built in shoal yet", E_UNSUPPORTED },
     { "deploy: {mode: global, replicas: 2}", WEB "deploy: mode global runs one task a node; remove replicas", 0 },
