@@ -75,6 +75,7 @@ static int code_of_errno(int errno_)
     case ETIMEDOUT: return E_TIMEOUT;
     case EBUSY: case EAGAIN: return E_BUSY;
     case EINVAL: return E_INVALID;
+    case EOPNOTSUPP: return E_UNSUPPORTED;
     case EPIPE: case ECONNRESET: return E_CLOSED;
     case ECONNREFUSED: case EHOSTUNREACH: case ENETUNREACH: return E_UNAVAILABLE;
     default: return E_IO;

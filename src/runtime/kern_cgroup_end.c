@@ -102,8 +102,9 @@ static void add_members(const char *group, void *arg)
     struct pids *p = arg;
     AUTO_FREE char *path = path_join(group, "cgroup.procs"), *text = NULL;
     size_t size;
-    if (file_read(path, MEMBERS_MAX_BYTES, &text, &size, NULL) < 0) {
-        p->partial = true;
+    int r = file_read(path, MEMBERS_MAX_BYTES, &text, &size, NULL);
+    if (r < 0) { /* a group of threads is not asked: the group above it has their processes */
+        p->partial |= r != -E_UNSUPPORTED;
         return;
     }
     for (char *at = text, *end; *at; at = *end ? end + 1 : end) {

@@ -334,13 +334,43 @@ static void test_nested_groups(void **state)
     delete_box(&s);
 }
 
+/* Groups of threads, in version 2: the group above has their processes, and below it all others have none. */
+static void test_threaded_groups(void **state)
+{
+    struct container_spec s;
+    struct err e;
+    struct stat st;
+    size_t n;
+    (void)state;
+    if (access("/sys/fs/cgroup/cgroup.procs", F_OK) < 0)
+        skip();
+    spec_for(&s, "sleep 1000 & echo up; wait");
+    start(&s);
+    wait_said(s.id, "up");
+    AUTO_FREE char *top = xasprintf("/sys/fs/cgroup/%s/%s", group, s.id), *threads = path_join(top, "t"), *invalid = path_join(top, "d");
+    AUTO_FREE char *type = path_join(threads, "cgroup.type"), *members = path_join(threads, "cgroup.threads");
+    AUTO_FREE char *pid = xasprintf("%d", (int)runtime_find(rt, s.id)->state.pid);
+    assert_int_equal(mkdir(threads, 0755), 0);
+    assert_int_equal(mkdir(invalid, 0755), 0);
+    assert_int_equal(file_poke(type, "threaded", &e), 0);
+    assert_int_equal(file_poke(members, pid, &e), 0);
+    free(runtime_pids(rt, s.id, &n));
+    assert_int_equal(n, 2);
+    int64_t begin = clock_mono_ns();
+    runtime_stop(rt, s.id, 0, on_done, NULL);
+    wait_done();
+    assert_true(clock_mono_ns() - begin < 5 * SEC_NS); /* in the emulated machine, too; else it waits for what it never hears */
+    assert_int_equal(stat(top, &st), -1);
+    delete_box(&s);
+}
+
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run), cmocka_unit_test(test_secure), cmocka_unit_test(test_user_env_cwd),
         cmocka_unit_test(test_missing_program), cmocka_unit_test(test_mounts_files), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_exec_stop_adopt), cmocka_unit_test(test_init_reaps), cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_nested_groups), cmocka_unit_test(test_stop_of_a_start),
+        cmocka_unit_test(test_nested_groups), cmocka_unit_test(test_threaded_groups), cmocka_unit_test(test_stop_of_a_start),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

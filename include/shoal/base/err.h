@@ -46,7 +46,7 @@ int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format
 /* Puts "fmt: " in front of the sentence that is there and returns -e->code (-E_INTERNAL if none). */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Like err_set with code chosen from errno_ (ENOENT NOT_FOUND, EEXIST EXISTS, EACCES/EPERM DENIED,
- * ENOSPC/EIO.. IO, ENOMEM NO_MEMORY, ETIMEDOUT TIMEOUT) and ": strerror" appended. Returns -code. */
+ * ENOSPC/EIO.. IO, ENOMEM NO_MEMORY, ETIMEDOUT TIMEOUT, EOPNOTSUPP UNSUPPORTED) and ": strerror" appended. Returns -code. */
 int err_errno(struct err *e, int errno_, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Text, HTTP status and exit status of a code (sign ignored). Never fail. */
