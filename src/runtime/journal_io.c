@@ -1,7 +1,7 @@
 /* A container's lines for systemd's journal, as dockerd's journald driver sends them: its native protocol
  * (systemd.io/JOURNAL_NATIVE_PROTOCOL), a datagram a line; one too large for that goes in sealed memory. The shim keeps its own
  * file beside it, from which logs are read: a journal that does not take a line loses it only here. It is waited for, for a
- * moment; then lines are left out, counted and said in the next that it takes: no container stands still for it. */
+ * moment in all; then lines are left out, counted and said in the next that it takes: no container stands still for it. */
 #include "runtime_internal.h"
 #include <errno.h>
 #include <poll.h>
@@ -12,13 +12,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FIELDS_MAX_BYTES = 4 << 20, WAIT_MS = 200, PRIORITY_ERR = 3, PRIORITY_INFO = 6 };
+enum { FIELDS_MAX_BYTES = 4 << 20, WAIT_PART = 20, PRIORITY_ERR = 3, PRIORITY_INFO = 6 };
+#define WAIT_NS (200 * MS_NS)
 
 struct journal {
     int fd;           /* connected, or -1 */
     struct sb fields; /* of each line: which container it is of */
     struct sb whole;  /* one line with all its fields */
     uint64_t n_lost;
+    int64_t wait_ns, waited_ns; /* how long it may still be waited for, as of when */
 };
 
 /* A value with a newline has its size before it, in the byte order of the protocol. */
@@ -138,7 +140,22 @@ static bool send_once(struct journal *j, int *ret_error)
     return n >= 0 || (*ret_error == EMSGSIZE && send_large(j));
 }
 
-/* A journal that was begun anew has another socket; one that is behind gets its moment, unless it had it for the last line. */
+/* The container stands still meanwhile: at most for WAIT_NS and one part of the time that has passed, and not at all while the
+ * journal has not even taken the lines before. */
+static bool has_room(struct journal *j)
+{
+    struct pollfd p = { .fd = j->fd, .events = POLLOUT };
+    int64_t begin = clock_mono_ns();
+    if (j->n_lost)
+        return false;
+    j->wait_ns = MIN(MAX(j->wait_ns, 0) + (begin - j->waited_ns) / WAIT_PART, WAIT_NS);
+    int n = poll(&p, 1, (int)(j->wait_ns / MS_NS));
+    j->waited_ns = clock_mono_ns();
+    j->wait_ns -= j->waited_ns - begin;
+    return n == 1;
+}
+
+/* A journal that was begun anew has another socket; one that is behind gets its moment. */
 static bool send_whole(struct journal *j)
 {
     int error;
@@ -150,8 +167,7 @@ static bool send_whole(struct journal *j)
         j->fd = connect_journal();
         return j->fd >= 0 && send_once(j, &error);
     }
-    struct pollfd p = { .fd = j->fd, .events = POLLOUT };
-    return error == EAGAIN && !j->n_lost && poll(&p, 1, WAIT_MS) == 1 && send_once(j, &error);
+    return error == EAGAIN && has_room(j) && send_once(j, &error);
 }
 
 static bool send_message(struct journal *j, bool err, bool partial, const char *p, size_t size)

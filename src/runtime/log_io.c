@@ -92,12 +92,15 @@ static void put_line(struct log_file *f, const char *tail, const char *p, size_t
         flush(f);
 }
 
-/* Into the file, and to the journal, which has lines without their newline; the rest of one comes later. */
+/* Into the file, and then to the journal, which may be waited for, and has lines without their newline; the rest of one comes
+ * later. */
 static void put_entry(struct log_file *f, bool err, bool more_comes, const char *tail, const char *p, size_t size)
 {
     put_line(f, tail, p, size);
-    if (f->journal)
-        journal_send(f->journal, err, more_comes, p, size - (size > 0 && p[size - 1] == '\n'));
+    if (!f->journal)
+        return;
+    flush(f);
+    journal_send(f->journal, err, more_comes, p, size - (size > 0 && p[size - 1] == '\n'));
 }
 
 static void make_tail(char tail[TAIL_BYTES], bool err)

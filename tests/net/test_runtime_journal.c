@@ -212,6 +212,28 @@ static void test_behind(void **state)
     close_journal();
 }
 
+/* A journal that takes a line now and then holds the container up for a moment, not for a moment a line. */
+static void on_slow(void *timer)
+{
+    receive();
+    loop_timer_set(*(struct loop_timer **)timer, 50);
+}
+static void test_slow(void **state)
+{
+    struct container_spec s;
+    struct loop_timer *t = loop_timer_new(loop, on_slow, &t);
+    (void)state;
+    open_journal();
+    journal_spec(&s, "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done", NULL);
+    int64_t begin = clock_mono_ns();
+    loop_timer_set(t, 50);
+    run_to_end(&s);
+    assert_true(clock_mono_ns() - begin < 10 * SEC_NS); /* a socket holds some hundred: it would be more than a minute */
+    loop_timer_free(t);
+    delete_box(&s);
+    close_journal();
+}
+
 static void test_refusals(void **state)
 {
     struct container_spec s;
@@ -234,7 +256,7 @@ static void test_refusals(void **state)
 
 static int all_tests(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fields), cmocka_unit_test(test_large), cmocka_unit_test(test_behind),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fields), cmocka_unit_test(test_large), cmocka_unit_test(test_behind), cmocka_unit_test(test_slow),
                                         cmocka_unit_test(test_refusals) };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
