@@ -12,7 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FIELDS_MAX_BYTES = 4 << 20, WAIT_PART = 20, PRIORITY_ERR = 3, PRIORITY_INFO = 6 };
+enum { FIELDS_MAX_BYTES = 4 << 20, /* what is not an attribute is bounded, and far smaller */
+       WAIT_PART = 20, PRIORITY_ERR = 3, PRIORITY_INFO = 6 };
 #define WAIT_NS (200 * MS_NS)
 
 struct journal {
@@ -20,6 +21,7 @@ struct journal {
     struct sb fields; /* of each line: which container it is of */
     struct sb whole;  /* one line with all its fields */
     uint64_t n_lost;
+    struct err why;   /* the last of them */
     int64_t wait_ns, waited_ns; /* how long it may still be waited for, as of when */
 };
 
@@ -43,8 +45,9 @@ static void add_text(struct sb *b, const char *name, const char *text)
     add_field(b, name, text ? text : "", strlen(text ? text : ""));
 }
 
-/* As dockerd has it: capitals, digits and underscores, none of these at the beginning, where they are the journal's own. */
-static void add_attribute(struct sb *b, const char *name, size_t n, const char *value)
+/* As dockerd has it: capitals, digits and underscores, none of these at the beginning, where they are the journal's own. False:
+ * too large, beside all others. */
+static bool add_attribute(struct sb *b, const char *name, size_t n, const char *value)
 {
     char field[65];
     size_t k = 0;
@@ -55,8 +58,11 @@ static void add_attribute(struct sb *b, const char *name, size_t n, const char *
             field[k++] = c;
     }
     field[k] = '\0';
+    if (b->max - b->len < k + strlen(value) + 10)
+        return false;
     if (k)
         add_text(b, field, value);
+    return true;
 }
 
 static bool is_listed(const char *list, const char *name, size_t n)
@@ -67,77 +73,51 @@ static bool is_listed(const char *list, const char *name, size_t n)
     return false;
 }
 
-/* Labels and variables that the options name. */
-static void add_attributes(struct sb *b, const struct container_spec *s)
+/* Labels and variables that the options name; how many had to be left out. */
+static unsigned add_attributes(struct sb *b, const struct container_spec *s)
 {
     const char *labels = labels_get(&s->log_options, "labels"), *env = labels_get(&s->log_options, "env");
+    unsigned n_left = 0;
     for (uint32_t i = 0; i < s->labels.n; i++) {
         const char *key = s->labels.v[i].key;
         if (is_listed(labels, key, strlen(key)))
-            add_attribute(b, key, strlen(key), s->labels.v[i].value);
+            n_left += !add_attribute(b, key, strlen(key), s->labels.v[i].value);
     }
     for (uint32_t i = 0; i < s->env.n; i++) {
         size_t n = strcspn(s->env.v[i], "=");
         if (s->env.v[i][n] && is_listed(env, s->env.v[i], n))
-            add_attribute(b, s->env.v[i], n, s->env.v[i] + n + 1);
+            n_left += !add_attribute(b, s->env.v[i], n, s->env.v[i] + n + 1);
     }
+    return n_left;
 }
 
-static int connect_journal(void)
+static int connect_journal(struct journal *j, struct err *e)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
     snprintf(a.sun_path, sizeof a.sun_path, "%s", JOURNAL_SOCKET);
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
+    if (j->fd >= 0)
+        close(j->fd);
+    j->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (j->fd >= 0 && connect(j->fd, (struct sockaddr *)&a, sizeof a) == 0)
+        return 0;
+    int r = err_errno(e, errno, JOURNAL_SOCKET);
+    if (j->fd >= 0)
+        close(j->fd);
+    j->fd = -1;
+    return r;
 }
 
-struct journal *journal_open(const struct container_spec *s)
+static int send_large(struct journal *j, struct err *e)
 {
-    char id[13];
-    if (!str_equal(s->log_driver, "journald"))
-        return NULL;
-    struct journal *j = xnew(struct journal);
-    j->fd = connect_journal();
-    sb_init(&j->fields, FIELDS_MAX_BYTES);
-    sb_init(&j->whole, 2 * FIELDS_MAX_BYTES);
-    AUTO_SB struct sb tag;
-    sb_init(&tag, 0);
-    const char *wanted = labels_get(&s->log_options, "tag");
-    const struct log_tag_values values = { s->id, s->name, s->image, s->image_id };
-    if (log_tag(wanted && *wanted ? wanted : "{{.ID}}", &values, &tag, NULL) < 0) /* it was looked at when it was made */
-        sb_str(&tag, s->id);
-    snprintf(id, sizeof id, "%.12s", s->id);
-    add_text(&j->fields, "CONTAINER_ID", id);
-    add_text(&j->fields, "CONTAINER_ID_FULL", s->id);
-    add_text(&j->fields, "CONTAINER_NAME", s->name);
-    add_text(&j->fields, "CONTAINER_TAG", tag.s);
-    add_text(&j->fields, "IMAGE_NAME", s->image);
-    add_text(&j->fields, "SYSLOG_IDENTIFIER", tag.s);
-    add_attributes(&j->fields, s);
-    return j;
+    AUTO_CLOSE int fd = memory_file("journal", 0, j->whole.s, j->whole.len, e);
+    return fd < 0 ? fd : fd_send_with_fds(j->fd, NULL, 0, &fd, 1, e);
 }
 
-static bool is_gone(int error)
+static int send_once(struct journal *j, struct err *e)
 {
-    return error == ECONNREFUSED || error == ENOTCONN || error == ECONNRESET || error == EPIPE || error == EBADF;
-}
-
-static bool send_large(struct journal *j)
-{
-    struct err ignored;
-    AUTO_CLOSE int fd = memory_file("journal", 0, j->whole.s, j->whole.len, &ignored);
-    return fd >= 0 && fd_send_with_fds(j->fd, NULL, 0, &fd, 1, &ignored) == 0;
-}
-
-static bool send_once(struct journal *j, int *ret_error)
-{
-    ssize_t n = send(j->fd, j->whole.s, j->whole.len, MSG_NOSIGNAL);
-    *ret_error = n < 0 ? errno : 0;
-    return n >= 0 || (*ret_error == EMSGSIZE && send_large(j));
+    if (send(j->fd, j->whole.s, j->whole.len, MSG_NOSIGNAL) >= 0)
+        return 0;
+    return errno == EMSGSIZE ? send_large(j, e) : err_errno(e, errno, "send");
 }
 
 /* The container stands still meanwhile: at most for WAIT_NS and one part of the time that has passed, and not at all while the
@@ -155,22 +135,20 @@ static bool has_room(struct journal *j)
     return n == 1;
 }
 
-/* A journal that was begun anew has another socket; one that is behind gets its moment. */
-static bool send_whole(struct journal *j)
+/* One that is behind gets its moment; whatever else is wrong, a new connection may mend: a journal begun anew has another socket. */
+static int send_whole(struct journal *j, struct err *e)
 {
-    int error;
-    if (j->fd >= 0 && send_once(j, &error))
-        return true;
-    if (j->fd < 0 || is_gone(error)) {
-        if (j->fd >= 0)
-            close(j->fd);
-        j->fd = connect_journal();
-        return j->fd >= 0 && send_once(j, &error);
-    }
-    return error == EAGAIN && has_room(j) && send_once(j, &error);
+    int r = j->fd >= 0 ? send_once(j, e) : -E_CLOSED;
+    if (r == -E_BUSY && has_room(j))
+        r = send_once(j, e);
+    if (r == -E_BUSY)
+        return err_set(e, E_BUSY, "it is behind");
+    if (r < 0 && (r = connect_journal(j, e)) == 0)
+        r = send_once(j, e);
+    return r;
 }
 
-static bool send_message(struct journal *j, bool err, bool partial, const char *p, size_t size)
+static int send_message(struct journal *j, bool err, bool partial, const char *p, size_t size, struct err *e)
 {
     char priority[4];
     snprintf(priority, sizeof priority, "%d", err ? PRIORITY_ERR : PRIORITY_INFO);
@@ -180,25 +158,74 @@ static bool send_message(struct journal *j, bool err, bool partial, const char *
     if (partial)
         add_text(&j->whole, "CONTAINER_PARTIAL_MESSAGE", "true");
     add_field(&j->whole, "MESSAGE", p, size);
-    return !j->whole.overflow && send_whole(j);
+    return send_whole(j, e);
+}
+
+/* A line of our own. */
+static int tell(struct journal *j, const char *text)
+{
+    struct err ignored; /* of the lines that it tells of the reason is in it */
+    return send_message(j, true, false, text, strlen(text), &ignored);
+}
+
+static void say_lost(const struct journal *j, char text[JOURNAL_TEXT_BYTES])
+{
+    snprintf(text, JOURNAL_TEXT_BYTES, "[shoal: %llu lines lost, the journal did not take them: %s]", (unsigned long long)j->n_lost, j->why.text);
+}
+
+struct journal *journal_open(const struct container_spec *s)
+{
+    char id[13], text[JOURNAL_TEXT_BYTES];
+    if (!str_equal(s->log_driver, "journald"))
+        return NULL;
+    struct journal *j = xnew(struct journal);
+    j->fd = -1;
+    sb_init(&j->fields, FIELDS_MAX_BYTES);
+    sb_init(&j->whole, 2 * FIELDS_MAX_BYTES);
+    AUTO_SB struct sb tag;
+    sb_init(&tag, 0);
+    const char *wanted = labels_get(&s->log_options, "tag");
+    const struct log_tag_values values = { s->id, s->name, s->image, s->image_id };
+    if (log_tag(wanted && *wanted ? wanted : "{{.ID}}", &values, &tag, NULL) < 0) /* it was looked at when it was made */
+        sb_str(&tag, s->id);
+    snprintf(id, sizeof id, "%.12s", s->id);
+    add_text(&j->fields, "CONTAINER_ID", id);
+    add_text(&j->fields, "CONTAINER_ID_FULL", s->id);
+    add_text(&j->fields, "CONTAINER_NAME", s->name);
+    add_text(&j->fields, "CONTAINER_TAG", tag.s);
+    add_text(&j->fields, "IMAGE_NAME", s->image);
+    add_text(&j->fields, "SYSLOG_IDENTIFIER", tag.s);
+    unsigned n = add_attributes(&j->fields, s);
+    if (n) {
+        snprintf(text, sizeof text, "[shoal: %u labels and variables are left out of what the journal gets, which would be too large]", n);
+        j->n_lost = tell(j, text) < 0;
+    }
+    return j;
 }
 
 void journal_send(struct journal *j, bool err, bool partial, const char *p, size_t size)
 {
-    char text[80];
+    char text[JOURNAL_TEXT_BYTES];
     if (j->n_lost) {
-        int n = snprintf(text, sizeof text, "[shoal: %llu lines lost, the journal did not take them]", (unsigned long long)j->n_lost);
-        if (send_message(j, true, false, text, (size_t)n))
+        say_lost(j, text);
+        if (tell(j, text) == 0)
             j->n_lost = 0;
     }
-    if (!send_message(j, err, partial, p, size))
+    if (send_message(j, err, partial, p, size, &j->why) < 0)
         j->n_lost++;
 }
 
-void journal_close(struct journal *j)
+void journal_close(struct journal *j, char untold[JOURNAL_TEXT_BYTES])
 {
+    untold[0] = '\0';
     if (!j)
         return;
+    if (j->n_lost) {
+        say_lost(j, untold);
+        j->n_lost = 0; /* once more it may be waited for */
+        if (tell(j, untold) == 0)
+            untold[0] = '\0';
+    }
     if (j->fd >= 0)
         close(j->fd);
     sb_done(&j->fields);

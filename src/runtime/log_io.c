@@ -15,7 +15,7 @@ struct log_file {
     int64_t max_bytes, max_files, bytes;
     struct sb partial[2]; /* stdout, stderr: a line not yet ended */
     struct sb out;        /* whole lines of one piece of output, written at once */
-    uint64_t n_out, n_lost;
+    uint64_t n_out, n_lost; /* n_out: lost if out is not written */
     struct journal *journal; /* gets each line too; NULL: none */
 };
 
@@ -75,14 +75,20 @@ static void flush(struct log_file *f)
     sb_reset(&f->out);
 }
 
+static void put_lost(struct log_file *f, const char *tail)
+{
+    if (!f->n_lost || f->out.len)
+        return;
+    sb_printf(&f->out, "{\"log\":\"[shoal: %llu lines lost, the disk was full]\\n\"%s", (unsigned long long)f->n_lost, tail);
+    f->n_out = f->n_lost;
+    f->n_lost = 0;
+}
+
 /* tail: what follows the text of each line of one piece of output. */
 static void put_line(struct log_file *f, const char *tail, const char *p, size_t size)
 {
     size_t before = f->out.len;
-    if (f->n_lost && !before) {
-        sb_printf(&f->out, "{\"log\":\"[shoal: %llu lines lost, the disk was full]\\n\"%s", (unsigned long long)f->n_lost, tail);
-        f->n_lost = 0;
-    }
+    put_lost(f, tail);
     sb_str(&f->out, "{\"log\":");
     sb_json_str(&f->out, p, size);
     sb_str(&f->out, tail);
@@ -139,15 +145,22 @@ void log_file_close(struct log_file *f)
 {
     if (!f)
         return;
-    char tail[TAIL_BYTES];
+    char tail[TAIL_BYTES], text[JOURNAL_TEXT_BYTES + 1];
     for (int i = 0; i < 2; i++) {
         make_tail(tail, i);
         if (f->partial[i].len)
             put_entry(f, i, false, tail, f->partial[i].s, f->partial[i].len);
         sb_done(&f->partial[i]);
     }
+    journal_close(f->journal, text);
+    if (text[0]) {
+        size_t n = strlen(text);
+        text[n] = '\n';
+        put_line(f, tail, text, n + 1);
+    }
     flush(f);
-    journal_close(f->journal);
+    put_lost(f, tail); /* no next line will tell */
+    flush(f);
     sb_done(&f->out);
     if (f->fd >= 0)
         close(f->fd);

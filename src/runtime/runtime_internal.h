@@ -130,10 +130,12 @@ void log_file_write(struct log_file *f, bool err, const char *p, size_t size); /
 void log_file_close(struct log_file *f);
 /* ---- journal_io.c: and, when it is asked for, to systemd's journal ---- */
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
+enum { JOURNAL_TEXT_BYTES = 640 };
 struct journal;
 struct journal *journal_open(const struct container_spec *s); /* NULL: not asked for */
 void journal_send(struct journal *j, bool err, bool partial, const char *p, size_t size); /* a line without its newline */
-void journal_close(struct journal *j);
+/* untold: what was lost and is not even told there; or empty. */
+void journal_close(struct journal *j, char untold[JOURNAL_TEXT_BYTES]);
 /* ---- log_line.c: and its reader; text: what ret->line is in, until the next call. False: no entry ---- */
 bool log_line_parse(const char *line, size_t size, struct sb *text, struct log_entry *ret);
 bool log_line_parse_json(const char *line, size_t size, struct sb *text, struct log_entry *ret); /* in any form, by the general reader */

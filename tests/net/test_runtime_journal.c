@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { MESSAGE_MAX = 1 << 20 };
+enum { MESSAGE_MAX = 8 << 20 };
 static int journal = -1;
 static char message[MESSAGE_MAX];
 static size_t message_size;
@@ -100,6 +100,12 @@ static void journal_spec(struct container_spec *s, const char *command, const ch
     labels_clear(&options);
 }
 
+static bool was_received(void *arg)
+{
+    (void)arg;
+    return receive();
+}
+
 static void run_to_end(struct container_spec *s)
 {
     start(s);
@@ -159,20 +165,48 @@ static void test_fields(void **state)
     close_journal();
 }
 
-/* Larger than a datagram may be. */
+/* Larger than a datagram may be; the connection is found to be an old one with it as with others. */
 static void test_large(void **state)
 {
     struct container_spec s;
     (void)state;
     open_journal();
-    journal_spec(&s, "echo small", NULL);
+    journal_spec(&s, "echo small; read x; echo again", NULL);
+    s.open_stdin = true;
     AUTO_FREE char *big = xcalloc(300001, 1);
     memset(big, 'y', 300000);
     labels_set(&s.labels, "com.example/tier-1", big);
-    run_to_end(&s);
-    assert_true(receive());
+    start(&s);
+    struct err e;
+    listen_to(runtime_attach(rt, s.id, &e), false);
+    wait_said(s.id, "small\n");
+    until(was_received, NULL, "the message");
     expect("MESSAGE", "small");
     expect("COM_EXAMPLE_TIER_1", big);
+    close_journal();
+    open_journal();
+    stream_write(talk, "\n", 1);
+    wait_exit(s.id);
+    assert_true(receive());
+    expect("MESSAGE", "again");
+    expect("COM_EXAMPLE_TIER_1", big);
+    until(talk_is_over, NULL, "the end of the attached stream");
+    delete_box(&s);
+
+    journal_spec(&s, "echo small", NULL);
+    AUTO_FREE char *huge = xcalloc((3 << 20) + 1, 1);
+    memset(huge, 'z', 3 << 20);
+    labels_set(&s.labels, "com.example/tier-1", huge);
+    labels_set(&s.labels, "tier-2", huge);
+    labels_set(&s.log_options, "labels", "com.example/tier-1,tier-2");
+    run_to_end(&s);
+    assert_true(receive());
+    expect("MESSAGE", "[shoal: 1 labels and variables are left out of what the journal gets, which would be too large]");
+    assert_true(receive());
+    expect("MESSAGE", "small");
+    expect("COM_EXAMPLE_TIER_1", huge);
+    assert_null(field("TIER_2"));
+    expect("ZONE", "north"); /* what is smaller has room */
     delete_box(&s);
     close_journal();
 }
@@ -196,7 +230,7 @@ static void test_behind(void **state)
     stream_write(talk, "\n", 1);
     wait_said(s.id, "first\n");
     assert_true(receive());
-    assert_non_null(strstr(field("MESSAGE"), "lines lost, the journal did not take them]"));
+    assert_non_null(strstr(field("MESSAGE"), "lines lost, the journal did not take them: it is behind]"));
     assert_int_equal(strtoul(field("MESSAGE") + strlen("[shoal: "), NULL, 10), 2001 - n);
     expect("PRIORITY", "3");
     assert_true(receive());
@@ -210,6 +244,84 @@ static void test_behind(void **state)
     until(talk_is_over, NULL, "the end of the attached stream");
     delete_box(&s);
     close_journal();
+}
+
+/* What is lost when no line follows is told at the end: there, or else in the container's own file. */
+static void test_lost_last(void **state)
+{
+    struct container_spec s;
+    struct err e;
+    (void)state;
+    for (int takes = 1; takes >= 0; takes--) {
+        unsigned n = 0;
+        open_journal();
+        journal_spec(&s, "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; read x", NULL);
+        s.open_stdin = true;
+        start(&s);
+        listen_to(runtime_attach(rt, s.id, &e), false);
+        wait_said(s.id, "line 1999\n");
+        while (takes && receive())
+            n++;
+        stream_write(talk, "\n", 1);
+        wait_exit(s.id);
+        until(talk_is_over, NULL, "the end of the attached stream");
+        read_logs(s.id, false);
+        AUTO_FREE char *lost = xasprintf("[shoal: %u lines lost, the journal did not take them: it is behind]", 2000 - n);
+        if (takes) {
+            assert_true(receive());
+            expect("MESSAGE", lost);
+            assert_string_equal(seen_err, "");
+        } else {
+            while (receive())
+                n++;
+            unsigned long told = str_starts(seen_err, "[shoal: ") ? strtoul(seen_err + strlen("[shoal: "), NULL, 10) : 0;
+            assert_int_equal(told, 2000 - n);
+            assert_non_null(strstr(seen_err, " lines lost, the journal did not take them: it is behind]\n"));
+        }
+        assert_false(receive());
+        delete_box(&s);
+        close_journal();
+    }
+}
+
+/* A full disk: how many lines it cost is told by the first that fits, or at the end. */
+static void test_full_disk(void **state)
+{
+    struct container_spec s;
+    struct err e;
+    AUTO_FREE char *dir = path_join(base, "containers"), *filler = path_join(dir, "filler");
+    static const char zeros[64 << 10];
+    (void)state;
+    if (mount("tmpfs", dir, "tmpfs", 0, "size=4m") < 0)
+        fail_msg("mount: %s", strerror(errno));
+    for (int lines_follow = 1; lines_follow >= 0; lines_follow--) {
+        spec_for(&s, lines_follow ? "read x; seq 3000; echo full >&2; read x; echo more" : "read x; seq 3000; echo full >&2; read x");
+        s.open_stdin = true;
+        start(&s);
+        listen_to(runtime_attach(rt, s.id, &e), false);
+        int fd = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        while (write(fd, zeros, sizeof zeros) > 0)
+            ;
+        close(fd);
+        stream_write(talk, "\n", 1);
+        wait_heard("full");
+        assert_int_equal(unlink(filler), 0);
+        stream_write(talk, "\n", 1);
+        wait_exit(s.id);
+        until(talk_is_over, NULL, "the end of the attached stream");
+        read_logs(s.id, false);
+        unsigned n = 0;
+        const char *told = strstr(lines_follow ? seen : seen_err, "[shoal: ");
+        for (const char *p = seen; *p; p++)
+            n += *p == '\n';
+        for (const char *p = seen_err; *p; p++)
+            n += *p == '\n';
+        assert_non_null(told);
+        assert_non_null(strstr(told, " lines lost, the disk was full]\n"));
+        assert_int_equal(strtoul(told + strlen("[shoal: "), NULL, 10) + n, 3002 + lines_follow); /* and the one that tells */
+        delete_box(&s);
+    }
+    assert_int_equal(umount2(dir, MNT_DETACH), 0);
 }
 
 /* A journal that takes a line now and then holds the container up for a moment, not for a moment a line. */
@@ -257,7 +369,7 @@ static void test_refusals(void **state)
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_fields), cmocka_unit_test(test_large), cmocka_unit_test(test_behind), cmocka_unit_test(test_slow),
-                                        cmocka_unit_test(test_refusals) };
+                                        cmocka_unit_test(test_lost_last), cmocka_unit_test(test_full_disk),                                        cmocka_unit_test(test_refusals) };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
 
