@@ -491,6 +491,8 @@ static int spawn_shim(struct box *b, const struct container_spec *full, struct e
 {
     struct sb p;
     int fds[2];
+    if (str_equal(full->log_driver, "journald") && !file_exists(JOURNAL_SOCKET))
+        return err_set(e, E_UNSUPPORTED, "log driver journald: there is no " JOURNAL_SOCKET " on this machine; start systemd-journald, or use json-file");
     AUTO_CLOSE int listener = shim_listen(b->c.dir, e);
     if (listener < 0)
         return listener;
@@ -525,8 +527,6 @@ void runtime_create(struct runtime *rt, const struct container_spec *spec, runti
         r = runtime_name_free(rt, spec->name, &e);
     if (r == 0 && spec->argv.n == 0)
         r = err_set(&e, E_INVALID, "no command given and the image has none");
-    if (r == 0 && str_equal(spec->log_driver, "journald") && !file_exists(JOURNAL_SOCKET))
-        r = err_set(&e, E_UNSUPPORTED, "log driver journald: there is no " JOURNAL_SOCKET " on this machine; start systemd-journald, or use json-file");
     if (r < 0) {
         done(arg, r, &e);
         return;

@@ -354,6 +354,15 @@ static void test_refusals(void **state)
     (void)state;
     journal_spec(&s, "true", NULL);
     refused(&s, "log driver journald: there is no " JOURNAL_SOCKET " on this machine; start systemd-journald, or use json-file");
+    open_journal();
+    journal_spec(&s, "true", NULL);
+    run_to_end(&s);
+    close_journal();
+    runtime_start(rt, s.id, on_done, NULL); /* later as well */
+    wait_done();
+    assert_int_equal(result, -E_UNSUPPORTED);
+    assert_non_null(strstr(error, "log driver journald: there is no " JOURNAL_SOCKET));
+    delete_box(&s);
     spec_for(&s, "true");
     labels_set(&options, "tag", "{{.Wrong}}");
     assert_true(container_log(&s, "journald", &options, "here", &e) < 0);
