@@ -7,7 +7,7 @@
 static size_t plain_run(const char *s, size_t len)
 {
     size_t n = 0;
-    while (n < len && s[n] != '"' && s[n] != '\\')
+    while (n < len && s[n] != '"' && s[n] != '\\' && (unsigned char)s[n] >= 0x20)
         n++;
     return n;
 }
@@ -41,6 +41,8 @@ static ptrdiff_t unquote(const char *s, size_t len, struct sb *text)
             return -1;
         if (s[at] == '"')
             return text->overflow ? -1 : (ptrdiff_t)at;
+        if (s[at] != '\\')
+            return -1;
         const char *letter = s[at + 1] ? strchr(letters, s[at + 1]) : NULL;
         int c = letter ? meant[letter - letters] : s[at + 1] == 'u' ? control_of(s + at, len - at) : -1;
         if (c < 0)

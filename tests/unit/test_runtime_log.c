@@ -87,7 +87,9 @@ static void check_line(const char *line, size_t size, bool whole)
     sb_init(&y, 0);
     bool ok = log_line_parse(line, size, &x, &a), plain = log_line_parse_json(line, size, &y, &b);
     assert_true(ok || !whole);
-    assert_true(ok || !plain); /* it may read bytes that JSON forbids, but nothing less or else */
+    assert_true(ok || !plain); /* it may read what is no UTF-8, but nothing less or else */
+    for (size_t i = 0; ok && !plain && i < size; i++)
+        assert_true((unsigned char)line[i] >= 0x20);
     if (!plain)
         return;
     assert_int_equal(a.size, y.len);
@@ -112,6 +114,8 @@ static void test_lines(void **state)
         sb_printf(&b, ",\"stream\":\"std%s\",\"time\":\"%s\"}", rng_below(&g, 2) ? "out" : "err", time);
         check_line(b.s, b.len, true);
         b.s[rng_below(&g, b.len)] = (char)rng_below(&g, 128);
+        check_line(b.s, b.len, false);
+        b.s[rng_below(&g, b.len)] = (char)rng_below(&g, 32);
         check_line(b.s, b.len, false);
         check_line(b.s, rng_below(&g, b.len), false);
     }
