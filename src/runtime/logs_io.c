@@ -1,14 +1,18 @@
 /* Reading a container's log: from the oldest rotated file on, then following the newest by inotify, across
  * rotation. Lines are read in pieces, so that a log of any size costs little memory. */
 #include "runtime_internal.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <shoal/base/file.h>
+#include <shoal/base/log.h>
 #include <stdio.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 64 << 10, LINE_CAP_BYTES = 256 << 10, FILES_MAX = 1000, ENTRIES_A_TURN = 2000 };
+LOG_MODULE("runtime");
+
+enum { PIECE_BYTES = 64 << 10, LINE_CAP_BYTES = 256 << 10, FILES_MAX = 1000, ENTRIES_A_TURN = 2000, TRIES = 100 };
 
 struct runtime_logs {
     struct list_node node;
@@ -22,7 +26,7 @@ struct runtime_logs {
     int fd, notify;
     struct loop_fd *watch;
     struct loop_timer *timer;
-    int rotated;   /* number of the file that fd reads, 0: log.json */
+    int rotated;   /* number of the file that fd reads, when it was opened; 0: log.json */
     struct sb held; /* bytes read, not yet lines */
     struct sb text; /* of the entry at hand */
     bool paused, over;
@@ -36,28 +40,77 @@ static char *file_name(const struct runtime_logs *r, int rotated)
     return rotated ? xasprintf("%s/log.json.%d", r->dir, rotated) : xasprintf("%s/log.json", r->dir);
 }
 
-static bool open_file(struct runtime_logs *r, int rotated)
+/* 0: there is none. */
+static ino_t inode_of(const struct runtime_logs *r, int rotated)
 {
     struct stat st;
     AUTO_FREE char *path = file_name(r, rotated);
-    if (r->fd >= 0)
-        close(r->fd);
-    r->fd = open(path, O_RDONLY | O_CLOEXEC);
-    r->rotated = rotated;
-    r->inode = r->fd >= 0 && fstat(r->fd, &st) == 0 ? st.st_ino : 0;
-    return r->fd >= 0;
+    return stat(path, &st) == 0 ? st.st_ino : 0;
 }
 
+/* ---- from file to file: they are renamed meanwhile, the oldest first, and while one is, its name is nobody's ---- */
 static int oldest(const struct runtime_logs *r)
 {
     int n = 0;
-    while (n < FILES_MAX) {
-        AUTO_FREE char *path = file_name(r, n + 1);
-        if (!file_exists(path))
-            break;
+    while (n < FILES_MAX && (inode_of(r, n + 1) || inode_of(r, n + 2)))
         n++;
-    }
     return n;
+}
+
+/* The number that the open file has by now; -1: none is open, or it has been deleted. */
+static int number_of(const struct runtime_logs *r)
+{
+    struct stat st;
+    for (int tries = 0; tries < TRIES && r->fd >= 0 && fstat(r->fd, &st) == 0 && st.st_nlink; tries++)
+        for (int n = r->rotated, missing = 0; missing < 2; n++) { /* numbers only grow */
+            ino_t x = inode_of(r, n);
+            if (x == r->inode)
+                return n;
+            missing = x ? 0 : missing + 1;
+        }
+    return -1;
+}
+
+/* The file that is the next older one (step 1) or newer one (-1) than the open one; of one that was deleted, the oldest is the next
+ * newer. Where none is open, from the newest or oldest of all on. -1: there is none. */
+static int number_beside(const struct runtime_logs *r, int step)
+{
+    int at = number_of(r);
+    if (at < 0 && step < 0)
+        at = oldest(r) + 1;
+    else if (at < 0 && r->fd >= 0)
+        return -1;
+    for (int n = at + step; n >= 0 && n <= at + 2; n += step)
+        if (inode_of(r, n))
+            return n;
+    return -1;
+}
+
+/* Reads that file from now on. 1; 0: there is none; -E_...: which it is, or what is in it, cannot be known. */
+static int open_beside(struct runtime_logs *r, int step, struct err *e)
+{
+    for (int tries = 0; tries < TRIES; tries++) {
+        struct stat st;
+        int n = number_beside(r, step);
+        if (n < 0)
+            return 0;
+        AUTO_FREE char *path = file_name(r, n);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 && errno != ENOENT)
+            return err_errno(e, errno, "open %s", path);
+        if (fd >= 0 && fstat(fd, &st) == 0 && number_beside(r, step) == n && inode_of(r, n) == st.st_ino) { /* not renamed meanwhile */
+            if (r->fd >= 0) /* not before: its number would be given to another */
+                close(r->fd);
+            r->fd = fd;
+            r->rotated = n;
+            r->inode = st.st_ino;
+            sb_reset(&r->held); /* half a line is at the end of no file but the newest, unless the machine stopped */
+            return 1;
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    return err_set(e, E_BUSY, "the log %s changes too fast to be read", r->dir);
 }
 
 static bool parse_wanted(struct runtime_logs *r, const char *line, size_t size, struct log_entry *ret)
@@ -131,18 +184,18 @@ static int64_t find_last(struct runtime_logs *r, int64_t most, off_t *ret)
     return n;
 }
 
-static void go_to_last(struct runtime_logs *r, int64_t most)
+static int go_to_last(struct runtime_logs *r, int64_t most, struct err *e)
 {
-    int last = oldest(r);
-    for (int f = 0; f <= last; f++) {
+    int found;
+    do {
         off_t begin = 0;
-        int64_t n = open_file(r, f) ? find_last(r, most, &begin) : 0;
-        most -= n;
-        if (r->fd >= 0 && lseek(r->fd, begin, SEEK_SET) < 0)
-            return;
-        if (most <= 0)
-            return;
-    }
+        found = open_beside(r, 1, e);
+        if (found == 1)
+            most -= find_last(r, most, &begin);
+        if (found == 1 && lseek(r->fd, begin, SEEK_SET) < 0)
+            return err_errno(e, errno, "the log %s", r->dir);
+    } while (found == 1 && most > 0);
+    return MIN(found, 0);
 }
 
 static void finish(struct runtime_logs *r)
@@ -159,16 +212,18 @@ static bool container_ended(const struct runtime_logs *r)
     return !c || c->state.phase == CONTAINER_EXITED;
 }
 
-/* Next file after the end of this one; false: that was all for now. */
+/* Goes on after the end of this file; false: that was all for now. */
 static bool next_file(struct runtime_logs *r)
 {
-    struct stat st;
-    if (r->rotated > 0)
-        return open_file(r, r->rotated - 1);
-    AUTO_FREE char *path = file_name(r, 0);
-    if (stat(path, &st) == 0 && st.st_ino != r->inode)
-        return open_file(r, 0); /* rotated under us */
-    return false;
+    struct err e;
+    if (number_of(r) == 0)
+        return false;
+    if (more(r)) /* written before it was rotated */
+        return true;
+    int found = open_beside(r, -1, &e);
+    if (found < 0)
+        log_warn("container %.12s: what follows in its log is not read: %s", r->id, e.text);
+    return found == 1;
 }
 
 static void run(void *arg)
@@ -234,11 +289,11 @@ struct runtime_logs *runtime_logs(struct runtime *rt, const char *id, const stru
         if (r->notify >= 0 && inotify_add_watch(r->notify, r->dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) >= 0)
             r->watch = loop_fd_add(r->loop, r->notify, LOOP_READ, on_notify, r);
     }
-    if (q->tail >= 0)
-        go_to_last(r, q->tail);
-    for (int f = oldest(r); r->fd < 0 && f >= 0 && !open_file(r, f);)
-        f--;
     list_push_back(runtime_log_readers(rt), &r->node);
+    if ((q->tail >= 0 ? go_to_last(r, q->tail, e) : open_beside(r, -1, e)) < 0) {
+        runtime_logs_stop(r);
+        return NULL;
+    }
     loop_timer_set(r->timer, 0);
     return r;
 }

@@ -5,7 +5,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -161,6 +163,113 @@ static void test_log_tail(void **state)
         for (unsigned k = 0; k < n; k++)
             free(all[k]);
     }
+    delete_box(&s);
+}
+
+/* ---- rotation while a log is read ---- */
+static void put_log(const char *dir, const char *name, const char *text)
+{
+    struct err e;
+    AUTO_FREE char *path = path_join(dir, name);
+    AUTO_FREE char *line = xasprintf("{\"log\":\"%s1\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n"
+                                     "{\"log\":\"%s2\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00Z\"}\n", text, text);
+    assert_int_equal(file_write_volatile(path, line, strlen(line), 0640, &e), 0);
+}
+
+static void move_log(const char *dir, const char *from, const char *to)
+{
+    AUTO_FREE char *a = path_join(dir, from), *b = path_join(dir, to);
+    assert_int_equal(rename(a, b), 0);
+}
+
+/* At the first line. */
+static bool on_rotation(void *arg, const struct log_entry *x)
+{
+    size_t n = strlen(seen);
+    snprintf(seen + n, sizeof seen - n, "%.*s ", (int)x->size, x->line);
+    if (n)
+        return true;
+    const char *dir = runtime_find(rt, arg)->dir;
+    move_log(dir, "log.json.1", "log.json.2");
+    move_log(dir, "log.json", "log.json.1");
+    put_log(dir, "log.json", "c");
+    return true;
+}
+
+/* Not a reader of numbers that other files have by now. */
+static void test_log_rotation(void **state)
+{
+    static const int64_t tails[] = { -1, 3, 4, 5 };
+    static const char *const expected[] = { "a1 a2 b1 b2 c1 c2 ", "a2 b1 b2 c1 c2 ", "a1 a2 b1 b2 c1 c2 ", "a1 a2 b1 b2 c1 c2 " };
+    struct container_spec s;
+    struct err e;
+    (void)state;
+    spec_for(&s, "true");
+    start(&s);
+    wait_exit(s.id);
+    const char *dir = runtime_find(rt, s.id)->dir;
+    AUTO_FREE char *oldest = path_join(dir, "log.json.2");
+    for (unsigned i = 0; i < ARRAY_N(tails); i++) {
+        struct log_query q = { .out = true, .err = true, .tail = tails[i] };
+        put_log(dir, "log.json.1", "a");
+        put_log(dir, "log.json", "b");
+        seen[0] = '\0';
+        struct runtime_logs *l = runtime_logs(rt, s.id, &q, on_rotation, on_end, s.id, &e);
+        assert_non_null(l);
+        wait_done();
+        runtime_logs_stop(l);
+        assert_string_equal(seen, expected[i]);
+        unlink(oldest);
+    }
+    /* What cannot be opened is no log without lines, and not one to be told from its beginning. */
+    struct rlimit was, none;
+    struct log_query q = { .out = true, .err = true, .tail = 1 };
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    none = (struct rlimit){ 0, was.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct runtime_logs *l = runtime_logs(rt, s.id, &q, on_rotation, on_end, s.id, &e);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+    assert_null(l);
+    assert_non_null(strstr(e.text, "log.json"));
+    delete_box(&s);
+}
+
+/* The last lines of a container that writes fast: as many as were asked for, none twice, none left out. */
+static unsigned long next_number;
+static bool on_number(void *arg, const struct log_entry *x)
+{
+    unsigned long n = strtoul(x->line, NULL, 10);
+    (void)arg;
+    in_order &= n_lines == 0 || n == next_number;
+    next_number = n + 1;
+    n_lines++;
+    return true;
+}
+static void test_log_fast(void **state)
+{
+    struct container_spec s;
+    struct log_query q = { .out = true, .tail = 100 };
+    struct err e;
+    unsigned n_short = 0, n_torn = 0;
+    (void)state;
+    spec_for(&s, "i=1; while :; do seq $i $((i + 12)); i=$((i + 13)); usleep 10000; done");
+    s.log_max_bytes = 1 << 10;
+    s.log_max_files = 60;
+    start(&s);
+    poll(NULL, 0, 1000);
+    for (int i = 0; i < 100; i++) {
+        n_lines = 0;
+        in_order = true;
+        q.until_ns = clock_real_ns() - 200 * MS_NS; /* what comes meanwhile does not make up for what is missing */
+        struct runtime_logs *l = runtime_logs(rt, s.id, &q, on_number, on_end, NULL, &e);
+        assert_non_null(l);
+        wait_done();
+        runtime_logs_stop(l);
+        n_short += n_lines < 100;
+        n_torn += !in_order;
+    }
+    assert_int_equal(n_short, 0);
+    assert_int_equal(n_torn, 0);
     delete_box(&s);
 }
 
@@ -871,7 +980,8 @@ static void test_unreadable(void **state)
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logs), cmocka_unit_test(test_log_tail), cmocka_unit_test(test_long_line), cmocka_unit_test(test_exec),
+        cmocka_unit_test(test_logs), cmocka_unit_test(test_log_tail), cmocka_unit_test(test_log_rotation), cmocka_unit_test(test_log_fast),
+        cmocka_unit_test(test_long_line), cmocka_unit_test(test_exec),
         cmocka_unit_test(test_terminals), cmocka_unit_test(test_attach), cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_stop), cmocka_unit_test(test_init), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_mounts), cmocka_unit_test(test_daemon_killed), cmocka_unit_test(test_ended_alone),
