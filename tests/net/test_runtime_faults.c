@@ -131,20 +131,20 @@ static _Noreturn void give_up(const char *what)
     exit(2);
 }
 
+/* From its beginning, whatever was written to it last. */
 static void read_fd(int fd, char text[TEXT_MAX_BYTES])
 {
-    ssize_t n = pread(fd, text, TEXT_MAX_BYTES - 1, 0);
-    text[n > 0 ? n : 0] = '\0';
+    size_t n = 0;
+    ssize_t got;
+    while (n < TEXT_MAX_BYTES - 1 && (got = pread(fd, text + n, TEXT_MAX_BYTES - 1 - n, (off_t)n)) > 0)
+        n += (size_t)got;
+    text[n] = '\0';
 }
 
 static void read_path(const char *path, char text[TEXT_MAX_BYTES])
 {
-    size_t n = 0;
-    ssize_t got;
     AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    while (n < TEXT_MAX_BYTES - 1 && (got = read(fd, text + n, TEXT_MAX_BYTES - 1 - n)) > 0)
-        n += (size_t)got;
-    text[n] = '\0';
+    read_fd(fd, text);
 }
 
 /* ---- the filter ---- */
@@ -377,9 +377,17 @@ static void judge_failure(const char *what)
 }
 
 /* ---- what is left ---- */
+static DIR *open_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        complain("%s cannot be looked at: %s", path, strerror(errno));
+    return d;
+}
+
 static bool is_empty(const char *dir, char left[256])
 {
-    DIR *d = opendir(dir);
+    DIR *d = open_folder(dir);
     left[0] = '\0';
     for (struct dirent *x; d && (x = readdir(d));)
         if (x->d_name[0] != '.' && !left[0])
@@ -401,7 +409,7 @@ static void check_group(const char *path)
 static void check_groups(void)
 {
     char path[512];
-    DIR *d = opendir("/sys/fs/cgroup");
+    DIR *d = open_folder("/sys/fs/cgroup");
     for (struct dirent *x; d && (x = readdir(d));) {
         snprintf(path, sizeof path, "/sys/fs/cgroup/%s/%s/c", x->d_name, group);
         if (x->d_name[0] != '.')
@@ -650,7 +658,7 @@ static const char script[] =
 static const char config[] =
     "{ \"ociVersion\": \"1.0.2\", \"hostname\": \"box\", \"root\": { \"path\": \"rootfs\", \"readonly\": true },\n"
     "\"process\": { \"args\": [\"/bin/sh\", \"-c\", \"%s\"], \"cwd\": \"/tmp\", \"user\": { \"uid\": 0, \"gid\": 0, \"additionalGids\": [5, 6] },\n"
-    "  \"env\": [\"PATH=/bin\", \"HOST=%s\"], \"noNewPrivileges\": %s, \"oomScoreAdj\": 100,\n"
+    "  \"env\": [\"PATH=/bin\", \"HOST=%s\"], \"noNewPrivileges\": false, \"oomScoreAdj\": 100,\n"
     "  \"rlimits\": [{ \"type\": \"RLIMIT_NOFILE\", \"soft\": 512, \"hard\": 1024 }],\n"
     "  \"capabilities\": { \"bounding\": [\"CAP_CHOWN\", \"CAP_KILL\"], \"permitted\": [\"CAP_CHOWN\", \"CAP_KILL\"],\n"
     "    \"effective\": [\"CAP_KILL\"], \"inheritable\": [\"CAP_KILL\"], \"ambient\": [\"CAP_KILL\"] } },\n"
@@ -673,7 +681,7 @@ static const char config[] =
     "  \"readonlyPaths\": [\"/proc/bus\", \"/proc/sys\", \"/proc/absent\"],\n"
     "  \"seccomp\": { \"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{ \"names\": [\"reboot\"], \"action\": \"SCMP_ACT_ERRNO\" }] } } }\n";
 
-static void write_config(bool no_new_privs)
+static void write_config(void)
 {
     static const char *const names[] = { "mnt", "pid", "ipc", "uts", "net", "cgroup" };
     char host[512] = "", link[64];
@@ -684,7 +692,7 @@ static void write_config(bool no_new_privs)
         ssize_t n = readlink(from, link, sizeof link);
         snprintf(host + strlen(host), sizeof host - strlen(host), "%.*s ", (int)MAX(n, 0), link);
     }
-    AUTO_FREE char *text = xasprintf(config, script, host, no_new_privs ? "true" : "false", base, group);
+    AUTO_FREE char *text = xasprintf(config, script, host, base, group);
     if (file_write_volatile(path, text, strlen(text), 0600, &e) < 0)
         give_up(e.text);
 }
@@ -733,7 +741,8 @@ static void teardown(void)
     if (d)
         closedir(d);
     AUTO_FREE char *data = path_join(base, "data");
-    if (umount2(data, MNT_DETACH) < 0 || file_remove_tree(base, &e) < 0)
+    int r = umount2(data, MNT_DETACH) < 0 ? err_errno(&e, errno, "umount %s", data) : file_remove_tree(base, &e);
+    if (r < 0)
         complain("%s", e.text);
 }
 
@@ -757,7 +766,7 @@ int main(int argc, char **argv)
     if (geteuid() != 0)
         return fputs("needs root\n", stderr), 77;
     setup();
-    write_config(false);
+    write_config();
     if (one)
         only(one);
     for (int v = 0; v < N_VERBS && !one; v++)
