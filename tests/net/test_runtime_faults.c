@@ -640,7 +640,7 @@ static void only(const char *text)
         m++;
     if (v == N_VERBS || m == N_MODES)
         give_up("--only: no such verb or mode");
-    fault = (struct fault){ .verb = RUN };
+    fault = (struct fault){ .verb = (enum verb)v };
     one_container();
     fault_at((enum verb)v, (enum mode)m, process, call);
     printf("%s\n", fault.what ? fault.what->name : "not reached");
