@@ -206,10 +206,10 @@ static void info(struct call *c)
     val_set(d, v, "SecurityOptions", security);
     static const char *const kinds[][2] = { { "Volume", "local" }, { "Network", "overlay" }, { "Log", "journald" }, { "Log", "json-file" } };
     for (unsigned i = 0; i < ARRAY_N(kinds); i++) {
-        struct val *l = val_get(plugins, kinds[i][0]) ? val_get(plugins, kinds[i][0]) : val_list(d);
+        struct val *l = val_get(plugins, kinds[i][0]);
+        if (!l)
+            val_set(d, plugins, kinds[i][0], l = val_list(d));
         val_push(d, l, val_str(d, kinds[i][1]));
-        if (l->n == 1)
-            val_set(d, plugins, kinds[i][0], l);
     }
     val_set(d, plugins, "Authorization", val_list(d));
     val_set(d, v, "Plugins", plugins);
