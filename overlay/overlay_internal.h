@@ -43,6 +43,10 @@ struct plan_input {
 bool plan_is_silent(const struct plan_input *in, const char *node_id);
 /* May the replica get new calls? One of this node that has ended is known here before the leader says so. */
 bool plan_may_get_new(const struct plan_input *in, const struct replica *r);
+enum { UNDERLAY_MTU_MIN = 576 }; /* RFC 791 */
+/* A network has one MTU on all nodes: of the narrowest link to the others, own being this node's. A node that was not measured
+ * yet does not count. */
+unsigned plan_underlay_mtu(const struct plan_input *in, unsigned own);
 const struct node *plan_self(const struct plan_input *in);
 const struct network *plan_ingress(const struct plan_input *in);
 /* Replicas of before that exist no more, or only on a node that is down; indexes into before->replicas. */

@@ -44,7 +44,8 @@ struct overlay {
     uint32_t gateway_base, gateway_next;
     unsigned gateway_bits;
     bool gateway_up;
-    unsigned underlay_mtu, links_mtu /* the underlay's when the links were set to it */;
+    unsigned own_mtu /* of this node's link */, underlay_mtu /* what all nodes' links take */;
+    unsigned links_mtu /* the latter when the links were set to it */;
     char *ingress_addr; /* as set on the host's end */
 };
 
@@ -72,7 +73,12 @@ static void link_name(char out[16], const char *prefix, const char *a, uint32_t 
 static void measure_mtu(struct overlay *o)
 {
     const struct node *self = plan_self(&o->in);
-    o->underlay_mtu = MAX(link_underlay_mtu(self ? self->status.addr : NULL), 576u);
+    unsigned own = MAX(link_underlay_mtu(self ? self->status.addr : NULL), UNDERLAY_MTU_MIN);
+    if (self && own != o->own_mtu && o->cfg.mtu)
+        o->cfg.mtu(o->cfg.arg, own);
+    if (self)
+        o->own_mtu = own;
+    o->underlay_mtu = plan_underlay_mtu(&o->in, own);
 }
 
 static unsigned overlay_mtu(const struct overlay *o)
@@ -84,7 +90,7 @@ static unsigned overlay_mtu(const struct overlay *o)
  * too large halfway. */
 static unsigned gateway_mtu(const struct overlay *o, const struct sandbox *s)
 {
-    return plan_takes_callers(&o->in, s) ? overlay_mtu(o) : MIN(o->underlay_mtu, 1500u);
+    return plan_takes_callers(&o->in, s) ? overlay_mtu(o) : MIN(o->own_mtu, 1500u);
 }
 
 /* ---- rules ---- */

@@ -61,6 +61,16 @@ bool plan_takes_callers(const struct plan_input *in, const struct sandbox *s)
     return ingress && s->gateway_addr && sandbox_is_on(s, ingress->id);
 }
 
+unsigned plan_underlay_mtu(const struct plan_input *in, unsigned own)
+{
+    for (uint32_t i = 0; i < in->a->nodes.n; i++) {
+        unsigned mtu = (unsigned)in->a->nodes.v[i].description.mtu;
+        if (mtu && !str_equal(in->a->nodes.v[i].id, in->node_id))
+            own = MIN(own, MAX(mtu, (unsigned)UNDERLAY_MTU_MIN));
+    }
+    return own;
+}
+
 bool plan_is_silent(const struct plan_input *in, const char *node_id)
 {
     if (!in->suspects || !map_find(in->suspects, node_id))

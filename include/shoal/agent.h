@@ -70,6 +70,7 @@ void agent_gossip_state(struct agent *a, const char *node_id, bool suspect);
 /* The node holds this certificate from now on: the leader is told at once. */
 void agent_certificate(struct agent *a, const struct certificate *c);
 void agent_address(struct agent *a, const char *addr); /* this node has another one */
+void agent_mtu(struct agent *a, unsigned mtu);          /* its link to the others has another one */
 /* A link to this node came up: a good moment to say HELLO. */
 void agent_link_up(struct agent *a, const char *node_id);
 

@@ -36,6 +36,8 @@ struct overlay_config {
     const char *resolv_conf;     /* whose name servers are asked for names from outside; NULL: /etc/resolv.conf */
     const char *gateway_pool;    /* CIDR of the ways out; NULL: 172.30.0.0/16 */
     uint16_t control_port, gossip_port, tunnel_port; /* this node's own: never published */
+    void (*mtu)(void *arg, unsigned mtu); /* of this node's link to the others, when it is another one; NULL: nobody asks */
+    void *arg;
 };
 int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_config *cfg, struct err *e) must_check;
 void overlay_close(struct overlay *o); /* takes NULL; networks and tunnel go on */

@@ -119,6 +119,12 @@ void agent_address(struct agent *a, const char *addr)
     session_tick(a);
 }
 
+void agent_mtu(struct agent *a, unsigned mtu)
+{
+    a->hello.description.mtu = mtu;
+    session_tick(a);
+}
+
 void agent_link_up(struct agent *a, const char *node_id)
 {
     if (!a->session_up && (!a->leader_id || str_equal(a->leader_id, node_id)))

@@ -208,12 +208,20 @@ static int lock_root(const char *root, struct err *e)
     return fd;
 }
 
+static void mtu_measured(void *arg, unsigned mtu)
+{
+    struct daemon *d = arg;
+    d->mtu = mtu;
+    if (d->agent)
+        agent_mtu(d->agent, mtu);
+}
+
 int daemon_overlay_open(struct daemon *d, struct err *e)
 {
     struct overlay_config cfg = { .run_dir = d->cfg.run, .self_exe = d->cfg.self_exe, .listen_addr = d->cfg.listen_addr,
                                   .tunnel_secret = d->identity.tunnel_secret.v, .resolv_conf = d->cfg.resolv_conf,
                                   .control_port = d->cfg.control_port, .gossip_port = d->cfg.gossip_port,
-                                  .tunnel_port = d->cfg.tunnel_port };
+                                  .tunnel_port = d->cfg.tunnel_port, .mtu = mtu_measured, .arg = d };
     return overlay_open(&d->overlay, d->loop, &cfg, e);
 }
 

@@ -405,6 +405,7 @@ static int start_agent(struct daemon *d, struct err *e)
     if (r < 0)
         return r;
     describe_machine(&cfg.hello.description);
+    cfg.hello.description.mtu = d->mtu;
     str_set(&cfg.hello.addr, d->member.addr);
     cfg.hello.control_port = d->cfg.control_port;
     cfg.hello.gossip_port = d->cfg.gossip_port;

@@ -81,6 +81,7 @@ struct daemon {
     struct runtime *runtime;
     struct image_store *images;
     struct overlay *overlay;
+    unsigned mtu; /* of the link to the other nodes, as the overlay measured it; 0: not yet */
     struct executor *executor;
     struct agent *agent;
     struct manager *manager;

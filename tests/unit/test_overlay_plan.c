@@ -260,6 +260,22 @@ static void a_caller_has_one_replica_whichever_node_it_calls(void **state)
     host_done(&h);
 }
 
+static void the_narrowest_link_counts_for_all(void **state)
+{
+    struct host h;
+    host_init(&h);
+    assert_int_equal(plan_underlay_mtu(&h.in, 1500), 1500); /* nobody else was measured */
+    h.a.nodes.v[0].description.mtu = 600; /* this node's, as it was told before */
+    h.a.nodes.v[1].description.mtu = 9000;
+    assert_int_equal(plan_underlay_mtu(&h.in, 1500), 1500);
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000), 9000);
+    h.a.nodes.v[2].description.mtu = 1420;
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000), 1420);
+    h.a.nodes.v[2].description.mtu = 1;
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000), UNDERLAY_MTU_MIN);
+    host_done(&h);
+}
+
 static void answers_go_back_by_the_node_that_sent_the_call(void **state)
 {
     struct host h;
@@ -436,6 +452,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_port_without_replicas_refuses_new_connections_only),
         cmocka_unit_test(a_node_weighs_as_much_as_it_has_and_what_it_sends_stays_here),
+        cmocka_unit_test(the_narrowest_link_counts_for_all),
         cmocka_unit_test(a_caller_has_one_replica_whichever_node_it_calls),
         cmocka_unit_test(a_replica_of_this_node_that_has_ended_is_out_before_the_leader_knows),
         cmocka_unit_test(answers_go_back_by_the_node_that_sent_the_call),

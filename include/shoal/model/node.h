@@ -55,7 +55,8 @@ REC_DECLARE(engine)
     X(T, STR, hostname, _, 1, "Hostname", "", .max = 255)                         \
     X(T, REC, platform, platform, 2, "Platform", "", .flags = F_ALWAYS)           \
     X(T, REC, resources, node_resources, 3, "Resources", "", .flags = F_ALWAYS)   \
-    X(T, REC, engine, engine, 4, "Engine", "", .flags = F_ALWAYS)
+    X(T, REC, engine, engine, 4, "Engine", "", .flags = F_ALWAYS)                 \
+    X(T, UINT, mtu, _, 5, "MTU", "of its link to the other nodes; 0: not measured yet", .max = 65535)
 REC_DECLARE(node_description)
 
 #define node_status_FIELDS(X, T)                                                         \
