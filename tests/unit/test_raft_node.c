@@ -391,6 +391,53 @@ static void test_transfer(void **state)
     wait_for(are_same, "all are the same");
 }
 
+/* ---- more than is taken ---- */
+static unsigned n_asked, n_busy;
+static void on_flood(void *arg, int result, uint64_t index)
+{
+    (void)arg, (void)index;
+    assert_true(result == 0 || result == -E_BUSY);
+    n_ok += result == 0;
+    n_busy += result == -E_BUSY;
+}
+static bool all_are_answered(void) { return n_ok + n_busy == n_asked; }
+
+static void flood(unsigned n, size_t size)
+{
+    AUTO_FREE uint8_t *bytes = xcalloc(1, size);
+    wait_for(has_leader, "a leader");
+    n_ok = n_busy = 0;
+    n_asked = n;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t number = proposed + i;
+        memcpy(bytes, &number, 8);
+        raft_node_propose(leader()->raft, bytes, size, on_flood, NULL);
+    }
+}
+
+/* What is too much is refused at once and is in no log; what was taken is committed; how much waits is told. */
+static void test_flood(void **state)
+{
+    struct raft_status s;
+    (void)state;
+    flood(RAFT_PROPOSALS_MAX + 100, 100);
+    assert_int_equal(n_busy, 100);
+    raft_node_status(leader()->raft, &s);
+    assert_int_equal(s.proposals_pending, RAFT_PROPOSALS_MAX);
+    wait_for(all_are_answered, "answers to all of a flood");
+    assert_int_equal(n_ok, RAFT_PROPOSALS_MAX);
+    proposed += n_ok;
+    raft_node_status(leader()->raft, &s);
+    assert_int_equal(s.proposals_pending, 0);
+    flood(40, 1 << 20); /* uncommitted_bytes is 16 MiB */
+    wait_for(all_are_answered, "answers to large ones");
+    assert_true(n_ok >= 15 && n_busy >= 1);
+    proposed += n_ok;
+    propose(3);
+    wait_for(are_same, "all are the same");
+    assert_int_equal(leader()->count, proposed);
+}
+
 /* ---- keys ---- */
 static bool rotated;
 static void on_rotated(void *arg, int result, uint64_t index)
@@ -468,6 +515,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_repair, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_vote, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_transfer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_flood, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rotation, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unreadable, set_up, tear_down),
     };
