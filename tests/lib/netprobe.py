@@ -4,6 +4,9 @@
   ask tcp|udp ADDR PORT SIZE [COUNT]   sends SIZE random bytes COUNT times (each from a new socket), prints each name
   mirror PORT               TCP and UDP on PORT: answers with the caller's address and with as many bytes as it was sent
   look tcp|udp ADDR PORT SIZE [FROM-PORT]   sends SIZE bytes to a mirror, prints the address it says
+  sctp_mirror PORT          answers each SCTP INIT with an INIT ACK whose cookie is the caller's address (packets by hand: a
+                            kernel need not have SCTP)
+  sctp_look ADDR PORT       an INIT to such a mirror, prints the address it says
   pound ADDR PORT STOP      HTTP requests, each by a new connection, until the file STOP is there; prints how many, and each failure
   flow ADDR PORT            one UDP socket for ever; prints each name that answers when it changes
   hold ADDR PORT            one TCP connection that says a byte now and then; prints how it ended
@@ -119,6 +122,57 @@ def look(proto, addr, port, size, own="0"):
     if got[16:] != data[16:]:
         sys.exit("something else came back")
     print(got[:16].decode().strip())
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def sctp_packet(source, to, tag, kind, own_tag, more=b""):
+    """INIT (1) or INIT ACK (2) of RFC 9260; its sum is the one part with the least significant byte first."""
+    more += bytes(-len(more) % 4)
+    chunk = struct.pack("!BBHIIHHI", kind, 0, 20 + len(more), own_tag, 65536, 1, 1, own_tag) + more
+    head = struct.pack("!HHI", source, to, tag)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
+
+
+def sctp_read(packet):
+    """Of a whole packet: caller's address, source and destination port, kind, tag of who sent it, the rest; None: its sum is wrong."""
+    p = packet[(packet[0] & 15) * 4:]
+    if crc32c(p[:8] + bytes(4) + p[12:]) != struct.unpack("<I", p[8:12])[0]:
+        return None
+    return socket.inet_ntoa(packet[12:16]), *struct.unpack("!HH", p[:4]), p[12], struct.unpack("!I", p[16:20])[0], p[32:]
+
+
+def sctp_mirror(port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+    print("ready", flush=True)
+    while True:
+        got = sctp_read(s.recv(65536))
+        if not got or got[2:4] != (int(port), 1):
+            continue
+        caller, source, own, _, tag, _ = got
+        cookie = caller.encode()
+        more = struct.pack("!HH", 7, 4 + len(cookie)) + cookie
+        s.sendto(sctp_packet(own, source, tag, 2, 7777, more), (caller, 0))
+
+
+def sctp_look(addr, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+    s.settimeout(LIMIT_S)
+    s.connect((addr, 0))
+    s.send(sctp_packet(40000 + os.getpid() % 9999, int(port), 0, 1, 4242))
+    while True:
+        got = sctp_read(s.recv(65536))
+        if got and got[1] == int(port) and got[3] == 2:
+            size = struct.unpack("!H", got[5][2:4])[0]
+            print(got[5][4:size].decode())
+            return
 
 
 def pound(addr, port, stop):
@@ -338,6 +392,6 @@ def vxlan(addr, port, vni, mac, source, to, word):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "pound", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "sctp_mirror", "sctp_look", "pound", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
         sys.exit(__doc__)
     globals()[sys.argv[1]](*sys.argv[2:])
