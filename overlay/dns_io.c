@@ -1,5 +1,5 @@
 /* The resolver's sockets: UDP and TCP on 127.0.0.11:53 inside each sandbox, opened while the thread is in its
- * namespace. Names from outside are asked of the host's servers (resolv.conf, read again when it changes),
+ * namespace; the tunnel process keeps them, so that questions wait while a daemon is replaced. Names from outside are asked of the host's servers (resolv.conf, read again when it changes),
  * each in turn, over TCP when the answer is too long for UDP and the client came over TCP. */
 #include "overlay_internal.h"
 #include <arpa/inet.h>
@@ -55,6 +55,7 @@ struct tcp_client {
 struct resolver {
     struct loop *loop;
     const struct plan_input *in;
+    struct tunnel_client *keeper;
     struct map desks;
     struct list_node pending, clients;
     unsigned n_pending, n_clients;
@@ -370,7 +371,7 @@ static void on_connect(void *arg, unsigned events)
     d->n_clients++;
 }
 
-int resolver_open(struct resolver *r, const struct sandbox *s, struct err *e)
+static int open_sockets(int ret[2], struct err *e)
 {
     int one = 1;
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(0x7f00000b) };
@@ -381,19 +382,30 @@ int resolver_open(struct resolver *r, const struct sandbox *s, struct err *e)
     if (udp < 0 || tcp < 0 || bind(udp, (struct sockaddr *)&a, sizeof a) < 0 ||
         bind(tcp, (struct sockaddr *)&a, sizeof a) < 0 || listen(tcp, 16) < 0)
         return err_errno(e, errno, "resolver of the container on 127.0.0.11:53");
+    ret[0] = udp;
+    ret[1] = tcp;
+    udp = tcp = -1;
+    return 0;
+}
+
+int resolver_open(struct resolver *r, const struct sandbox *s, struct err *e)
+{
+    int fds[2];
+    if (!tunnel_client_found(r->keeper, s->id, fds) && open_sockets(fds, e) < 0)
+        return -e->code;
+    tunnel_client_keep(r->keeper, s->id, fds);
     struct desk *d = xnew(struct desk);
     d->r = r;
     d->s = s;
-    d->udp = udp;
-    d->tcp = tcp;
-    udp = tcp = -1;
+    d->udp = fds[0];
+    d->tcp = fds[1];
     d->udp_watch = loop_fd_add(r->loop, d->udp, LOOP_READ, on_udp, d);
     d->tcp_watch = loop_fd_add(r->loop, d->tcp, LOOP_READ, on_connect, d);
     map_put(&r->desks, s->id, d);
     return 0;
 }
 
-void resolver_close(struct resolver *r, const char *sandbox_id)
+static void desk_close(struct resolver *r, const char *sandbox_id)
 {
     struct desk *d = map_remove(&r->desks, sandbox_id);
     struct pending *p;
@@ -413,11 +425,18 @@ void resolver_close(struct resolver *r, const char *sandbox_id)
     free(d);
 }
 
-struct resolver *resolver_new(struct loop *l, const struct plan_input *in, const char *resolv_conf)
+void resolver_close(struct resolver *r, const char *sandbox_id)
+{
+    tunnel_client_unkeep(r->keeper, sandbox_id);
+    desk_close(r, sandbox_id);
+}
+
+struct resolver *resolver_new(struct loop *l, const struct plan_input *in, struct tunnel_client *keeper, const char *resolv_conf)
 {
     struct resolver *r = xnew(struct resolver);
     r->loop = l;
     r->in = in;
+    r->keeper = keeper;
     r->resolv_conf = xstrdup(resolv_conf);
     map_init(&r->desks);
     list_init(&r->pending);
@@ -431,7 +450,7 @@ void resolver_free(struct resolver *r)
         return;
     for (struct map_item *it = NULL; (it = map_next(&r->desks, it));) {
         AUTO_FREE char *id = xstrdup(it->key);
-        resolver_close(r, id);
+        desk_close(r, id);
     }
     map_done(&r->desks);
     free(r->resolv_conf);

@@ -24,6 +24,7 @@ liboverlay_a_SOURCES = \
 	overlay/trace.c \
 	overlay/trace_io.c \
 	overlay/tunnel.c \
+	overlay/kept_io.c \
 	overlay/tunnel_client_io.c \
 	overlay/tunnel_io.c \
 	overlay/tunnel_records.c \

@@ -91,10 +91,11 @@ unsigned dns_find(const struct plan_input *in, const struct sandbox *s, const ch
 
 /* ---- dns_io.c: 127.0.0.11:53 inside each sandbox ---- */
 struct resolver;
+struct tunnel_client;
 struct resolver *resolver_new(struct loop *l, const struct plan_input *in /* borrowed, read at each query */,
-                              const char *resolv_conf);
-void resolver_free(struct resolver *r);
-/* Call while inside the sandbox's namespace. */
+                              struct tunnel_client *keeper, const char *resolv_conf);
+void resolver_free(struct resolver *r); /* its sockets are kept */
+/* Call while inside the sandbox's namespace. One that the keeper found is used as it is. */
 int resolver_open(struct resolver *r, const struct sandbox *s /* borrowed until close */, struct err *e) must_check;
 void resolver_close(struct resolver *r, const char *sandbox_id);
 
@@ -166,5 +167,11 @@ bool tunnel_client_takes_vnet(const struct tunnel_client *t); /* a process of be
 /* The network is gone here: its TAP must be given again when it comes back. */
 void tunnel_client_forget(struct tunnel_client *t, uint32_t vni);
 void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd /* taken */);
+/* Descriptors that stay open when the daemon ends: the process holds them too, under a name; borrowed until unkeep. */
+void tunnel_client_keep(struct tunnel_client *t, const char *name, const int fds[TUNNEL_KEPT_FDS]);
+void tunnel_client_unkeep(struct tunnel_client *t, const char *name);
+/* What it held when the client was made; the caller's from then on. After found_all() what nobody took is closed. */
+bool tunnel_client_found(struct tunnel_client *t, const char *name, int ret_fds[TUNNEL_KEPT_FDS]);
+void tunnel_client_found_all(struct tunnel_client *t);
 
 #endif

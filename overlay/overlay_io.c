@@ -894,12 +894,13 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     o->tunnel = tunnel_client_new(l, cfg->self_exe, socket_path, reconcile, o);
     o->retry = loop_timer_new(l, reconcile, o);
     o->watch = loop_timer_new(l, watch, o);
-    o->resolver = resolver_new(l, &o->in, cfg->resolv_conf ? cfg->resolv_conf : "/etc/resolv.conf");
+    o->resolver = resolver_new(l, &o->in, o->tunnel, cfg->resolv_conf ? cfg->resolv_conf : "/etc/resolv.conf");
     if (r < 0) {
         overlay_close(o);
         return r;
     }
     load(o);
+    tunnel_client_found_all(o->tunnel);
     loop_timer_set(o->watch, 0);
     *ret = o;
     return 0;

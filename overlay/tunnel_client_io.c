@@ -2,6 +2,7 @@
  * and the TAPs it lacks, starts it again should it die. It is started apart (own session), so that it goes on
  * when the daemon ends. */
 #include "overlay_internal.h"
+#include "kept.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <shoal/base/crypto.h>
@@ -31,6 +32,9 @@ struct tunnel_client {
     int64_t spawned_ms;
     pid_t pid; /* of a process we started, 0: none */
     struct sb in, config; /* config: the last one, packed */
+    struct map found;     /* name -> struct kept: what the process kept from before this daemon, and nobody took yet */
+    struct map kept;      /* name -> struct kept: what it is to keep, borrowed */
+    struct strs stale;    /* names of what it is not to keep any more, to be told */
     struct map taps;      /* "vni" -> self: what the process said that it holds, and what it was given since */
     struct tunnel_status last;
     unsigned n_asked;     /* how many answers to STATUS are on their way */
@@ -150,31 +154,89 @@ static void on_socket(void *arg, unsigned events)
     }
 }
 
-static bool try_connect(struct tunnel_client *t)
+static int connect_to(const char *path)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int dir;
-    AUTO_FREE char *folder = xstrdup(t->path);
+    struct timeval limit = { .tv_sec = SEND_LIMIT_S };
+    AUTO_FREE char *folder = xstrdup(path);
     char *slash = strrchr(folder, '/');
     *slash = '\0';
-    dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    AUTO_CLOSE int dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
-        return false;
+        return -1;
     snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", dir, slash + 1);
-    struct timeval limit = { .tv_sec = SEND_LIMIT_S };
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
-    close(dir);
-    if (!ok) {
-        if (fd >= 0)
-            close(fd);
-        return false;
-    }
+    AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+        return -1;
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    int r = fd;
+    fd = -1;
+    return r;
+}
+
+/* ---- what is kept open while no daemon is there ---- */
+static void tell_kept(struct tunnel_client *t, enum tunnel_message type, const char *name, const int *fds)
+{
+    struct err e;
+    if (t->fd >= 0 && kept_send(t->fd, type, name, fds, &e) < 0) {
+        shutdown(t->fd, SHUT_RDWR); /* as in send_frame() */
+        loop_timer_set(t->timer, 0);
+    }
+}
+
+static void tell_all_kept(struct tunnel_client *t)
+{
+    for (uint32_t i = 0; i < t->stale.n; i++)
+        tell_kept(t, TUNNEL_DROP, t->stale.v[i], NULL);
+    strs_clear(&t->stale);
+    for (struct map_item *it = NULL; (it = map_next(&t->kept, it));)
+        tell_kept(t, TUNNEL_KEEP, it->key, ((struct kept *)it->value)->fds);
+}
+
+void tunnel_client_keep(struct tunnel_client *t, const char *name, const int fds[TUNNEL_KEPT_FDS])
+{
+    struct kept *k = xnew(struct kept);
+    memcpy(k->fds, fds, sizeof k->fds);
+    free(map_put(&t->kept, name, k));
+    tell_kept(t, TUNNEL_KEEP, name, fds);
+}
+
+void tunnel_client_unkeep(struct tunnel_client *t, const char *name)
+{
+    free(map_remove(&t->kept, name));
+    if (t->fd >= 0)
+        tell_kept(t, TUNNEL_DROP, name, NULL);
+    else
+        strs_add(&t->stale, name);
+}
+
+bool tunnel_client_found(struct tunnel_client *t, const char *name, int ret_fds[TUNNEL_KEPT_FDS])
+{
+    struct kept *k = map_remove(&t->found, name);
+    if (k)
+        memcpy(ret_fds, k->fds, sizeof k->fds);
+    free(k);
+    return k != NULL;
+}
+
+void tunnel_client_found_all(struct tunnel_client *t)
+{
+    for (struct map_item *it = NULL; (it = map_next(&t->found, it));)
+        strs_add(&t->stale, it->key);
+    kept_done(&t->found);
+    map_init(&t->found);
+}
+
+static bool try_connect(struct tunnel_client *t)
+{
+    int fd = connect_to(t->path);
+    if (fd < 0)
+        return false;
     t->fd = fd;
     t->watch = loop_fd_add(t->loop, fd, LOOP_READ, on_socket, t);
     if (t->config.len)
         send_frame(t, TUNNEL_CONFIG, t->config.s, t->config.len, NULL);
+    tell_all_kept(t);
     ask_status(t);
     return true;
 }
@@ -231,7 +293,12 @@ struct tunnel_client *tunnel_client_new(struct loop *l, const char *exe, const c
     sb_init(&t->in, TUNNEL_FRAME_MAX_BYTES + (1 << 20));
     sb_init(&t->config, TUNNEL_FRAME_MAX_BYTES);
     map_init(&t->taps);
+    map_init(&t->found);
+    map_init(&t->kept);
     t->timer = loop_timer_new(l, on_timer, t);
+    AUTO_CLOSE int fd = connect_to(socket_path);
+    if (fd >= 0)
+        kept_ask(fd, &t->found);
     return t;
 }
 
@@ -251,6 +318,11 @@ void tunnel_client_free(struct tunnel_client *t, bool quit)
     crypto_wipe(t->config.s, t->config.len);
     sb_done(&t->config);
     map_done(&t->taps);
+    kept_done(&t->found);
+    for (struct map_item *it = NULL; (it = map_next(&t->kept, it));)
+        free(it->value);
+    map_done(&t->kept);
+    strs_clear(&t->stale);
     rec_clear(&tunnel_status_rec, &t->last);
     free(t->exe);
     free(t->path);

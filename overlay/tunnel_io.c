@@ -7,6 +7,7 @@
  * of it is sent, and one of what the socket has is opened: a small packet waits for a slice, not for all that others have
  * queued. */
 #include "fair.h"
+#include "kept.h"
 #include "wire.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,6 +28,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -72,7 +74,8 @@ struct io {
     struct loop_fd *listen_watch, *daemon_watch, *udp_watch, *room_watch;
     struct loop_timer *timer, *stall_timer;
     struct sb in;
-    int pending_fd;      /* came with the frame being read */
+    int pending_fds[TUNNEL_KEPT_FDS]; /* came with the frame being read */
+    struct map kept;     /* name -> struct kept: what is open for a daemon that is away */
     struct map taps;     /* 4 bytes of VNI -> struct tap */
     struct list_node readable; /* of them, in the order of their turns */
     char listen_addr[64];
@@ -550,6 +553,21 @@ static void take_tap(struct io *io, const uint8_t *p, size_t size, int fd)
     map_put_n(&io->taps, &vni, sizeof vni, tap);
 }
 
+static void pending_drop(struct io *io)
+{
+    for (int i = 0; i < TUNNEL_KEPT_FDS; i++) {
+        if (io->pending_fds[i] >= 0)
+            close(io->pending_fds[i]);
+        io->pending_fds[i] = -1;
+    }
+}
+
+static void keep(struct io *io, const char *name, size_t size)
+{
+    kept_put(&io->kept, name, size, io->pending_fds);
+    memset(io->pending_fds, 0xff, sizeof io->pending_fds);
+}
+
 static void drop_daemon(struct io *io)
 {
     loop_fd_remove(io->daemon_watch);
@@ -557,9 +575,7 @@ static void drop_daemon(struct io *io)
     if (io->daemon_fd >= 0)
         close(io->daemon_fd);
     io->daemon_fd = -1;
-    if (io->pending_fd >= 0)
-        close(io->pending_fd);
-    io->pending_fd = -1;
+    pending_drop(io);
     sb_reset(&io->in);
     io->in.overflow = false;
 }
@@ -596,14 +612,14 @@ static void on_daemon(void *arg, unsigned events)
 {
     struct io *io = arg;
     static char buf[65536];
-    int fd = -1;
-    unsigned n_fds = 1;
+    int fds[TUNNEL_KEPT_FDS] = { -1, -1 };
+    unsigned n_fds = TUNNEL_KEPT_FDS;
+    struct err e;
     (void)events;
-    long n = fd_recv_with_fds(io->daemon_fd, buf, sizeof buf, &fd, &n_fds, NULL);
-    if (n_fds == 1 && fd >= 0) {
-        if (io->pending_fd >= 0)
-            close(io->pending_fd);
-        io->pending_fd = fd;
+    long n = fd_recv_with_fds(io->daemon_fd, buf, sizeof buf, fds, &n_fds, NULL);
+    if (n_fds) {
+        pending_drop(io);
+        memcpy(io->pending_fds, fds, sizeof fds);
     }
     if (n <= 0) {
         drop_daemon(io);
@@ -624,9 +640,16 @@ static void on_daemon(void *arg, unsigned events)
         if (p[4] == TUNNEL_CONFIG) {
             configure(io, p + HEAD_BYTES, size - 1);
         } else if (p[4] == TUNNEL_TAP) {
-            int tap = io->pending_fd;
-            io->pending_fd = -1;
+            int tap = io->pending_fds[0];
+            io->pending_fds[0] = -1;
             take_tap(io, p + HEAD_BYTES, size - 1, tap);
+        } else if (p[4] == TUNNEL_KEEP) {
+            keep(io, (const char *)p + HEAD_BYTES, size - 1);
+        } else if (p[4] == TUNNEL_DROP) {
+            kept_drop(&io->kept, (const char *)p + HEAD_BYTES, size - 1);
+        } else if (p[4] == TUNNEL_KEPT) {
+            if (kept_tell(&io->kept, io->daemon_fd, &e) < 0)
+                shutdown(io->daemon_fd, SHUT_RDWR);
         } else if (p[4] == TUNNEL_STATUS) {
             reply_status(io);
         } else if (p[4] == TUNNEL_QUIT) {
@@ -645,6 +668,8 @@ static void on_accept(void *arg, unsigned events)
     if (fd < 0)
         return;
     drop_daemon(io); /* the new one counts */
+    struct timeval limit = { .tv_sec = 1 }; /* one that does not read must not hold up packets */
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     io->daemon_fd = fd;
     io->daemon_watch = loop_fd_add(io->loop, fd, LOOP_READ, on_daemon, io);
 }
@@ -701,7 +726,7 @@ static bool parse_without(struct io *io, char **words, unsigned *ret_can)
 
 int tunnel_main(int argc, char **argv)
 {
-    static struct io io = { .listen_fd = -1, .daemon_fd = -1, .udp = -1, .pending_fd = -1 };
+    static struct io io = { .listen_fd = -1, .daemon_fd = -1, .udp = -1, .pending_fds = { -1, -1 } };
     struct err e = { 0 };
     const struct tunnel_out out = { &io, on_room, on_send, on_frame };
     unsigned can;
@@ -711,6 +736,11 @@ int tunnel_main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
+    struct rlimit files; /* two a container are kept; who starts a daemon by hand has 1,024 mostly */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     prctl(PR_SET_NAME, "shoal-tunnel", 0, 0, 0);
     io.listen_fd = listen_at(argv[1], &e);
     if (io.listen_fd < 0) {
@@ -721,6 +751,7 @@ int tunnel_main(int argc, char **argv)
     io.t = tunnel_new(&out, (uint8_t)can);
     sb_init(&io.in, TUNNEL_FRAME_MAX_BYTES + (1 << 20));
     map_init(&io.taps);
+    map_init(&io.kept);
     list_init(&io.readable);
     io.fair = fair_new(QUEUE_BYTES);
     loop_each_turn(io.loop, on_turn, &io);
@@ -735,6 +766,7 @@ int tunnel_main(int argc, char **argv)
     for (struct map_item *it = NULL; (it = map_next(&io.taps, it));)
         tap_free(it->value);
     drop_daemon(&io);
+    kept_done(&io.kept);
     loop_fd_remove(io.listen_watch);
     loop_fd_remove(io.udp_watch);
     loop_fd_remove(io.room_watch);

@@ -4,7 +4,7 @@
  * always whole) over a unix stream socket.
  *
  * Frame on the socket, both directions: u32 big-endian size of what follows, u8 enum tunnel_message, body.
- * A TAP message carries one descriptor (SCM_RIGHTS, with the first byte of the frame).
+ * Descriptors travel with the first byte of their frame (SCM_RIGHTS).
  * Design: design/datapath.md. */
 #ifndef SHOAL_TUNNEL_H
 #define SHOAL_TUNNEL_H
@@ -17,7 +17,12 @@ enum tunnel_message {
     TUNNEL_STATUS = 3, /* daemon -> tunnel: empty */
     TUNNEL_REPLY = 4,  /* tunnel -> daemon: packed tunnel_status (answer to STATUS) */
     TUNNEL_QUIT = 5,   /* daemon -> tunnel: exit now */
+    /* What must stay open while no daemon is there (the resolvers of containers): the tunnel holds it and does nothing with it. */
+    TUNNEL_KEEP = 6,   /* daemon -> tunnel: a name + TUNNEL_KEPT_FDS descriptors, instead of those of that name */
+    TUNNEL_DROP = 7,   /* daemon -> tunnel: a name */
+    TUNNEL_KEPT = 8,   /* daemon -> tunnel: empty. tunnel -> daemon: for all that is kept a name + descriptors, then one without */
 };
+enum { TUNNEL_KEPT_FDS = 2, TUNNEL_NAME_MAX_BYTES = 64, TUNNEL_KEPT_MAX = 20000 };
 enum { TUNNEL_FRAME_MAX_BYTES = 64 << 20, TUNNEL_MTU_OVERHEAD = 110 };
 /* Overhead over IPv4: inner Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20, WireGuard 32, UDP 8, IPv4 20 (110). The compact form
  * has 20 bytes less, but which of the two a peer reads is not known when containers get their MTU. */

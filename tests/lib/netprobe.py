@@ -11,6 +11,8 @@
   flow ADDR PORT            one UDP socket for ever; prints each name that answers when it changes
   hold ADDR PORT            one TCP connection that says a byte now and then; prints how it ended
   dns udp|tcp NAME TYPE [SERVER]       prints the return code and the data of the answers, one line
+  names NAME STOP           asks 127.0.0.11 for NAME without a pause, UDP and TCP in turn, each by a new socket, until the file STOP is
+                            there; prints how many questions, and each failure
   nameserver ADDR           DNS on ADDR:53: outside.test, big.test (many addresses), NXDOMAIN for the rest
   send udp ADDR PORT HEX    one datagram
   advert LINK               an IPv6 router advertisement: "the way out is by me"
@@ -271,6 +273,39 @@ def dns(proto, name, kind, server="127.0.0.11"):
     print(" ".join([code] + (["cut"] if flags & 0x200 else []) + sorted(out)))
 
 
+def question(q, tcp):
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
+        s.settimeout(LIMIT_S)
+        s.connect(("127.0.0.11", 53))
+        if tcp:
+            s.sendall(struct.pack("!H", len(q)) + q)
+            a = recv_all(s, struct.unpack("!H", recv_all(s, 2))[0])
+        else:
+            s.send(q)
+            a = s.recv(4096)
+    if a[3] & 15 or a[6:8] == b"\0\0":
+        raise OSError("code %d, %d answers" % (a[3] & 15, a[7]))
+
+
+def names(name, stop):
+    q = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + name_bytes(name) + struct.pack("!2H", 1, 1)
+    n = failed = again = 0
+    print("ready", flush=True)
+    while not os.path.exists(stop):
+        n += 1
+        try:
+            try:
+                question(q, n % 2)
+            except (TimeoutError, EOFError, ConnectionResetError):  # it was being read: asked once more, as libraries do
+                again += 1
+                question(q, n % 2)
+        except (OSError, EOFError) as e:
+            failed += 1
+            print("failed: question %d by %s: %s" % (n, "TCP" if n % 2 else "UDP", e), flush=True)
+        time.sleep(0.005)
+    print("%d questions, %d asked twice, %d failed" % (n, again, failed))
+
+
 def answer(q, limit):
     name, end = read_name(q, 12)
     addrs = {"outside.test": ["203.0.113.7"], "big.test": ["203.0.%d.%d" % (i // 250, i % 250) for i in range(400)]}.get(name)
@@ -392,6 +427,6 @@ def vxlan(addr, port, vni, mac, source, to, word):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "sctp_mirror", "sctp_look", "pound", "flow", "hold", "dns", "nameserver", "send", "advert", "replay", "vxlan"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("serve", "ask", "mirror", "look", "sctp_mirror", "sctp_look", "pound", "flow", "hold", "dns", "names", "nameserver", "send", "advert", "replay", "vxlan"):
         sys.exit(__doc__)
     globals()[sys.argv[1]](*sys.argv[2:])

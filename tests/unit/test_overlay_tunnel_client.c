@@ -138,6 +138,63 @@ static void a_tap_that_a_configuration_closed_is_given_anew(void **state)
     assert_true(is_ready()); /* nothing was closed: nothing to ask */
 }
 
+static int pair_of[2][2][2]; /* [which][descriptor]: [0] stays here, [1] is kept */
+static bool is_open(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+}
+static bool second_is_closed(void)
+{
+    return !is_open(pair_of[1][0][0]) && !is_open(pair_of[1][1][0]);
+}
+static bool first_is_closed(void)
+{
+    return !is_open(pair_of[0][0][0]) && !is_open(pair_of[0][1][0]);
+}
+
+/* Two are kept when the daemon ends; the next one takes the first, which goes on, and not the second, which is closed. */
+static void what_is_kept_outlives_the_daemon(void **state)
+{
+    static const char *const names[] = { "first", "second" };
+    char byte = 0;
+    int fds[TUNNEL_KEPT_FDS];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        for (int k = 0; k < TUNNEL_KEPT_FDS; k++) {
+            assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair_of[i][k]), 0);
+            fds[k] = pair_of[i][k][1];
+        }
+        tunnel_client_keep(client, names[i], fds);
+    }
+    configure(true);
+    run_until(is_ready);
+    tunnel_client_free(client, false);
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < TUNNEL_KEPT_FDS; k++)
+            close(pair_of[i][k][1]);
+    assert_true(is_open(pair_of[0][0][0]) && is_open(pair_of[1][1][0]));
+    assert_int_equal(write(pair_of[0][1][0], "q", 1), 1); /* a question meanwhile */
+    client = tunnel_client_new(loop, "/bin/false", path, on_ready, NULL);
+    assert_false(tunnel_client_found(client, "third", fds));
+    assert_true(tunnel_client_found(client, "first", fds));
+    assert_int_equal(read(fds[1], &byte, 1), 1);
+    assert_int_equal(byte, 'q');
+    assert_false(tunnel_client_found(client, "first", fds)); /* once */
+    tunnel_client_keep(client, "first", fds);
+    tunnel_client_found_all(client);
+    configure(true);
+    run_until(second_is_closed);
+    assert_true(is_open(pair_of[0][0][0]));
+    tunnel_client_unkeep(client, "first");
+    for (int k = 0; k < TUNNEL_KEPT_FDS; k++)
+        close(fds[k]);
+    run_until(first_is_closed);
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < TUNNEL_KEPT_FDS; k++)
+            close(pair_of[i][k][0]);
+}
+
 static void a_tap_held_from_before_a_restart_is_known(void **state)
 {
     (void)state;
@@ -153,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tap_that_a_configuration_closed_is_given_anew),
+        cmocka_unit_test(what_is_kept_outlives_the_daemon),
         cmocka_unit_test(a_tap_held_from_before_a_restart_is_known),
     };
     return cmocka_run_group_tests(tests, begin, end);
