@@ -29,8 +29,8 @@ static bool wanted_lock(const struct daemon *d, struct lock *ret)
 {
     const struct cluster *c = d->manager ? store_cluster(manager_store(d->manager)) : NULL;
     *ret = (struct lock){ 0 };
-    if (!d->manager)
-        return true; /* a worker keeps nothing that needs it */
+    if (!d->manager) /* a worker keeps nothing that needs it; a manager whose log could not be opened keeps all */
+        return d->member.certificate->role != ROLE_MANAGER;
     if (!c)
         return false;
     if (c->spec.encryption.autolock && c->unlock_key.n == 32) {
@@ -65,8 +65,9 @@ static bool rekey_step(struct daemon *d)
 {
     struct identity *id = &d->identity;
     uint8_t key[32];
-    if (d->rekey_pending || is_rekeying(d))
+    if (d->manager && (d->rekey_pending || is_rekeying(d)))
         return false;
+    d->rekey_pending = false; /* who was demoted meanwhile has no log any more */
     if (id->old_disk_key.n) {
         bytes_set(&id->old_disk_key, NULL, 0);
         return true;
