@@ -227,9 +227,9 @@ libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/membership/
 tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_checks.h tests/sim/disk.c tests/sim/disk.h \
 	tests/sim/queue.c tests/sim/queue.h tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
 	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
-	tests/sim/whole_users.c $(seeds)
-tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/src/node -I$(srcdir)/tests/sim
-tests_sim_sim_whole_LDADD = libwhole_calls.a libwhole.a libwhole_calls.a $(f0_libs)
+	tests/sim/whole_clients.c tests/sim/whole_users.c $(seeds)
+tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/src/node -I$(srcdir)/tests/sim -I$(srcdir)/tests/linear
+tests_sim_sim_whole_LDADD = libwhole_calls.a libwhole.a libwhole_calls.a liblinear.a $(f0_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.
 planted = tests/sim/sim_cluster_planted tests/sim/sim_gossip_planted tests/sim/sim_govern_planted tests/sim/sim_raft_planted \
@@ -249,7 +249,7 @@ libwhole_planted_a_SOURCES = $(libwhole_calls_a_SOURCES)
 libwhole_planted_a_CPPFLAGS = $(libwhole_calls_a_CPPFLAGS) -DCLUSTER_PLANTED
 tests_sim_sim_whole_planted_SOURCES = $(tests_sim_sim_whole_SOURCES)
 tests_sim_sim_whole_planted_CPPFLAGS = $(tests_sim_sim_whole_CPPFLAGS) -DCLUSTER_PLANTED
-tests_sim_sim_whole_planted_LDADD = libwhole_planted.a libwhole.a libwhole_planted.a $(f0_libs)
+tests_sim_sim_whole_planted_LDADD = libwhole_planted.a libwhole.a libwhole_planted.a liblinear.a $(f0_libs)
 libraft_sim_planted_a_SOURCES = $(raft_sim)
 libraft_sim_planted_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -DRAFT_PLANTED
 tests_sim_sim_raft_planted_SOURCES = $(tests_sim_sim_raft_SOURCES)

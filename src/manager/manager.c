@@ -485,11 +485,11 @@ static void proposal_done(void *arg, int result, uint64_t index)
     struct manager *m = p->m;
     struct err e = { 0 };
     const struct refusal *refusal = &m->refusals[index % REFUSALS];
-    if (CLUSTER_BUG == 23 && result == -E_UNAVAILABLE)
-        result = 0;
+    if ((CLUSTER_BUG == 23 || CLUSTER_BUG == 62) && result == -E_UNAVAILABLE)
+        result = CLUSTER_BUG == 23 ? 0 : -E_NOT_LEADER;
     if (result == 0 && refusal->index == index) {
         e = refusal->err;
-        result = -e.code;
+        result = CLUSTER_BUG == 61 && e.code == E_STALE ? 0 : -e.code;
     } else if (result == -E_UNAVAILABLE) {
         err_set(&e, E_UNAVAILABLE, "the managers lost their quorum or leader meanwhile; whether the "
                 "change was made is not known: look before you try again");

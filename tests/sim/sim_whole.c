@@ -280,6 +280,7 @@ static uint64_t run_seed(uint64_t seed)
     say("all are in");
     checks_start();
     users_start();
+    clients_start();
     struct event *e = push(NULL, some_ms(S_FAULT, 0, 3000), nemesis, 0, 0);
     (void)e;
     g.back_until = g.now + some_ms(S_FAULT, 0, 60000);
@@ -307,11 +308,12 @@ static uint64_t run_seed(uint64_t seed)
     mix(g.queue.seq);
     if (is_verbose())
         printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u full, %u failed and "
-               "%u rotten disks, %u unlocked, %u programs exchanged, %u too old, %u acknowledged, %u refused, %u reads, %u containers, state "
-               "%016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full,
-               g.n_aborts, g.n_rotten, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_boxes, U(g.hash));
+               "%u rotten disks, %u unlocked, %u programs exchanged, %u too old, %u acknowledged, %u refused, %u reads, %u of %u operations answered, %u "
+               "containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full,
+               g.n_aborts, g.n_rotten, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_answers, g.n_ops, g.n_boxes, U(g.hash));
     hosts_free();
     users_free();
+    clients_free();
     checks_free();
     g.checks = NULL;
     net_free();
@@ -329,7 +331,7 @@ static void where(void)
     printf(", event %llu", U(g.events));
 }
 
-static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, boxes; } sums;
+static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, answers, boxes; } sums;
 
 static void sum(void)
 {
@@ -342,14 +344,16 @@ static void sum(void)
     sums.unlocked += g.n_unlocked;
     sums.acked += g.n_acked;
     sums.reads += g.n_reads;
+    sums.answers += g.n_answers;
     sums.boxes += g.n_boxes;
 }
 
 static void figures(void)
 {
     printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu unlocked, %llu writes "
-           "acknowledged, %llu reads, %llu containers\n",
-           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.boxes));
+           "acknowledged, %llu reads, %llu operations in histories, %llu containers\n",
+           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.answers),
+           U(sums.boxes));
 }
 
 int main(int argc, char **argv)

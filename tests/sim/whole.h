@@ -8,6 +8,7 @@
  *   whole_files.c  files (file.h) on disks that forget, see disk.h
  *   whole_host.c   machines: start and end of their daemons, containers that only pretend (agent.h)
  *   whole_users.c  what people ask for, and what they were promised
+ *   whole_clients.c  who reads and writes registers, for a history that must be linearizable
  *   whole_checks.c what must hold after every event, and at the end
  *   sim_whole.c    faults, phases of a seed, options */
 #ifndef WHOLE_H
@@ -97,12 +98,12 @@ struct box { /* a container */
 
 /* What may be left out: faults, what befalls containers, what people do. */
 #define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(stop) X(leave) X(exit) \
-    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock)
+    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client)
 enum kind { KINDS(SEEDS_KIND) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
 extern struct seeds_limit limits[LIMITS];
 
-enum stream_of { S_RANDOM, S_NET, S_DISK, S_BOX, S_USER, S_FAULT, STREAMS };
+enum stream_of { S_RANDOM, S_NET, S_DISK, S_BOX, S_USER, S_CLIENT, S_FAULT, STREAMS };
 
 struct sim {
     uint64_t hash, events;
@@ -130,8 +131,9 @@ struct sim {
     jmp_buf aborted; /* where the call goes on that a daemon stopped itself in */
     bool may_abort;
     struct users *users;
+    struct clients *clients;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops;
 };
 extern struct sim g;
 
@@ -187,6 +189,11 @@ void users_note_key(const struct cluster *c); /* somebody writes the unlock key 
 void users_start(void);
 void users_free(void);
 void users_check(const struct store *s); /* what they were promised is there */
+
+/* ---- whole_clients.c ---- */
+void clients_start(void);
+void clients_check(const struct store *s); /* the last one of a seed */
+void clients_free(void);
 
 /* ---- whole_checks.c ---- */
 void checks_start(void);

@@ -264,6 +264,7 @@ void checks_end(void)
         say("node %s: state %d, availability %d, role %d, %s", n->id, n->status.state, n->spec.availability, n->spec.role,
             n->status.message ? n->status.message : "");
     users_check(s);
+    clients_check(s);
     check_keys(s);
     for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
         check_service(s, svc, ready);
