@@ -365,11 +365,14 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
     AUTO_FREE char *dir = path_join(d->cfg.root, "raft");
     if (c->role != ROLE_MANAGER)
         return file_remove_tree(dir, e); /* of an earlier term of office */
+    struct raft_config raft = d->cfg.raft;
+    raft.election_min_ms = ELECTION_MIN_MS;
+    raft.patience_max_ms = PATIENCE_MAX_MS;
+    raft.heartbeat_ms = HEARTBEAT_MS;
     struct manager_config cfg = { .dir = dir, .disk_key = d->identity.disk_key.v,
                                   .old_disk_key = d->identity.old_disk_key.n ? d->identity.old_disk_key.v : NULL, .node_id = c->node_id,
                                   .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms, .restart_ms = d->cfg.restart_ms,
-                                  .raft = { .election_min_ms = ELECTION_MIN_MS, .patience_max_ms = PATIENCE_MAX_MS,
-                                            .heartbeat_ms = HEARTBEAT_MS } };
+                                  .raft = raft };
     struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
                                    .leader_changed = leader_changed, .nodes_changed = nodes_changed, .n_doubted = n_doubted,
                                    .ask = ask_machine, .node_event = node_event };

@@ -61,6 +61,7 @@ struct node_config {
     const char *const *insecure, *const *mirrors; /* NULL-terminated */
     const char *certs_dir;
     int64_t down_after_ms, restart_ms;
+    struct raft_config raft; /* but for its times; 0: as usual */
 };
 struct peers;
 struct images;

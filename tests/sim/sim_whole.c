@@ -229,6 +229,22 @@ static void nemesis(struct event *e)
 }
 
 /* ---- one seed ---- */
+static unsigned log_pick(unsigned lo, unsigned hi) /* each order of size as likely as the next */
+{
+    while (hi > 2 * lo && chance(S_FAULT, 500))
+        hi = lo + (hi - lo) / 3;
+    return (unsigned)pick(S_FAULT, lo, hi);
+}
+
+/* Snapshots by number, size or age within what a seed writes; who lags a little gets one from its leader. */
+static struct raft_config small_limits(void)
+{
+    return (struct raft_config){ .snapshot_after_entries = log_pick(10, 400), .snapshot_after_bytes = log_pick(4 << 10, 1 << 20),
+                                 .snapshot_after_ms = log_pick(500, 100000), .trailing_entries = log_pick(1, 200),
+                                 .segment_bytes = log_pick(4 << 10, 256 << 10), .snapshot_chunk_bytes = log_pick(256, 64 << 10),
+                                 .promote_lag = log_pick(16, 256) };
+}
+
 static void nothing(void *arg, int result, const struct err *e)
 {
     (void)arg, (void)result, (void)e;
@@ -276,6 +292,8 @@ static uint64_t run_seed(uint64_t seed)
     for (unsigned i = 0; i < STREAMS; i++)
         rng_init(&g.rng[i], seed * STREAMS + i);
     format_most = FORMATS;
+    if (has_kind(K_compact))
+        g.raft = small_limits();
     hosts_found((unsigned)limit_cut(&limits[L_NODES], pick(S_FAULT, 3, 6)), (unsigned)pick(S_FAULT, 0, 1));
     say("all are in");
     checks_start();
@@ -309,8 +327,9 @@ static uint64_t run_seed(uint64_t seed)
     if (is_verbose())
         printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u full, %u failed and "
                "%u rotten disks, %u unlocked, %u programs exchanged, %u too old, %u acknowledged, %u refused, %u reads, %u of %u operations answered, %u "
-               "containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full,
-               g.n_aborts, g.n_rotten, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_answers, g.n_ops, g.n_boxes, U(g.hash));
+               "snapshots, %u installed, %u containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full,
+               g.n_aborts, g.n_rotten, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_answers, g.n_ops, g.n_snapshots,
+               g.n_installs, g.n_boxes, U(g.hash));
     hosts_free();
     users_free();
     clients_free();
@@ -331,7 +350,7 @@ static void where(void)
     printf(", event %llu", U(g.events));
 }
 
-static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, answers, boxes; } sums;
+static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, answers, snapshots, installs, boxes; } sums;
 
 static void sum(void)
 {
@@ -345,15 +364,17 @@ static void sum(void)
     sums.acked += g.n_acked;
     sums.reads += g.n_reads;
     sums.answers += g.n_answers;
+    sums.snapshots += g.n_snapshots;
+    sums.installs += g.n_installs;
     sums.boxes += g.n_boxes;
 }
 
 static void figures(void)
 {
     printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu unlocked, %llu writes "
-           "acknowledged, %llu reads, %llu operations in histories, %llu containers\n",
+           "acknowledged, %llu reads, %llu operations in histories, %llu snapshots, %llu installed, %llu containers\n",
            U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.answers),
-           U(sums.boxes));
+           U(sums.snapshots), U(sums.installs), U(sums.boxes));
 }
 
 int main(int argc, char **argv)

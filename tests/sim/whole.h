@@ -82,6 +82,7 @@ struct host {
     unsigned n_inbox, n_refused;
     struct executor *executor;
     uint64_t checked; /* index up to which its store was looked at */
+    uint64_t snapshot; /* of its log, as seen last */
     struct store *watched;
     struct map calls; /* ids of tasks that its rules send calls to */
 };
@@ -98,7 +99,7 @@ struct box { /* a container */
 
 /* What may be left out: faults, what befalls containers, what people do. */
 #define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(stop) X(leave) X(exit) \
-    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client)
+    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client) X(compact)
 enum kind { KINDS(SEEDS_KIND) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
 extern struct seeds_limit limits[LIMITS];
@@ -114,6 +115,7 @@ struct sim {
     unsigned n_hosts, loss; /* loss: permille of datagrams */
     bool blocked[HOSTS_MAX][HOSTS_MAX];
     int64_t slow; /* more delay of every packet */
+    struct raft_config raft; /* small limits of all logs */
     int64_t back_until; /* until then programs are exchanged for newer and older ones, then for newer ones only */
     struct conn **conns;
     unsigned n_conns, cap_conns;
@@ -133,7 +135,7 @@ struct sim {
     struct users *users;
     struct clients *clients;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs;
 };
 extern struct sim g;
 

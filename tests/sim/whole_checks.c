@@ -85,10 +85,19 @@ static void check_store(struct host *h, const struct store *s)
     g.checks->newest = MAX(g.checks->newest, index);
 }
 
-static void check_leader(struct host *h)
+/* A snapshot of its own is of what its store had before. */
+static void count_snapshot(struct host *h, const struct store *s, uint64_t snapshot)
+{
+    if (h->watched == s && snapshot > h->snapshot)
+        (*(snapshot > h->checked ? &g.n_installs : &g.n_snapshots))++;
+    h->snapshot = snapshot;
+}
+
+static void check_raft(struct host *h)
 {
     struct raft_status s;
     manager_raft_status(h->d.manager, &s);
+    count_snapshot(h, store_of(h), s.snapshot);
     if (g.rotten == h && s.voter && s.leader && !s.damaged)
         g.rotten = NULL;
     if (s.role != RAFT_LEADER)
@@ -124,8 +133,8 @@ void checks_event(void)
         if (!s || !g.checks)
             continue;
         g.newest_index = MAX(g.newest_index, store_index(s));
+        check_raft(h);
         check_store(h, s);
-        check_leader(h);
     }
 }
 

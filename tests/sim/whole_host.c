@@ -426,7 +426,8 @@ void host_boot(struct host *h)
     h->loop->host = h;
     h->paused = h->joining = h->leaving = false;
     enter(h);
-    *d = (struct daemon){ .loop = h->loop, .cfg = { .root = h->root, .control_port = PORT, .gossip_port = GOSSIP_PORT, .tunnel_port = 4789 } };
+    *d = (struct daemon){ .loop = h->loop, .cfg = { .root = h->root, .control_port = PORT, .gossip_port = GOSSIP_PORT, .tunnel_port = 4789,
+                                                 .raft = g.raft } };
     sb_init(&d->packed_certificate, LINK_PAYLOAD_MAX_BYTES);
     int r = identity_load(h->root, &d->identity, &e);
     d->locked = r == 0 && identity_is_sealed(&d->identity);
@@ -469,7 +470,7 @@ static void has_ended(struct host *h)
     h->life++;
     h->dying = ALIVE;
     h->watched = NULL;
-    h->checked = 0;
+    h->checked = h->snapshot = 0;
     g.self = NULL;
 }
 
