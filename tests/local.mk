@@ -228,7 +228,7 @@ tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_check
 	tests/sim/queue.c tests/sim/queue.h tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
 	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
 	tests/sim/whole_clients.c tests/sim/whole_users.c $(seeds)
-tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/src/node -I$(srcdir)/tests/sim -I$(srcdir)/tests/linear
+tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/src/manager -I$(srcdir)/src/node -I$(srcdir)/tests/sim -I$(srcdir)/tests/linear
 tests_sim_sim_whole_LDADD = libwhole_calls.a libwhole.a libwhole_calls.a liblinear.a $(f0_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.

@@ -25,7 +25,7 @@ struct seeds_limit limits[LIMITS] = {
     [L_UNTIL] = { "--until", "ms until the faults end", 1, 0, 0 },
 };
 
-enum { CHAOS_MS = 60000, LOSS = 5 };
+enum { CHAOS_MS = 60000, LOSS = 5, LEADER_S = 30 };
 #define CALM_NS (90 * SEC_NS)
 
 void mix(uint64_t v)
@@ -100,6 +100,8 @@ static void heal_network(void)
 static void heal_event(struct event *e)
 {
     (void)e;
+    if (g.calm)
+        return;
     say("the network heals");
     heal_network();
 }
@@ -211,11 +213,11 @@ static void upgrade(struct event *e)
     struct host *h = &g.hosts[pick(S_FAULT, 0, g.n_hosts - 1)];
     bool back = g.now < g.back_until;
     for (unsigned i = 0; (g.calm || !back) && i < g.n_hosts; i++)
-        if (g.hosts[i].loop && g.hosts[i].format < FORMATS)
+        if (g.hosts[i].loop && !g.hosts[i].out && g.hosts[i].format < FORMATS)
             h = &g.hosts[i];
     if (g.ending)
         return;
-    if (h->loop && !h->paused && !h->leaving && (h->format < FORMATS || (!g.calm && chance(S_FAULT, back ? 500 : 200))))
+    if (h->loop && !h->paused && !h->out && !h->leaving && (h->format < FORMATS || (!g.calm && chance(S_FAULT, back ? 500 : 200))))
         host_exchange(h, h->format < FORMATS ? FORMATS : 1);
     push(NULL, some_ms(S_FAULT, 500, 8000), e->fn, 0, 0);
 }
@@ -226,6 +228,68 @@ static void nemesis(struct event *e)
         return;
     strike(&g.hosts[pick(S_FAULT, 0, g.n_hosts - 1)]);
     push(NULL, some_ms(S_FAULT, 50, 6000), e->fn, 0, 0);
+}
+
+/* ---- the end of the faults ---- */
+/* A host outside of the core is dead, with or without its machine, cut off, or hears and is not heard. */
+static void put_out(struct host *h)
+{
+    unsigned how = (unsigned)pick(S_FAULT, 0, 3);
+    h->out = true;
+    say("%s is out: %s", h->name, how == 0 || !h->loop ? "dead" : how == 1 ? "without power" : how == 2 ? "cut off" : "not heard");
+    if (how < 2)
+        host_crash(h, how == 1);
+    h->paused = false;
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        g.blocked[h->n][i] = how >= 2 && !g.hosts[i].out;
+        g.blocked[i][h->n] = how == 2 && !g.hosts[i].out;
+    }
+}
+
+/* In a share of seeds faults end only within a core that has a quorum of the managers: what heals everywhere heals what
+ * keeps a quorum from going on. */
+static void choose_core(void)
+{
+    bool in[HOSTS_MAX] = { false };
+    memset(in, true, sizeof in);
+    if (!has_kind(K_core) || chance(S_FAULT, 500))
+        return;
+    for (uint64_t n = pick(S_FAULT, 1, g.n_hosts); n; n--) {
+        unsigned i = (unsigned)pick(S_FAULT, 0, g.n_hosts - 1);
+        in[i] = false;
+        in[i] = !is_quorum(in);
+    }
+    for (unsigned i = 0; i < g.n_hosts; i++)
+        if (!in[i])
+            put_out(&g.hosts[i]);
+    for (unsigned i = 0; i < g.n_hosts; i++)
+        g.n_out += g.hosts[i].out;
+    g.n_cores += g.n_out > 0;
+}
+
+static void heal_host(struct host *h)
+{
+    h->paused = false;
+    disk_set_full(h->disk, false);
+    disk_set_full(h->raft_disk, false);
+    disk_fail_sync(h->disk, false);
+    disk_fail_sync(h->raft_disk, false);
+    if (h->loop)
+        net_wake(h);
+    else if (!h->out)
+        host_restart(h, some_ms(S_FAULT, 0, 1000));
+}
+
+static void must_lead(struct event *e)
+{
+    (void)e;
+    CHECK(some_leader(), "nobody leads %d s after the faults ended", LEADER_S);
+}
+
+static void last_write(struct event *e)
+{
+    (void)e;
+    users_last_write();
 }
 
 /* ---- one seed ---- */
@@ -258,7 +322,7 @@ static void tidy(struct event *e)
         return;
     push(NULL, 5 * SEC_NS, e->fn, 0, 0);
     for (unsigned i = 0; i < g.n_hosts && h; i++)
-        if (host_is_removed(&g.hosts[i]) && g.hosts[i].loop) {
+        if (host_is_removed(&g.hosts[i]) && g.hosts[i].loop && !g.hosts[i].out) {
             host_crash(&g.hosts[i], false);
             host_restart(&g.hosts[i], 0);
         }
@@ -307,18 +371,12 @@ static uint64_t run_seed(uint64_t seed)
     say("calm");
     g.calm = true;
     heal_network();
-    for (unsigned i = 0; i < g.n_hosts; i++) {
-        g.hosts[i].paused = false;
-        disk_set_full(g.hosts[i].disk, false);
-        disk_set_full(g.hosts[i].raft_disk, false);
-        disk_fail_sync(g.hosts[i].disk, false);
-        disk_fail_sync(g.hosts[i].raft_disk, false);
-        if (g.hosts[i].loop)
-            net_wake(&g.hosts[i]);
-        else
-            host_restart(&g.hosts[i], some_ms(S_FAULT, 0, 1000));
-    }
+    choose_core();
+    for (unsigned i = 0; i < g.n_hosts; i++)
+        heal_host(&g.hosts[i]);
     push(NULL, 10 * SEC_NS, tidy, 0, 0);
+    push(NULL, LEADER_S * SEC_NS, must_lead, 0, 0);
+    push(NULL, CALM_NS - 5 * SEC_NS, last_write, 0, 0);
     run_until(g.now + CALM_NS);
     g.ending = true;
     run_until(g.now + 20 * SEC_NS);
@@ -350,7 +408,7 @@ static void where(void)
     printf(", event %llu", U(g.events));
 }
 
-static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, answers, snapshots, installs, boxes; } sums;
+static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, answers, snapshots, installs, cores, boxes; } sums;
 
 static void sum(void)
 {
@@ -366,15 +424,17 @@ static void sum(void)
     sums.answers += g.n_answers;
     sums.snapshots += g.n_snapshots;
     sums.installs += g.n_installs;
+    sums.cores += g.n_cores;
     sums.boxes += g.n_boxes;
 }
 
 static void figures(void)
 {
     printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu unlocked, %llu writes "
-           "acknowledged, %llu reads, %llu operations in histories, %llu snapshots, %llu installed, %llu containers\n",
+           "acknowledged, %llu reads, %llu operations in histories, %llu snapshots, %llu installed, %llu seeds with a core, "
+           "%llu containers\n",
            U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.answers),
-           U(sums.snapshots), U(sums.installs), U(sums.boxes));
+           U(sums.snapshots), U(sums.installs), U(sums.cores), U(sums.boxes));
 }
 
 int main(int argc, char **argv)

@@ -69,6 +69,7 @@ struct host {
     uint64_t life;
     enum death dying;
     bool off, paused;   /* off: no power */
+    bool out;           /* of the core that the faults end in: it stays dead or cut off */
     unsigned format;    /* the last one that its program knows */
     bool wants_in;      /* it is to join until it is in */
     bool joining, leaving;
@@ -83,6 +84,7 @@ struct host {
     struct executor *executor;
     uint64_t checked; /* index up to which its store was looked at */
     uint64_t snapshot; /* of its log, as seen last */
+    uint64_t raft_id, config; /* as seen last; config: its index */
     struct store *watched;
     struct map calls; /* ids of tasks that its rules send calls to */
 };
@@ -99,7 +101,7 @@ struct box { /* a container */
 
 /* What may be left out: faults, what befalls containers, what people do. */
 #define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(stop) X(leave) X(exit) \
-    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client) X(compact)
+    X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client) X(compact) X(core)
 enum kind { KINDS(SEEDS_KIND) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
 extern struct seeds_limit limits[LIMITS];
@@ -124,6 +126,7 @@ struct sim {
     struct box boxes[BOXES_MAX];
     unsigned n_boxes;
     bool calm, ending;
+    unsigned n_out; /* hosts that are out */
     uint64_t newest_index; /* that any store ever had; one that is up may be older and not know of a node that joined since */
     char worker_token[128], manager_token[128];
     uint8_t unlock_keys[UNLOCK_KEYS_MAX][32]; /* that ever were in force */
@@ -135,7 +138,7 @@ struct sim {
     struct users *users;
     struct clients *clients;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs, n_cores;
 };
 extern struct sim g;
 
@@ -190,6 +193,7 @@ struct host *some_leader(void);                 /* NULL: none now */
 void users_note_key(const struct cluster *c); /* somebody writes the unlock key down */
 void users_start(void);
 void users_free(void);
+void users_last_write(void); /* which must be agreed on */
 void users_check(const struct store *s); /* what they were promised is there */
 
 /* ---- whole_clients.c ---- */
@@ -202,6 +206,7 @@ void checks_start(void);
 void checks_event(void);
 void checks_box_started(struct box *b);
 void checks_end(void);
+bool is_quorum(const bool in[HOSTS_MAX]); /* of the managers, as the log has them or will */
 const struct store *newest_store(void); /* of a manager that is up; NULL: none is */
 void checks_free(void);
 static inline bool is_cut(const struct host *from, const struct host *to)

@@ -1,15 +1,17 @@
 /* What must hold: stores of equal index are equal, terms have one leader, tasks and addresses behave, a slot runs once. */
+#include "manager_internal.h"
 #include "whole.h"
 
-enum { TERMS_MAX = 8192, INDEX_MAX = 65536, REST_S = 20 };
+enum { TERMS_MAX = 8192, INDEX_MAX = 65536, CONFIGURATIONS = 32 };
 #define FENCE_NS (20 * SEC_NS) /* a node that was called lost and is back ends what was replaced within this time */
 #define TOUCH_NS (5 * SEC_NS)  /* and learns of it within this */
 
 struct checks {
     uint64_t state[INDEX_MAX], newest;
-    struct host *holder; /* of the newest state */
-    const struct raft *leader_of[TERMS_MAX];
     unsigned leader[TERMS_MAX];
+    uint64_t commit; /* that any manager knew */
+    struct configuration { uint64_t index, voter[HOSTS_MAX]; unsigned n; } seen[CONFIGURATIONS]; /* in the log of any, the latest */
+    unsigned n_seen;
 };
 
 static const struct store *store_of(const struct host *h)
@@ -21,7 +23,7 @@ const struct store *newest_store(void)
 {
     const struct store *s = NULL, *x;
     for (unsigned i = 0; i < g.n_hosts; i++)
-        if ((x = store_of(&g.hosts[i])) && (!s || store_index(x) > store_index(s)))
+        if (!g.hosts[i].out && (x = store_of(&g.hosts[i])) && (!s || store_index(x) > store_index(s)))
             s = x;
     return s;
 }
@@ -93,11 +95,55 @@ static void count_snapshot(struct host *h, const struct store *s, uint64_t snaps
     h->snapshot = snapshot;
 }
 
+/* ---- configurations ---- */
+static void note_configuration(struct host *h, const struct raft_status *s)
+{
+    struct raft_member m[RAFT_MEMBERS_MAX];
+    struct configuration c = { .index = s->config_index };
+    uint32_t n = raft_node_members(h->d.manager->raft, m, RAFT_MEMBERS_MAX);
+    for (uint32_t i = 0; i < n; i++)
+        if (m[i].voter) {
+            CHECK(c.n < HOSTS_MAX, "more voters than hosts");
+            c.voter[c.n++] = m[i].id;
+        }
+    for (unsigned i = 0; i < MIN(g.checks->n_seen, (unsigned)CONFIGURATIONS); i++)
+        if (!memcmp(&g.checks->seen[i], &c, sizeof c))
+            return;
+    g.checks->seen[g.checks->n_seen++ % CONFIGURATIONS] = c;
+}
+
+static bool holds(const struct configuration *c, const bool in[HOSTS_MAX])
+{
+    unsigned n = 0;
+    for (unsigned k = 0; k < c->n; k++)
+        for (unsigned i = 0; i < g.n_hosts; i++)
+            n += in[i] && &g.hosts[i] != g.rotten && g.hosts[i].raft_id == c->voter[k] && !host_is_removed(&g.hosts[i]);
+    return n > c->n / 2;
+}
+
+/* Of the one that is committed, and of each that may come after it. */
+bool is_quorum(const bool in[HOSTS_MAX])
+{
+    const struct checks *k = g.checks;
+    uint64_t committed = 0;
+    bool is = true;
+    for (unsigned i = 0; i < MIN(k->n_seen, (unsigned)CONFIGURATIONS); i++)
+        committed = k->seen[i].index <= k->commit ? MAX(committed, k->seen[i].index) : committed;
+    for (unsigned i = 0; i < MIN(k->n_seen, (unsigned)CONFIGURATIONS); i++)
+        is &= k->seen[i].index < committed || holds(&k->seen[i], in);
+    return is && committed;
+}
+
 static void check_raft(struct host *h)
 {
     struct raft_status s;
     manager_raft_status(h->d.manager, &s);
     count_snapshot(h, store_of(h), s.snapshot);
+    g.checks->commit = MAX(g.checks->commit, s.commit);
+    if (s.config_index && (s.config_index != h->config || s.id != h->raft_id))
+        note_configuration(h, &s);
+    h->config = s.config_index;
+    h->raft_id = s.id;
     if (g.rotten == h && s.voter && s.leader && !s.damaged)
         g.rotten = NULL;
     if (s.role != RAFT_LEADER)
@@ -210,6 +256,12 @@ static void show(const struct store *s, const struct service *svc)
             t[i]->status.err ? t[i]->status.err : "");
 }
 
+static bool is_out(const char *node_id)
+{
+    const struct host *h = node_id ? named(node_id) : NULL;
+    return h && h->out;
+}
+
 static struct box *running_box(const char *task)
 {
     for (unsigned i = 0; i < g.n_boxes; i++)
@@ -227,7 +279,7 @@ static void check_service(const struct store *s, const struct service *svc, unsi
     show(s, svc);
     CHECK(state != UPDATE_UPDATING && state != UPDATE_ROLLBACK_STARTED, "the update of %s does not end", svc->spec.name);
     for (uint32_t i = 0; i < n; i++) {
-        if (t[i]->status.state != TASK_RUNNING)
+        if (t[i]->status.state != TASK_RUNNING || is_out(t[i]->node_id))
             continue;
         const struct box *b = running_box(t[i]->id);
         running++;
@@ -245,6 +297,8 @@ static void check_keys(const struct store *s)
     CHECK(c->gossip_keys.n == 1 && !c->keys_due, "the rotation of the gossip keys does not end");
     for (unsigned i = 0; i < g.n_hosts; i++) {
         const struct daemon *d = &g.hosts[i].d;
+        if (g.hosts[i].out)
+            continue;
         CHECK((d->member.certificate->role == ROLE_MANAGER) == (d->manager != NULL), "%s is a %s by its certificate only", g.hosts[i].name,
               d->manager ? "worker" : "manager");
         CHECK(!memcmp(d->member.certificate->ca_public.v, c->ca_public.v, 32), "the certificate of %s is by an old key", g.hosts[i].name);
@@ -259,11 +313,14 @@ void checks_end(void)
     const struct store *s = newest_store();
     unsigned boxes = 0, running = 0, ready = 0;
     CHECK(s && some_leader(), "there is no leader at the end");
-    CHECK(cluster_format(store_cluster(s)) == FORMATS, "all are upgraded, and the cluster writes format %llu", U(cluster_format(store_cluster(s))));
+    CHECK(g.n_out || cluster_format(store_cluster(s)) == FORMATS, "all are upgraded, and the cluster writes format %llu", U(cluster_format(store_cluster(s))));
     for (unsigned i = 0; i < g.n_hosts; i++) {
         const struct host *h = &g.hosts[i];
-        CHECK(host_is_member(h), "%s is not in at the end", h->name);
         const struct node *n = store_find(s, TABLE_NODE, h->node_id);
+        CHECK(!h->out || !n || n->status.state == NODE_DOWN, "%s (%s) is out, and not down", h->name, h->node_id);
+        if (h->out)
+            continue;
+        CHECK(host_is_member(h), "%s is not in at the end", h->name);
         CHECK(n && n->status.state == NODE_READY, "%s (%s) is not ready at the end", h->name, h->node_id);
         CHECK(!store_of(h) || store_index(store_of(h)) == store_index(s), "%s lags at the end: %llu of %llu", h->name,
               U(store_index(store_of(h))), U(store_index(s)));
@@ -278,8 +335,8 @@ void checks_end(void)
     for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
         check_service(s, svc, ready);
     for (const struct task *t = NULL; (t = store_next(s, TABLE_TASK, t));)
-        running += t->status.state == TASK_RUNNING;
+        running += t->status.state == TASK_RUNNING && !is_out(t->node_id);
     for (unsigned i = 0; i < g.n_boxes; i++)
-        boxes += g.boxes[i].running;
+        boxes += g.boxes[i].running && !g.boxes[i].host->out;
     CHECK(boxes == running, "%u containers run, for %u tasks", boxes, running);
 }

@@ -308,7 +308,7 @@ struct host *some_leader(void)
     struct host *found = NULL;
     for (unsigned i = 0; i < g.n_hosts; i++) {
         struct host *h = &g.hosts[i];
-        if (h->loop && !h->paused && h->d.manager && manager_leads(h->d.manager) && (!found || chance(S_USER, 500)))
+        if (h->loop && !h->paused && !h->out && h->d.manager && manager_leads(h->d.manager) && (!found || chance(S_USER, 500)))
             found = h;
     }
     return found;
@@ -367,7 +367,7 @@ static void try_join(struct event *ev)
     if (h->joining || h->d.member.certificate)
         return;
     struct host *by = &g.hosts[pick(S_USER, 0, g.n_hosts - 1)];
-    if (by == h)
+    if (by == h || by->out)
         return;
     h->joining = true;
     AUTO_FREE char *addr = xasprintf("%s:%d", by->addr, PORT);
@@ -557,7 +557,7 @@ bool host_is_removed(const struct host *h)
 static void restart(struct event *e)
 {
     struct host *h = &g.hosts[e->a];
-    if (h->loop || h->life != e->b)
+    if (h->loop || h->out || h->life != e->b)
         return;
     bool anew = host_is_removed(h);
     if (!g.calm && chance(S_FAULT, 300))
