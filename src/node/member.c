@@ -460,6 +460,14 @@ static void certificate_renewed(void *arg)
     agent_certificate(d->agent, d->member.certificate);
 }
 
+/* By the log, for leaders' clocks differ. */
+static bool is_later(const struct certificate *next, const struct certificate *have)
+{
+    if (next->epoch != have->epoch)
+        return next->epoch > have->epoch;
+    return next->serial != have->serial ? next->serial > have->serial : next->not_before > have->not_before;
+}
+
 void member_certified(struct daemon *d, const void *p, size_t size)
 {
     struct err e = { 0 };
@@ -471,7 +479,7 @@ void member_certified(struct daemon *d, const void *p, size_t size)
         r = err_set(&e, E_DENIED, "it is by a cluster key that was replaced");
     if (r >= 0)
         r = certificate_verify(&next, next.ca_public.v, have->link_key.v, &e);
-    if (r == 0 && (!str_equal(next.node_id, have->node_id) || next.not_before <= have->not_before))
+    if (r == 0 && (!str_equal(next.node_id, have->node_id) || !is_later(&next, have)))
         r = -E_STALE; /* sent twice */
     if (r == 0) {
         bool other_role = next.role != have->role || next.raft_id != have->raft_id;
