@@ -186,14 +186,17 @@ static void add_update(struct store_tx *tx, const struct store *s, const char *n
                        const struct task_update *u)
 {
     const struct task *t = store_find(s, TABLE_TASK, u->id);
-    if (!t || !str_equal(t->node_id, node_id) || u->status.state < t->status.state ||
-        u->status.state < TASK_ACCEPTED || task_state_is_final(t->status.state) ||
-        task_status_equal(&u->status, &t->status) || store_tx_touches(tx, TABLE_TASK, t->id))
+    struct task_status told = u->status; /* borrowed */
+    /* The node's clock may be ahead, and what waits for a time after this one would wait for that clock. */
+    told.timestamp = MIN(told.timestamp, t && t->status.state == told.state ? t->status.timestamp : clock_real_ns());
+    if (!t || !str_equal(t->node_id, node_id) || told.state < t->status.state ||
+        told.state < TASK_ACCEPTED || task_state_is_final(t->status.state) ||
+        task_status_equal(&told, &t->status) || store_tx_touches(tx, TABLE_TASK, t->id))
         return; /* not its task, or nothing new */
     struct task copy = { 0 };
     task_copy(&copy, t);
     task_status_clear(&copy.status);
-    task_status_copy(&copy.status, &u->status);
+    task_status_copy(&copy.status, &told);
     store_tx_update(tx, TABLE_TASK, &copy);
     task_clear(&copy);
 }

@@ -45,8 +45,10 @@ static void promote(struct orchestrator_pass *p, const struct service *svc, cons
 {
     if (t->desired != TASK_READY)
         return;
-    if (t->not_before > p->now_ns) {
-        pass_due(p, t->not_before);
+    int64_t delay = MAX(service_restart_policy(&svc->spec.task).delay, REJECTED_DELAY_NS);
+    int64_t due = pass_after(p, t->not_before - delay, delay);
+    if (due > p->now_ns) {
+        pass_due(p, due);
         return;
     }
     if (CLUSTER_BUG == 1 || !slot_is_held(p->store, svc, slot, t))
@@ -83,9 +85,9 @@ void restart_slot(struct orchestrator_pass *p, const struct service *svc, const 
     struct restart_policy policy = service_restart_policy(&svc->spec.task);
     bool ended_itself = task_state_is_final(newest->status.state) &&
                         newest->status.state != TASK_SHUTDOWN && !task_is_lost(p->store, newest);
-    int64_t not_before = ended_itself ? newest->status.timestamp + policy.delay : 0;
+    int64_t not_before = ended_itself ? pass_after(p, newest->status.timestamp, policy.delay) : 0;
     if (newest->status.state == TASK_REJECTED) { /* its replacement would be refused at once, over and over */
-        not_before = newest->status.timestamp + MAX(policy.delay, REJECTED_DELAY_NS);
+        not_before = pass_after(p, newest->status.timestamp, MAX(policy.delay, REJECTED_DELAY_NS));
         if (not_before > p->now_ns) {
             pass_due(p, not_before);
             return;

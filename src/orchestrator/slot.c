@@ -119,6 +119,11 @@ const struct task *slot_newest(const struct slot *slot)
     return slot->n_tasks ? slot->tasks[slot->n_tasks - 1] : NULL;
 }
 
+int64_t pass_after(const struct orchestrator_pass *p, int64_t at_ns, int64_t wait_ns)
+{
+    return at_ns - p->now_ns > wait_ns ? p->now_ns : at_ns + wait_ns;
+}
+
 void pass_due(struct orchestrator_pass *p, int64_t at_ns)
 {
     if (at_ns < p->next_ns)

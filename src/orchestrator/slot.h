@@ -45,6 +45,9 @@ void task_drop(struct orchestrator_pass *p, const struct task *t);
 void task_make(struct orchestrator_pass *p, const struct service *svc, const struct slot *slot,
                enum task_state desired, int64_t not_before_ns);
 void pass_due(struct orchestrator_pass *p, int64_t at_ns); /* lowers next_ns */
+/* When a wait is over that began at `at`. That may be by another machine's clock: where it is further in the future than the wait
+ * is long, nobody waits until that clock is right. */
+int64_t pass_after(const struct orchestrator_pass *p, int64_t at_ns, int64_t wait_ns);
 
 /* update.c: advances a rolling update or rollback by what is due now. */
 void update_service(struct orchestrator_pass *p, const struct service *svc, const struct slots *all);

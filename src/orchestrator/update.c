@@ -9,7 +9,7 @@ struct progress {
     uint32_t n_dirty;    /* slots still to update */
     uint32_t n_busy;     /* slots whose new task is not running for Delay yet */
     uint32_t n_failed;   /* slots in which a new task failed since the update began */
-    int64_t last_running_ns;
+    int64_t settled_ns;  /* when all run for Monitor */
     bool all_running;
     const char *failed_task;
 };
@@ -57,10 +57,11 @@ static struct progress measure(struct orchestrator_pass *p, const struct service
             g.all_running = false;
             continue;
         }
-        g.last_running_ns = MAX(g.last_running_ns, fresh->status.timestamp);
-        if (fresh->created_at >= began && fresh->status.timestamp + cfg->delay > p->now_ns) {
+        int64_t due = pass_after(p, fresh->status.timestamp, cfg->delay);
+        g.settled_ns = MAX(g.settled_ns, pass_after(p, fresh->status.timestamp, cfg->monitor));
+        if (fresh->created_at >= began && due > p->now_ns) {
             g.n_busy++;
-            pass_due(p, fresh->status.timestamp + cfg->delay);
+            pass_due(p, due);
         }
     }
     return g;
@@ -156,9 +157,8 @@ void update_service(struct orchestrator_pass *p, const struct service *svc, cons
     }
     if (!watched || g.n_dirty || !g.all_running)
         return;
-    int64_t settled = g.last_running_ns + cfg.monitor;
-    if (settled > p->now_ns)
-        pass_due(p, settled);
+    if (g.settled_ns > p->now_ns)
+        pass_due(p, g.settled_ns);
     else
         set_state(p, svc, is_rollback ? UPDATE_ROLLBACK_COMPLETED : UPDATE_COMPLETED,
                   is_rollback ? "rollback completed" : "update completed");
