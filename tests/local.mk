@@ -227,7 +227,7 @@ libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/membership/
 tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_checks.h tests/sim/disk.c tests/sim/disk.h \
 	tests/sim/queue.c tests/sim/queue.h tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
 	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
-	tests/sim/whole_clients.c tests/sim/whole_users.c $(seeds)
+	tests/sim/whole_clients.c tests/sim/whole_disks.c tests/sim/whole_users.c $(seeds)
 tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/src/manager -I$(srcdir)/src/node -I$(srcdir)/tests/sim -I$(srcdir)/tests/linear
 tests_sim_sim_whole_LDADD = libwhole_calls.a libwhole.a libwhole_calls.a liblinear.a $(f0_libs)
 

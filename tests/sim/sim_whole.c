@@ -25,7 +25,7 @@ struct seeds_limit limits[LIMITS] = {
     [L_UNTIL] = { "--until", "ms until the faults end", 1, 0, 0 },
 };
 
-enum { CHAOS_MS = 60000, LOSS = 5, LEADER_S = 30 };
+enum { CHAOS_MS = 60000, LOSS = 5, LEADER_S = 30, OFF_MS = 29 * 60000 }; /* OFF_MS: certificates tolerate an hour between two clocks */
 #define CALM_NS (90 * SEC_NS)
 
 void mix(uint64_t v)
@@ -128,22 +128,11 @@ static void part_network(void)
     push(NULL, some_ms(S_FAULT, 100, 8000), heal_event, 0, 0);
 }
 
-/* A single disk rots, and once: others have what it loses, as long as they are enough. */
-static bool may_rot(struct host *h)
-{
-    struct raft_status s = { 0 };
-    const struct host *leader = some_leader();
-    if (!h->d.manager || !leader || g.has_rotted || h->loop->n_jobs[LANE_LOG])
-        return false;
-    manager_raft_status(leader->d.manager, &s);
-    return s.n_voters >= 3 && !s.n_learners;
-}
-
 static enum kind some_fault(void)
 {
     static const struct { enum kind kind; unsigned weight; } faults[] = {
-        { K_part, 17 }, { K_kill, 18 }, { K_power, 12 }, { K_pause, 14 }, { K_clock, 6 }, { K_hang, 7 }, { K_full, 6 },
-        { K_sync, 4 }, { K_rot, 9 }, { K_stop, 4 }, { K_leave, 3 },
+        { K_part, 16 }, { K_kill, 16 }, { K_power, 11 }, { K_pause, 12 }, { K_clock, 6 }, { K_hang, 6 }, { K_full, 6 },
+        { K_sync, 4 }, { K_rot, 9 }, { K_stop, 4 }, { K_leave, 3 }, { K_wipe, 2 }, { K_restore, 5 },
     };
     unsigned n = (unsigned)pick(S_FAULT, 0, 99), i = 0;
     for (; n >= faults[i].weight; i++)
@@ -179,8 +168,8 @@ static void strike(struct host *h)
         g.n_pauses++;
         break;
     case K_clock:
-        h->wall += some_ms(S_FAULT, 0, 20000) - 10 * SEC_NS;
-        say("the clock of %s jumps", h->name);
+        h->wall = some_ms(S_FAULT, 0, 2 * OFF_MS) - OFF_MS * MS;
+        say("the clock of %s jumps; it is %lld s off", h->name, (long long)(h->wall / SEC_NS));
         break;
     case K_hang:
         h->hang = g.now + some_ms(S_FAULT, 10, 3000);
@@ -192,10 +181,9 @@ static void strike(struct host *h)
         say("the next fsync of %s fails", h->name);
         disk_fail_sync(chance(S_FAULT, 700) ? h->raft_disk : h->disk, true);
         break;
-    case K_rot:
-        if (may_rot(h))
-            host_rot(h);
-        break;
+    case K_rot: host_rot(h); break;
+    case K_wipe: host_wipe(h); break;
+    case K_restore: host_put_back(h); break;
     case K_stop:
         if (h->d.manager)
             host_stop(h, some_ms(S_FAULT, 10, 3000));
@@ -384,9 +372,9 @@ static uint64_t run_seed(uint64_t seed)
     mix(g.queue.seq);
     if (is_verbose())
         printf("seed %llu: %llu events, %u messages, %u leaders, %u kills, %u power cuts, %u pauses, %u partitions, %u full, %u failed and "
-               "%u rotten disks, %u unlocked, %u programs exchanged, %u too old, %u acknowledged, %u refused, %u reads, %u of %u operations answered, %u "
+               "%u rotten disks, %u wiped, %u put back, %u unlocked, %u programs exchanged, %u too old, %u acknowledged, %u refused, %u reads, %u of %u operations answered, %u "
                "snapshots, %u installed, %u containers, state %016llx\n", U(seed), U(g.events), g.n_messages, g.n_leaders, g.n_kills, g.n_powers, g.n_pauses, g.n_parts, g.n_full,
-               g.n_aborts, g.n_rotten, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_answers, g.n_ops, g.n_snapshots,
+               g.n_aborts, g.n_rotten, g.n_wiped, g.n_put_back, g.n_unlocked, g.n_exchanged, g.n_too_old, g.n_acked, g.n_refused, g.n_reads, g.n_answers, g.n_ops, g.n_snapshots,
                g.n_installs, g.n_boxes, U(g.hash));
     hosts_free();
     users_free();
@@ -408,7 +396,7 @@ static void where(void)
     printf(", event %llu", U(g.events));
 }
 
-static struct { uint64_t events, leaders, kills, powers, aborts, rotten, unlocked, acked, reads, answers, snapshots, installs, cores, boxes; } sums;
+static struct { uint64_t events, leaders, kills, powers, aborts, rotten, wiped, put_back, unlocked, acked, reads, answers, snapshots, installs, cores, boxes; } sums;
 
 static void sum(void)
 {
@@ -418,6 +406,8 @@ static void sum(void)
     sums.powers += g.n_powers;
     sums.aborts += g.n_aborts;
     sums.rotten += g.n_rotten;
+    sums.wiped += g.n_wiped;
+    sums.put_back += g.n_put_back;
     sums.unlocked += g.n_unlocked;
     sums.acked += g.n_acked;
     sums.reads += g.n_reads;
@@ -430,10 +420,10 @@ static void sum(void)
 
 static void figures(void)
 {
-    printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu unlocked, %llu writes "
+    printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu wiped, %llu put back, %llu unlocked, %llu writes "
            "acknowledged, %llu reads, %llu operations in histories, %llu snapshots, %llu installed, %llu seeds with a core, "
            "%llu containers\n",
-           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.answers),
+           U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.wiped), U(sums.put_back), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.answers),
            U(sums.snapshots), U(sums.installs), U(sums.cores), U(sums.boxes));
 }
 

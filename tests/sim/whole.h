@@ -7,6 +7,7 @@
  *   whole_net.c    streams (stream.h) and datagrams over links that lose, delay, repeat and part
  *   whole_files.c  files (file.h) on disks that forget, see disk.h
  *   whole_host.c   machines: start and end of their daemons, containers that only pretend (agent.h)
+ *   whole_disks.c  what befalls disks
  *   whole_users.c  what people ask for, and what they were promised
  *   whole_clients.c  who reads and writes registers, for a history that must be linearizable
  *   whole_checks.c what must hold after every event, and at the end
@@ -74,7 +75,9 @@ struct host {
     bool wants_in;      /* it is to join until it is in */
     bool joining, leaving;
     bool harmed; /* its disk was full or failed, so that it may not do what it is asked for */
-    struct disk *disk, *raft_disk;
+    struct disk *disk, *raft_disk, *copy; /* copy: of raft_disk, of some time ago; NULL: none */
+    struct copied { uint64_t raft_id, config, key; } copied; /* whose it was */
+    uint64_t copy_key; /* of a copy that is about to be made, 0: none is */
     int64_t wall, drift, resume, hang, down, stale_until; /* wall: offset of its clock; drift: permille of true speed; hang: its disk answers not before;
                                                                 * down: until it starts again; stale_until: was called lost */
     struct stream_listener *listener;
@@ -100,7 +103,7 @@ struct box { /* a container */
 };
 
 /* What may be left out: faults, what befalls containers, what people do. */
-#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(stop) X(leave) X(exit) \
+#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(wipe) X(restore) X(old) X(stop) X(leave) X(exit) \
     X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client) X(compact) X(core)
 enum kind { KINDS(SEEDS_KIND) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
@@ -131,14 +134,14 @@ struct sim {
     char worker_token[128], manager_token[128];
     uint8_t unlock_keys[UNLOCK_KEYS_MAX][32]; /* that ever were in force */
     unsigned n_unlock_keys;
-    struct host *rotten; /* its log has lost something, until it says that it is whole */
-    bool has_rotted;
+    struct host *rotten; /* its log has lost something, until it says that it is whole, up to rotten_to */
+    uint64_t rotten_to;
     jmp_buf aborted; /* where the call goes on that a daemon stopped itself in */
     bool may_abort;
     struct users *users;
     struct clients *clients;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs, n_cores;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_wiped, n_put_back, n_old, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs, n_cores;
 };
 extern struct sim g;
 
@@ -176,8 +179,6 @@ void net_free(void);
 void host_boot(struct host *h);
 void host_crash(struct host *h, bool power);
 void host_abort(struct host *h); /* the daemon stopped itself, in the midst of a call */
-void host_fill_disk(struct host *h, int64_t time);
-void host_rot(struct host *h); /* which is down for it */
 void host_stop(struct host *h, int64_t down); /* as SIGTERM does it: hands over, then ends; back after that time */
 void host_restart(struct host *h, int64_t delay);
 void host_exchange(struct host *h, unsigned format); /* restarts it with a program that knows this format */
@@ -188,6 +189,14 @@ bool host_is_member(const struct host *h);
 void host_leave_cluster(struct host *h);
 struct host *host_by_node(const char *node_id); /* NULL: none of them, any more */
 struct host *some_leader(void);                 /* NULL: none now */
+
+/* ---- whole_disks.c: each does nothing where too much would be lost ---- */
+void host_fill_disk(struct host *h, int64_t time);
+void host_rot(struct host *h); /* which is down for it */
+void host_wipe(struct host *h);
+void host_put_back(struct host *h); /* an older state of its log, or of another's */
+void host_want_copy(struct host *h); /* it is about to end; maybe it is copied: host_copy(), once it has */
+void host_copy(struct host *h);
 
 /* ---- whole_users.c ---- */
 void users_note_key(const struct cluster *c); /* somebody writes the unlock key down */

@@ -144,7 +144,7 @@ static void check_raft(struct host *h)
         note_configuration(h, &s);
     h->config = s.config_index;
     h->raft_id = s.id;
-    if (g.rotten == h && s.voter && s.leader && !s.damaged)
+    if (g.rotten == h && s.voter && s.leader && !s.damaged && s.commit >= g.rotten_to)
         g.rotten = NULL;
     if (s.role != RAFT_LEADER)
         return;
@@ -167,13 +167,22 @@ static void check_format(const struct host *h)
           h->name, h->format, U(cluster_format(store_cluster(s))));
 }
 
+/* What was said of the node that it was is over. */
+static void note_node(struct host *h, const char *id)
+{
+    if (str_equal(h->node_id, id))
+        return;
+    snprintf(h->node_id, sizeof h->node_id, "%s", id);
+    h->stale_until = g.now + TOUCH_NS;
+}
+
 void checks_event(void)
 {
     for (unsigned i = 0; i < g.n_hosts; i++) {
         struct host *h = &g.hosts[i];
         const struct store *s = store_of(h);
         if (host_is_member(h))
-            snprintf(h->node_id, sizeof h->node_id, "%s", daemon_node_id(&h->d));
+            note_node(h, daemon_node_id(&h->d));
         if (g.checks)
             check_format(h);
         if (!s || !g.checks)

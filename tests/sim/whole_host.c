@@ -482,6 +482,7 @@ void host_crash(struct host *h, bool power)
     power ? g.n_powers++ : g.n_kills++;
     enter(h);
     h->dying = power ? POWER_LOST : KILLED;
+    host_want_copy(h);
     disk_fail_sync(h->raft_disk, false);
     disk_fail_sync(h->disk, false);
     disk_fuse(h->raft_disk, (unsigned)pick(S_DISK, 0, 4)); /* in the midst of what the worker does */
@@ -493,6 +494,7 @@ void host_crash(struct host *h, bool power)
     free(h->loop);
     has_ended(h);
     g.n_torn += disk_crash(h->raft_disk, power) + disk_crash(h->disk, power);
+    host_copy(h);
     if (!power)
         return;
     h->off = true;
@@ -519,35 +521,6 @@ void host_abort(struct host *h)
     host_restart(h, SEC_NS);
 }
 
-static void has_space(struct event *e)
-{
-    disk_set_full(g.hosts[e->a].disk, false);
-    disk_set_full(g.hosts[e->a].raft_disk, false);
-}
-
-void host_fill_disk(struct host *h, int64_t time)
-{
-    say("the disk of %s is full for %lld ms", h->name, (long long)(time / MS));
-    h->harmed = true;
-    g.n_full++;
-    disk_set_full(h->disk, true);
-    disk_set_full(h->raft_disk, true);
-    push(NULL, time, has_space, h->n, 0);
-}
-
-void host_rot(struct host *h)
-{
-    char where[64];
-    host_crash(h, false);
-    host_restart(h, some_ms(S_FAULT, 10, 1500));
-    if (!disk_rot(h->raft_disk, &g.rng[S_FAULT], false, where))
-        return;
-    say("%s: rot in %s", h->name, where);
-    g.has_rotted = true;
-    g.rotten = h;
-    g.n_rotten++;
-}
-
 bool host_is_removed(const struct host *h)
 {
     const struct store *s = newest_store();
@@ -568,6 +541,8 @@ static void restart(struct event *e)
         disk_wipe(h->disk);
         disk_wipe(h->raft_disk);
         h->wants_in = true;
+        if (g.rotten == h)
+            g.rotten = NULL;
     }
     host_boot(h);
 }
@@ -682,5 +657,6 @@ void hosts_free(void)
         map_done(&g.hosts[i].calls);
         disk_free(g.hosts[i].disk);
         disk_free(g.hosts[i].raft_disk);
+        disk_free(g.hosts[i].copy);
     }
 }
