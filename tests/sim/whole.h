@@ -96,9 +96,9 @@ struct box { /* a container */
     char task[26], service[26];
     uint64_t slot;
     struct host *host;
-    int64_t since, doubled; /* doubled: since when another one of its slot runs too */
+    int64_t since, doubled; /* doubled: for how long another one of its slot runs too and its host could be told */
     int64_t to_stop; /* when its host heard so */
-    bool prepared, running, lost, stopping, gone;
+    bool prepared, running, lost, stopping, gone, twice, touched;
     int64_t exit_code;
 };
 

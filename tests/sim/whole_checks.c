@@ -9,6 +9,7 @@ enum { TERMS_MAX = 8192, INDEX_MAX = 65536, CONFIGURATIONS = 32 };
 struct checks {
     uint64_t state[INDEX_MAX], newest;
     unsigned leader[TERMS_MAX];
+    int64_t looked; /* at the containers */
     uint64_t commit; /* that any manager knew */
     struct configuration { uint64_t index, voter[HOSTS_MAX]; unsigned n; } seen[CONFIGURATIONS]; /* in the log of any, the latest */
     unsigned n_seen;
@@ -167,32 +168,6 @@ static void check_format(const struct host *h)
           h->name, h->format, U(cluster_format(store_cluster(s))));
 }
 
-/* What was said of the node that it was is over. */
-static void note_node(struct host *h, const char *id)
-{
-    if (str_equal(h->node_id, id))
-        return;
-    snprintf(h->node_id, sizeof h->node_id, "%s", id);
-    h->stale_until = g.now + TOUCH_NS;
-}
-
-void checks_event(void)
-{
-    for (unsigned i = 0; i < g.n_hosts; i++) {
-        struct host *h = &g.hosts[i];
-        const struct store *s = store_of(h);
-        if (host_is_member(h))
-            note_node(h, daemon_node_id(&h->d));
-        if (g.checks)
-            check_format(h);
-        if (!s || !g.checks)
-            continue;
-        g.newest_index = MAX(g.newest_index, store_index(s));
-        check_raft(h);
-        check_store(h, s);
-    }
-}
-
 /* ---- one container a slot ---- */
 static bool runs_once(const struct box *b)
 {
@@ -217,34 +192,74 @@ void checks_box_started(struct box *b)
     }
 }
 
-/* Somebody could have told it. */
+/* Somebody can tell it. */
 static bool in_touch(const struct host *h)
 {
-    const struct host *leader = some_leader();
-    return leader && h->loop && !h->paused && host_is_member(h) && !is_cut(h, leader) && !is_cut(leader, h);
+    if (!h->loop || h->paused || !host_is_member(h))
+        return false;
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        const struct host *x = &g.hosts[i];
+        if (x->loop && !x->paused && !x->out && x->d.manager && manager_leads(x->d.manager) && !is_cut(h, x) && !is_cut(x, h))
+            return true;
+    }
+    return false;
 }
 
-static void look_at_boxes(struct event *e)
+/* Of the time in which two of a slot run, what the host was in touch for counts, however often it was not in between. */
+static void look_at_boxes(void)
 {
+    int64_t passed = g.now - g.checks->looked;
+    g.checks->looked = g.now;
     for (unsigned i = 0; i < g.n_boxes; i++) {
         struct box *b = &g.boxes[i];
         bool twice = false;
-        if (!b->lost || !b->running || !in_touch(b->host)) {
+        if (!b->lost || !b->running) {
             b->doubled = 0;
             continue;
         }
-        for (unsigned k = 0; k < g.n_boxes && !twice; k++)
-            twice = same_place(b, &g.boxes[k]) && runs_once(b);
-        b->doubled = !twice ? 0 : b->doubled ? b->doubled : g.now;
-        CHECK(!b->doubled || g.now - b->doubled < FENCE_NS, "task %s on %s was replaced and still runs", b->task, b->host->name);
+        b->doubled += b->twice && b->touched ? passed : 0;
+        for (unsigned k = 0; k < g.n_boxes && !twice; k++) /* of two that are lost it is the older one that was replaced */
+            twice = (!g.boxes[k].lost || g.boxes[k].since > b->since) && same_place(b, &g.boxes[k]) && runs_once(b);
+        b->touched = twice && in_touch(b->host);
+        b->twice = twice;
+        b->doubled = twice ? b->doubled : 0;
+        CHECK(b->doubled < FENCE_NS, "task %s on %s was replaced and still runs", b->task, b->host->name);
     }
-    push(NULL, SEC_NS, e->fn, 0, 0);
+}
+
+/* ---- the beginning and the end ---- */
+/* What was said of the node that it was is over. */
+static void note_node(struct host *h, const char *id)
+{
+    if (str_equal(h->node_id, id))
+        return;
+    snprintf(h->node_id, sizeof h->node_id, "%s", id);
+    h->stale_until = g.now + TOUCH_NS;
+}
+
+void checks_event(void)
+{
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        struct host *h = &g.hosts[i];
+        const struct store *s = store_of(h);
+        if (host_is_member(h))
+            note_node(h, daemon_node_id(&h->d));
+        if (g.checks)
+            check_format(h);
+        if (!s || !g.checks)
+            continue;
+        g.newest_index = MAX(g.newest_index, store_index(s));
+        check_raft(h);
+        check_store(h, s);
+    }
+    if (g.checks)
+        look_at_boxes();
 }
 
 void checks_start(void)
 {
     g.checks = xnew(struct checks);
-    push(NULL, SEC_NS, look_at_boxes, 0, 0);
+    g.checks->looked = g.now;
 }
 
 void checks_free(void)
@@ -252,7 +267,6 @@ void checks_free(void)
     free(g.checks);
 }
 
-/* ---- the end ---- */
 static void show(const struct store *s, const struct service *svc)
 {
     uint32_t n;
