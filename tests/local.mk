@@ -217,18 +217,20 @@ check_LIBRARIES += libwhole.a
 libwhole_a_SOURCES = $(libraft_a_SOURCES)
 libwhole_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -include $(srcdir)/tests/sim/whole_threads.h
 check_LIBRARIES += libwhole_calls.a
-libwhole_calls_a_SOURCES = $(libgossip_a_SOURCES) src/agent/agent.c src/agent/agent_internal.h src/agent/report.c \
+libwhole_calls_a_SOURCES = $(libgossip_a_SOURCES) overlay/address.c overlay/plan.c overlay/plan_index.c overlay/rules.c \
+	overlay/overlay_internal.h overlay/rules.h src/agent/agent.c src/agent/agent_internal.h src/agent/report.c \
 	src/agent/session.c src/agent/task.c src/agent/worker.c src/net/late_file_io.c src/net/link.c src/net/noise.c src/net/stream.c src/node/admission.c \
 	src/node/authority.c src/node/identity_io.c src/node/lock.c src/node/member.c src/node/peers.c src/node/relay.c \
 	$(libmanager_a_SOURCES) $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) $(libstore_a_SOURCES) $(libmodel_a_SOURCES)
 # All that sees the tables knows one format more (model/format.h); hosts start with the older program and with the newer.
-libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/membership/gossip -I$(srcdir)/membership/raft -I$(srcdir)/src/agent \
+libwhole_calls_a_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/membership/gossip -I$(srcdir)/membership/raft -I$(srcdir)/overlay -I$(srcdir)/src/agent \
 	-I$(srcdir)/src/node -I$(srcdir)/src/net -include $(srcdir)/tests/sim/whole_calls.h
 tests_sim_sim_whole_SOURCES = tests/sim/control_checks.c tests/sim/control_checks.h tests/sim/disk.c tests/sim/disk.h \
 	tests/sim/queue.c tests/sim/queue.h tests/sim/sim_whole.c tests/sim/whole.h tests/sim/whole_calls.h tests/sim/whole_checks.c tests/sim/whole_files.c \
 	tests/sim/whole_host.c tests/sim/whole_loop.c tests/sim/whole_net.c tests/sim/whole_threads.h \
 	tests/sim/whole_clients.c tests/sim/whole_disks.c tests/sim/whole_users.c $(seeds)
-tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/src/manager -I$(srcdir)/src/node -I$(srcdir)/tests/sim -I$(srcdir)/tests/linear
+tests_sim_sim_whole_CPPFLAGS = $(AM_CPPFLAGS) -DFORMAT_NEXT -I$(srcdir)/overlay -I$(srcdir)/src/manager -I$(srcdir)/src/node \
+	-I$(srcdir)/tests/sim -I$(srcdir)/tests/linear
 tests_sim_sim_whole_LDADD = libwhole_calls.a libwhole.a libwhole_calls.a liblinear.a $(f0_libs)
 
 # The same with bugs planted in the core; tests/sim/planted sees that each is found.

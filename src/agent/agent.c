@@ -1,5 +1,6 @@
 /* The agent's door: construction, and events handed to session, worker and tasks. */
 #include "agent_internal.h"
+#include <shoal/base/planted.h>
 #include <shoal/base/file.h>
 
 struct agent *agent_new(struct loop *l, const struct agent_config *cfg, const struct agent_hooks *hooks,
@@ -100,7 +101,8 @@ void agent_gossip_state(struct agent *a, const char *node_id, bool suspect)
         a->session_up = false;
         session_tick(a);
     }
-    worker_want_network(a);
+    if (CLUSTER_BUG != 63)
+        worker_want_network(a);
 }
 
 void agent_certificate(struct agent *a, const struct certificate *c)

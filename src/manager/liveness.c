@@ -102,7 +102,7 @@ static void propose_state(struct liveness *v, const struct node *n, enum node_st
 
 int64_t liveness_wait_ms(uint32_t n_nodes, uint32_t n_lost, int64_t down_after_ms)
 {
-    return n_nodes > 3 && n_lost > 1 && (uint64_t)n_lost * 3 > n_nodes ? down_after_ms * 10 : down_after_ms;
+    return CLUSTER_BUG != 64 && n_nodes > 3 && n_lost > 1 && (uint64_t)n_lost * 3 > n_nodes ? down_after_ms * 10 : down_after_ms;
 }
 
 enum node_state liveness_verdict(const struct liveness_case *c, int64_t now_ms, int64_t *ret_next_ms)

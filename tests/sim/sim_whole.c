@@ -25,7 +25,7 @@ struct seeds_limit limits[LIMITS] = {
     [L_UNTIL] = { "--until", "ms until the faults end", 1, 0, 0 },
 };
 
-enum { CHAOS_MS = 60000, LOSS = 5, LEADER_S = 30, OFF_MS = 29 * 60000 }; /* OFF_MS: certificates tolerate an hour between two clocks */
+enum { CHAOS_MS = 60000, LOSS = 5, LEADER_S = 30, MASS_MS = 8000, OFF_MS = 29 * 60000 }; /* OFF_MS: certificates tolerate an hour between two clocks */
 #define CALM_NS (90 * SEC_NS)
 
 void mix(uint64_t v)
@@ -128,10 +128,42 @@ static void part_network(void)
     push(NULL, some_ms(S_FAULT, 100, 8000), heal_event, 0, 0);
 }
 
+/* More than a third of the nodes lose power together. That looks like a partition, and nobody is called down at once: the
+ * product waits ten times as long. Some time of that is left to what else may happen. */
+static void lose_many(void)
+{
+    bool up[HOSTS_MAX];
+    unsigned lost[HOSTS_MAX], n = 0;
+    const struct store *s = newest_store();
+    int64_t back = some_ms(S_FAULT, MASS_MS, 25000);
+    memset(up, true, sizeof up);
+    for (unsigned tries = 0; s && tries < 2 * g.n_hosts && n * 3 <= store_count(s, TABLE_NODE); tries++) {
+        unsigned i = (unsigned)pick(S_FAULT, 0, g.n_hosts - 1);
+        const struct host *h = &g.hosts[i];
+        if (!up[i] || !host_is_member(h) || h->paused || h->leaving)
+            continue;
+        up[i] = false;
+        if (is_quorum(up))
+            lost[n++] = i;
+        else
+            up[i] = true;
+    }
+    if (!s || store_count(s, TABLE_NODE) <= 3 || n < 2 || n * 3 <= store_count(s, TABLE_NODE))
+        return;
+    say("%u hosts lose power together", n);
+    g.n_masses++;
+    for (unsigned i = 0; i < n; i++) {
+        struct host *h = &g.hosts[lost[i]];
+        host_crash(h, true);
+        h->held_until = g.now + MASS_MS * MS;
+        host_restart(h, back);
+    }
+}
+
 static enum kind some_fault(void)
 {
     static const struct { enum kind kind; unsigned weight; } faults[] = {
-        { K_part, 16 }, { K_kill, 16 }, { K_power, 11 }, { K_pause, 12 }, { K_clock, 6 }, { K_hang, 6 }, { K_full, 6 },
+        { K_part, 15 }, { K_kill, 15 }, { K_power, 10 }, { K_mass, 3 }, { K_pause, 12 }, { K_clock, 6 }, { K_hang, 6 }, { K_full, 6 },
         { K_sync, 4 }, { K_rot, 9 }, { K_stop, 4 }, { K_leave, 3 }, { K_wipe, 2 }, { K_restore, 5 },
     };
     unsigned n = (unsigned)pick(S_FAULT, 0, 99), i = 0;
@@ -145,8 +177,8 @@ static void strike(struct host *h)
     enum kind kind = some_fault();
     if (!has_kind(kind) || !limit_take(&limits[L_FAULTS]))
         return;
-    if (kind == K_part) {
-        part_network();
+    if (kind == K_part || kind == K_mass) {
+        kind == K_part ? part_network() : lose_many();
         return;
     }
     if (!h->loop || h->paused || h->leaving)
@@ -258,6 +290,7 @@ static void choose_core(void)
 static void heal_host(struct host *h)
 {
     h->paused = false;
+    h->held_until = 0; /* many come back, so those that do not are few */
     disk_set_full(h->disk, false);
     disk_set_full(h->raft_disk, false);
     disk_fail_sync(h->disk, false);
@@ -396,7 +429,7 @@ static void where(void)
     printf(", event %llu", U(g.events));
 }
 
-static struct { uint64_t events, leaders, kills, powers, aborts, rotten, wiped, put_back, unlocked, acked, reads, answers, snapshots, installs, cores, boxes; } sums;
+static struct { uint64_t events, leaders, kills, powers, aborts, rotten, wiped, put_back, unlocked, acked, reads, answers, snapshots, installs, cores, masses, boxes; } sums;
 
 static void sum(void)
 {
@@ -415,6 +448,7 @@ static void sum(void)
     sums.snapshots += g.n_snapshots;
     sums.installs += g.n_installs;
     sums.cores += g.n_cores;
+    sums.masses += g.n_masses;
     sums.boxes += g.n_boxes;
 }
 
@@ -422,9 +456,9 @@ static void figures(void)
 {
     printf("%llu events, %llu leaders, %llu kills, %llu power cuts, %llu failed and %llu rotten disks, %llu wiped, %llu put back, %llu unlocked, %llu writes "
            "acknowledged, %llu reads, %llu operations in histories, %llu snapshots, %llu installed, %llu seeds with a core, "
-           "%llu containers\n",
+           "%llu mass losses, %llu containers\n",
            U(sums.events), U(sums.leaders), U(sums.kills), U(sums.powers), U(sums.aborts), U(sums.rotten), U(sums.wiped), U(sums.put_back), U(sums.unlocked), U(sums.acked), U(sums.reads), U(sums.answers),
-           U(sums.snapshots), U(sums.installs), U(sums.cores), U(sums.boxes));
+           U(sums.snapshots), U(sums.installs), U(sums.cores), U(sums.masses), U(sums.boxes));
 }
 
 int main(int argc, char **argv)

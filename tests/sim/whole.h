@@ -74,6 +74,7 @@ struct host {
     unsigned format;    /* the last one that its program knows */
     bool wants_in;      /* it is to join until it is in */
     bool joining, leaving;
+    int64_t held_until; /* it was lost with many others: not down before */
     bool harmed; /* its disk was full or failed, so that it may not do what it is asked for */
     struct disk *disk, *raft_disk, *copy; /* copy: of raft_disk, of some time ago; NULL: none */
     struct copied { uint64_t raft_id, config, key; } copied; /* whose it was */
@@ -103,7 +104,7 @@ struct box { /* a container */
 };
 
 /* What may be left out: faults, what befalls containers, what people do. */
-#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(hang) X(full) X(sync) X(rot) X(wipe) X(restore) X(old) X(stop) X(leave) X(exit) \
+#define KINDS(X) X(loss) X(part) X(kill) X(power) X(pause) X(clock) X(mass) X(hang) X(full) X(sync) X(rot) X(wipe) X(restore) X(old) X(stop) X(leave) X(exit) \
     X(image) X(service) X(change) X(drain) X(role) X(remove) X(keys) X(ca) X(tokens) X(lock) X(client) X(compact) X(core)
 enum kind { KINDS(SEEDS_KIND) };
 enum { L_OPS, L_FAULTS, L_NODES, L_UNTIL, LIMITS };
@@ -141,7 +142,7 @@ struct sim {
     struct users *users;
     struct clients *clients;
     struct checks *checks;
-    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_wiped, n_put_back, n_old, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs, n_cores;
+    unsigned n_kills, n_powers, n_pauses, n_parts, n_leaders, n_acked, n_refused, n_reads, n_torn, n_messages, n_roles, n_full, n_aborts, n_rotten, n_wiped, n_put_back, n_old, n_unlocked, n_exchanged, n_too_old, n_answers, n_ops, n_snapshots, n_installs, n_cores, n_masses;
 };
 extern struct sim g;
 

@@ -49,6 +49,7 @@ static void node_changed(const struct node *a, const struct node *b)
     }
     if (b->status.state != NODE_DOWN)
         return; /* its tasks stay */
+    CHECK(g.now >= h->held_until, "%s is down at once, though many were lost with it", h->name);
     h->stale_until = INT64_MAX;
     for (unsigned i = 0; i < g.n_boxes; i++)
         g.boxes[i].lost |= g.boxes[i].host == h;
@@ -227,6 +228,31 @@ static void look_at_boxes(void)
     }
 }
 
+/* ---- who is suspect gets no new calls ---- */
+static bool is_disconnected(const struct assignment *a, const char *node_id)
+{
+    for (uint32_t i = 0; i < a->nodes.n; i++)
+        if (str_equal(a->nodes.v[i].id, node_id))
+            return a->nodes.v[i].status.state == NODE_DISCONNECTED; /* its containers go on */
+    return false;
+}
+
+static void look_at_calls(struct event *e)
+{
+    for (unsigned i = 0; i < g.n_hosts; i++) {
+        struct host *h = &g.hosts[i];
+        if (!host_is_member(h) || h->paused || !h->d.gossip)
+            continue;
+        const struct assignment *a = agent_assignment(h->d.agent);
+        for (uint32_t k = 0; k < a->replicas.n; k++) {
+            const struct replica *r = &a->replicas.v[k];
+            CHECK(gossip_state_of(h->d.gossip, r->node_id) != GOSSIP_SUSPECT || is_disconnected(a, r->node_id) ||
+                  !map_find(&h->calls, r->task_id), "%s sends calls to %s on node %s, which it suspects", h->name, r->task_id, r->node_id);
+        }
+    }
+    push(NULL, 100 * MS, e->fn, 0, 0);
+}
+
 /* ---- the beginning and the end ---- */
 /* What was said of the node that it was is over. */
 static void note_node(struct host *h, const char *id)
@@ -235,6 +261,7 @@ static void note_node(struct host *h, const char *id)
         return;
     snprintf(h->node_id, sizeof h->node_id, "%s", id);
     h->stale_until = g.now + TOUCH_NS;
+    h->held_until = 0;
 }
 
 void checks_event(void)
@@ -260,6 +287,7 @@ void checks_start(void)
 {
     g.checks = xnew(struct checks);
     g.checks->looked = g.now;
+    push(NULL, 0, look_at_calls, 0, 0);
 }
 
 void checks_free(void)

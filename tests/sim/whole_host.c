@@ -1,5 +1,6 @@
 /* Machines: the start and the end of their daemons, and containers that only pretend, which go on without a daemon and
  * end with the power. */
+#include "overlay_internal.h"
 #include "whole.h"
 
 /* ---- machine ---- */
@@ -164,6 +165,7 @@ static void box_event(struct event *e)
         if (!b->running && !b->stopping)
             return;
         b->running = false;
+        map_remove(&h->calls, b->task);
         b->exit_code = b->stopping ? 143 : chance(S_BOX, 700) ? 1 : 0;
         break;
     default: break;
@@ -191,15 +193,29 @@ static void on_start(void *arg, const char *task)
     answer(b, EXEC_STARTED, some_ms(S_BOX, 5, 200));
 }
 
-/* The kernel's rules, which outlive the daemon: who gets calls. */
+/* The kernel's rules, which outlive the daemon: who gets calls, by the overlay's own plan. */
+static void plan_calls(struct host *h, const struct assignment *a, const struct map *suspects)
+{
+    struct plan_index index;
+    struct map own;
+    struct plan_input in = { .a = a, .index = &index, .suspects = suspects, .node_id = daemon_node_id(&h->d), .sandboxes = &own };
+    plan_index_build(&index, a);
+    map_init(&own);
+    for (unsigned i = 0; i < g.n_boxes; i++)
+        if (g.boxes[i].host == h && g.boxes[i].running)
+            map_put(&own, g.boxes[i].task, h);
+    host_calls_nobody(h);
+    for (uint32_t i = 0; i < a->replicas.n; i++)
+        if (plan_may_get_new(&in, &a->replicas.v[i]))
+            map_put(&h->calls, a->replicas.v[i].task_id, h);
+    map_done(&own);
+    plan_index_done(&index);
+}
+
 static bool on_network(void *arg, const struct assignment *a, const struct map *suspects)
 {
     struct host *h = ((struct executor *)arg)->host;
-    (void)suspects;
-    host_calls_nobody(h);
-    for (uint32_t i = 0; i < a->replicas.n; i++)
-        if (a->replicas.v[i].ready)
-            map_put(&h->calls, a->replicas.v[i].task_id, h);
+    plan_calls(h, a, suspects);
     for (uint32_t i = 0; i < a->tasks.n; i++) {
         struct box *b = box_of(h, a->tasks.v[i].id);
         if (b && a->tasks.v[i].desired > TASK_RUNNING && !b->to_stop)
