@@ -3,10 +3,11 @@
  *   sim_whole [--seeds N] [--seed S] [options, see seeds.h]      N seeds from S on, each twice: both must do the same
  *
  * A seed: hosts found a cluster by init and join; for a minute people use it while daemons are killed and stopped,
- * machines lose their power, processes are paused, clocks jump, disks hang, are full, fail or rot, the network loses,
- * repeats, delays and parts, nodes leave and join anew, programs are exchanged for newer and older ones; then the faults
- * end, the last hosts are upgraded, and the cluster must become what people asked for, and write the newer format. They
- * also promote and demote, rotate all kinds of keys and tokens, lock the managers' disks and unlock them. */
+ * machines lose their power, one or many, processes are paused, clocks jump, disks hang, are full, fail, rot, are wiped or
+ * put back, the network loses, repeats, delays and parts, nodes leave and join anew, programs are exchanged for newer and
+ * older ones; then the faults end, everywhere or within a core that has a quorum, the last hosts are upgraded, and the
+ * cluster must become what people asked for, and, when it is whole, write the newer format. They also promote and demote,
+ * rotate all kinds of keys and tokens, lock the managers' disks and unlock them. */
 #include <sodium.h> /* before our header, which renames what both declare */
 
 #include "whole.h"
