@@ -18,6 +18,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/list.h>
@@ -667,6 +668,9 @@ static void on_accept(void *arg, unsigned events)
     int fd = accept4(io->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;
+    struct pollfd before = { .fd = io->daemon_fd, .events = POLLIN };
+    while (io->daemon_fd >= 0 && poll(&before, 1, 0) == 1) /* what one that has ended still said */
+        on_daemon(io, 0);
     drop_daemon(io); /* the new one counts */
     struct timeval limit = { .tv_sec = 1 }; /* one that does not read must not hold up packets */
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
