@@ -5,8 +5,9 @@
  *   sim_govern [--seeds N] [--seed S] [options, see seeds.h]
  *
  * Checked after every change: none by the policy costs a quorum that was there; it changes one role at a time and only
- * when Raft's configuration is the table's; a node that flaps causes no change at all. At the end the faults stop and
- * the cluster must have an odd number of voters as the rule wants, all of them alive, and then rest. */
+ * when Raft's configuration is the table's; a node that flaps causes no change at all. At the end the faults stop, some
+ * nodes stay dead for good, and the cluster must have an odd number of live voters as the rule wants, no dead one beside
+ * as many, and then rest. */
 #include "govern.h"
 #include "seeds.h"
 
@@ -347,17 +348,20 @@ static void check_rest(void)
     struct governed v[NODES_MAX];
     unsigned at[NODES_MAX];
     uint32_t n = view(v, at), voters = 0, eligible = 0, surplus = 0, spare = 0;
+    const char *dead = NULL; /* and still a voter */
     for (uint32_t i = 0; i < n; i++) {
         CHECK(v[i].manager == v[i].voter && !(v[i].learner && !v[i].manager), "%s: table and Raft differ", v[i].name);
-        CHECK(!v[i].voter || g.h[at[i]].alive, "%s is dead and a voter", v[i].name);
         CHECK(!v[i].voter || v[i].leader || !v[i].automatic || !v[i].barred, "%s is barred and a voter", v[i].name);
-        voters += v[i].voter;
+        if (v[i].voter && !g.h[at[i]].alive)
+            dead = v[i].name;
+        voters += v[i].voter && g.h[at[i]].alive;
         surplus += v[i].voter && v[i].automatic && !v[i].leader;
         eligible += govern_is_eligible(&v[i]);
         spare += !v[i].manager && !v[i].barred && v[i].ready;
     }
     uint32_t want = g.policy.wanted > 0 ? (uint32_t)g.policy.wanted : govern_rule(eligible), reach = MIN(want, voters + spare);
     reach -= reach % 2 == 0;
+    CHECK(!dead || voters < want, "%s is dead and a voter, beside the %u that are wanted", dead, want);
     CHECK(voters <= want || surplus == 0, "%u voters, %u are wanted, and %u could go", voters, want, surplus);
     CHECK(voters >= want || reach <= voters, "%u voters, %u are wanted, and %u nodes could be more", voters, want, spare);
 }
@@ -387,9 +391,10 @@ static uint64_t run_seed(uint64_t seed)
     unsigned permille = (unsigned)rng_range(&g.rng, 1, 30);
     run((int64_t)limit_cut(&limits[L_UNTIL], CHAOS_MS), permille);
     say("calm");
-    for (unsigned i = 0; i < NODES_MAX; i++)
-        if (g.h[i].exists)
-            set_alive(&g.h[i], g.h[i].alive || !node_has_left(&g.h[i].n));
+    for (int all = 0; all < 2; all++) /* some of the dead stay dead, if the others can do without them */
+        for (unsigned i = 0; i < NODES_MAX && !(all && has_quorum()); i++)
+            if (g.h[i].exists && !g.h[i].alive && !node_has_left(&g.h[i].n) && (all || rng_chance(&g.rng, 600)))
+                set_alive(&g.h[i], true);
     run(900000, 0);
     before = g.changes;
     run(900000, 0);
