@@ -184,7 +184,7 @@ bool raft_may_campaign(const struct raft *r)
 {
     if (raft_is_voter(r))
         return true;
-    if (raft_config_index(r) <= r->commit)
+    if (raft_config_index(r) <= r->commit || RAFT_BUG == 42)
         return false;
     const struct raft_config_member *m =
         raft_configuration_find(raft_config_at(r, raft_config_index(r) - 1), r->id);

@@ -177,7 +177,10 @@ void raft_role_tick(struct raft *r)
             r->leader = 0;
         return;
     }
-    pre_campaign(r);
+    if (RAFT_BUG == 43)
+        raft_campaign(r, false);
+    else
+        pre_campaign(r);
 }
 
 void raft_on_prevote(struct raft *r, uint64_t from, const struct raft_message *m)
@@ -220,7 +223,7 @@ void raft_on_vote_reply(struct raft *r, uint64_t from, const struct raft_message
     if (!c || !c->voter)
         return;
     if (m->type == RAFT_MSG_PREVOTE_REPLY) {
-        if (!granted && m->term > r->term)
+        if (!granted && m->term > r->term && RAFT_BUG != 41)
             raft_become_follower(r, m->term, 0);
         if (r->role != RAFT_PRE_CANDIDATE || m->request != r->campaign ||
             (granted && m->term != r->term + 1))

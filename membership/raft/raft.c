@@ -219,8 +219,8 @@ int raft_new(struct raft **ret, const struct raft_config *cfg, const struct raft
         return rc;
     }
     r->durable = raft_log_last(&r->log);
-    r->applied = r->snapshot_index;
     r->commit = MAX(boot->commit, r->snapshot_index);
+    r->applied = RAFT_BUG == 37 ? r->commit : r->snapshot_index;
     raft_repair_boot(r, boot->damaged);
     raft_patience_start(r);
     raft_election_reset(r);
@@ -275,7 +275,7 @@ static bool is_reply_to_leader(uint8_t type)
  * leader it cannot follow (etcd#8501). */
 static void answer_stale(struct raft *r, uint64_t from, const struct raft_message *m)
 {
-    if (!is_from_leader(m->type) && m->type != RAFT_MSG_VOTE)
+    if ((!is_from_leader(m->type) && m->type != RAFT_MSG_VOTE) || RAFT_BUG == 46)
         return;
     uint8_t type = m->type == RAFT_MSG_VOTE ? RAFT_MSG_VOTE_REPLY : RAFT_MSG_APPEND_REPLY;
     struct raft_message *reply = raft_send_new(r, from, type, AFTER_HARD);
@@ -287,7 +287,7 @@ static void answer_stale(struct raft *r, uint64_t from, const struct raft_messag
 /* The sender leads our term: follow it. False: the protocol was broken. */
 static bool follow(struct raft *r, uint64_t from)
 {
-    if (r->role == RAFT_LEADER || (r->leader_of_term && r->leader_of_term != from)) {
+    if ((r->role == RAFT_LEADER || (r->leader_of_term && r->leader_of_term != from)) && RAFT_BUG != 38) {
         r->failure = -E_CORRUPT;
         return false;
     }
@@ -314,7 +314,7 @@ static void on_message(struct raft *r, uint64_t from, struct raft_message *m)
         return;
     }
     if (m->term > r->term) {
-        if (m->type == RAFT_MSG_VOTE && !(m->flags & RAFT_FLAG_TRANSFER) && raft_has_leader_contact(r))
+        if (m->type == RAFT_MSG_VOTE && !(m->flags & RAFT_FLAG_TRANSFER) && raft_has_leader_contact(r) && RAFT_BUG != 44)
             return; /* stickiness: not even the term */
         if (is_reply_to_leader(m->type) && !raft_peer_find(r, from))
             return; /* a stranger cannot depose a leader */

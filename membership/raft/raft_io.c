@@ -571,7 +571,10 @@ static int start_core(struct raft_node *n, const struct raft_boot *boot, struct 
     raft_free(n->core);
     n->core = core;
     n->done_token = 0;
-    n->applied = n->snapshot = boot->snapshot_index;
+    struct raft_status s;
+    raft_get_status(core, &s);
+    n->applied = s.applied;
+    n->snapshot = s.snapshot;
     return 0;
 }
 

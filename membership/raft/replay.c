@@ -86,7 +86,7 @@ static void apply_record(struct wal_replay *s, const struct wal_record *o)
         s->max_index = MAX(s->max_index, o->index);
         break;
     case WAL_TRUNCATE:
-        drop_entries(s, o->index);
+        drop_entries(s, o->index + (RAFT_BUG == 39 && o->index + 1 == s->next));
         s->next = o->index;
         if (o->index <= s->snapshot_index)
             s->snapshot_seen_term = 0;

@@ -228,7 +228,7 @@ static bool is_stuck(struct raft *r)
  * would do no better. */
 static bool has_hung_disk(const struct raft *r)
 {
-    return r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms &&
+    return RAFT_BUG != 40 && r->n_peers && r->n_pending && r->now_ms - r->pending[0].at_ms > (int64_t)r->cfg.disk_stall_ms &&
            r->commit >= r->pending[0].last;
 }
 

@@ -1,6 +1,7 @@
 /* What must hold (consensus.md 6.2), looked at after every step of every core, at the moment a message leaves, and when
  * a node starts: at most one leader a term, log matching, leader completeness, one history of states, nothing
- * acknowledged or committed that is not on disk, nothing on disk that goes back, one change of members at a time. */
+ * acknowledged or committed that is not on disk, nothing on disk that goes back, one change of members at a time, equal
+ * snapshots at equal indexes; no term that a majority did not ask for, none against a leader that is heard. */
 #include "sim_raft.h"
 
 uint64_t fnv(uint64_t h, const void *p, size_t n)
@@ -35,9 +36,32 @@ void shadow_write(struct shadow *s, const struct raft_write *w)
     s->commit = MAX(s->commit, w->commit);
 }
 
+static bool holds(const struct shadow *s, uint64_t index, uint64_t term)
+{
+    return index <= s->snapshot || (index <= s->last && s->term_at[index] == term);
+}
+
 bool is_durable_on(const struct node *n, uint64_t index, uint64_t term)
 {
-    return index <= n->shadow.snapshot || (index <= n->shadow.last && n->shadow.term_at[index] == term);
+    return holds(&n->shadow, index, term);
+}
+
+/* The files of a snapshot at one index hold the same on all nodes, bit for bit; what they are sealed with is their own. */
+void check_image(const struct node *n, const struct raft_buf *image)
+{
+    struct raft_image head;
+    uint64_t hash = image->size;
+    CHECK(raft_image_decode(&head, image->data, image->size, false) == 0, "node %u stores a snapshot that is none", SLOT(n));
+    uint64_t index = head.index;
+    raft_image_done(&head);
+    for (size_t i = 0, word = 0; i < image->size; i += 8) {
+        memcpy(&word, image->data + i, MIN(image->size - i, sizeof(word)));
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 29;
+    }
+    CHECK(!g.image_at[index] || g.image_at[index] == hash, "node %u stores another snapshot at %llu than was stored there before",
+          SLOT(n), U(index));
+    g.image_at[index] = hash;
 }
 
 static bool is_as(const struct node *n, const struct raft_status *b, const struct shadow *s)
@@ -123,34 +147,55 @@ static uint64_t entry_hash(const struct raft_entry *e)
     return e->data ? fnv(h, e->data->data, MIN(e->data->size, 64)) + e->data->size : h;
 }
 
+static struct known *known_find(uint64_t index, uint64_t term)
+{
+    struct known *k = g.known[index];
+    while (k && k->term != term)
+        k = k->next;
+    return k;
+}
+
+struct known *known_add(const struct raft_entry *e, uint64_t prev_term)
+{
+    struct known *k = xnew(struct known);
+    *k = (struct known){.term = e->term, .hash = entry_hash(e), .prev_term = prev_term, .next = g.known[e->index]};
+    g.known[e->index] = k;
+    if (e->type != RAFT_ENTRY_CONFIGURATION)
+        return k;
+    k->config = raft_configuration_decode(e->data->data, e->data->size, e->index);
+    CHECK(k->config, "a configuration at index %llu does not decode", U(e->index));
+    for (uint32_t v = 0; v < k->config->n; v++) {
+        struct node *n = node_of(k->config->members[v].id);
+        if (n)
+            n->was_voter |= k->config->members[v].voter;
+    }
+    return k;
+}
+
+/* The last configuration at this index or before it in a log that ends so. */
+const struct raft_configuration *config_at(const struct shadow *s, uint64_t index)
+{
+    for (uint64_t i = index; i; i--) {
+        const struct known *k = known_find(i, i > s->snapshot ? s->term_at[i] : g.term_at[i]);
+        if (k && k->config)
+            return k->config;
+    }
+    return NULL;
+}
+
 static void check_entry(struct node *n, const struct raft_entry *e)
 {
     CHECK(e->index < INDEX_MAX, "log too long for the simulator");
     const struct raft_entry *p = raft_peek(n->core, e->index - 1);
     uint64_t hash = entry_hash(e), prev = p ? p->term : 0;
-    struct known *k = g.known[e->index];
-    while (k && k->term != e->term)
-        k = k->next;
-    if (!k) {
-        k = xnew(struct known);
-        *k = (struct known){.term = e->term, .hash = hash, .prev_term = prev, .next = g.known[e->index]};
-        g.known[e->index] = k;
-    }
+    struct known *k = known_find(e->index, e->term);
+    if (!k)
+        k = known_add(e, prev);
     CHECK(k->hash == hash, "two entries at index %llu of term %llu", U(e->index), U(e->term));
     CHECK(!prev || !k->prev_term || k->prev_term == prev, "log matching broken before index %llu of term %llu", U(e->index),
           U(e->term));
     if (prev)
         k->prev_term = prev;
-    if (e->type != RAFT_ENTRY_CONFIGURATION)
-        return;
-    struct raft_configuration *c = raft_configuration_decode(e->data->data, e->data->size, e->index);
-    CHECK(c, "a configuration at index %llu does not decode", U(e->index));
-    for (uint32_t v = 0; v < c->n; v++) {
-        int slot = slot_of(c->members[v].id);
-        if (slot >= 0)
-            g.nodes[slot].was_voter |= c->members[v].voter;
-    }
-    raft_configuration_free(c);
 }
 
 void known_free(void)
@@ -159,6 +204,7 @@ void known_free(void)
         while (g.known[i]) {
             struct known *k = g.known[i];
             g.known[i] = k->next;
+            raft_configuration_free(k->config);
             free(k);
         }
     }
@@ -205,10 +251,13 @@ static void check_leader(struct node *n, const struct raft_status *s)
 }
 
 /* Or was, when it said so, and this leader knows no better. */
-static bool was_durable_on(const struct node *n, uint64_t index, uint64_t term, const struct node *leader)
+static bool was_durable_on(uint64_t id, uint64_t index, uint64_t term, const struct node *leader)
 {
-    const struct shadow *w = n->known_in == leader->term ? NULL : n->was;
-    return is_durable_on(n, index, term) || n->lost || (w && (index <= w->snapshot || (index <= w->last && w->term_at[index] == term)));
+    const struct node *n = node_of(id);
+    for (const struct grave *v = g.graves; !n && v; v = v->next)
+        if (v->id == id)
+            return holds(&v->shadow, index, term);
+    return n && (is_durable_on(n, index, term) || (n->was && n->known_in != leader->term && holds(n->was, index, term)));
 }
 
 static void check_quorum(struct node *n, const struct raft_status *s)
@@ -216,9 +265,8 @@ static void check_quorum(struct node *n, const struct raft_status *s)
     struct raft_member m[RAFT_MEMBERS_MAX];
     uint32_t count = raft_get_members(n->core, m, RAFT_MEMBERS_MAX), voters = 0, have = 0;
     for (uint32_t i = 0; i < count; i++) {
-        int slot = slot_of(m[i].id);
         voters += m[i].voter;
-        have += m[i].voter && (slot < 0 || was_durable_on(&g.nodes[slot], s->commit, g.term_at[s->commit], n));
+        have += m[i].voter && was_durable_on(m[i].id, s->commit, g.term_at[s->commit], n);
     }
     CHECK(have > voters / 2, "leader committed %llu with %u of %u durable copies", U(s->commit), have, voters);
 }
@@ -305,6 +353,42 @@ static void check_configs(struct node *n, const struct raft_status *s)
     CHECK(open <= 1U + g.alone, "node %u holds %u uncommitted configurations", SLOT(n), open);
 }
 
+static bool consents(const struct node *n, uint64_t id)
+{
+    for (unsigned i = 0; i < n->n_consents; i++)
+        if (n->consents[i] == id)
+            return true;
+    return id == n->id;
+}
+
+/* A term begins because a majority agreed to it before (thesis 9.6), and while a leader is heard only by its own will
+ * (4.2.3): who is cut off, removed or out of step does not depose it. */
+static void check_term(struct node *n, const struct raft_input *in, const struct raft_status *s)
+{
+    const struct raft_message *m = in->type == RAFT_MESSAGE ? in->message : NULL;
+    bool led = n->role == RAFT_LEADER || (n->role == RAFT_FOLLOWER && n->led_ms && in->now_ms - n->led_ms < (int64_t)g.o.cfg.election_min_ms);
+    CHECK(!led || !m || m->type != RAFT_MSG_VOTE || m->flags & RAFT_FLAG_TRANSFER || s->term == n->term,
+          "node %u goes from term %llu to %llu, though it hears its leader", SLOT(n), U(n->term), U(s->term));
+    if (n->role != RAFT_PRE_CANDIDATE)
+        n->n_consents = 0;
+    else if (m && m->type == RAFT_MSG_PREVOTE_REPLY && !(m->flags & RAFT_FLAG_REJECT) && !consents(n, in->from) && n->n_consents < NODES_MAX)
+        n->consents[n->n_consents++] = in->from;
+    if (s->role == RAFT_CANDIDATE && s->term > n->term && in->type != RAFT_RECOVER && !(m && m->type == RAFT_MSG_TIMEOUT_NOW)) {
+        struct raft_member v[RAFT_MEMBERS_MAX];
+        uint32_t count = raft_get_members(n->core, v, RAFT_MEMBERS_MAX), voters = 0, agree = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            voters += v[i].voter;
+            agree += v[i].voter && consents(n, v[i].id);
+        }
+        CHECK(agree > voters / 2, "node %u begins term %llu with the consent of %u of %u", SLOT(n), U(s->term), agree, voters);
+    }
+    if (s->term > n->term || in->type == RAFT_PEER_GONE)
+        n->led_ms = 0;
+    bool speaks = m && (m->type == RAFT_MSG_APPEND || m->type == RAFT_MSG_HEARTBEAT || m->type == RAFT_MSG_SNAPSHOT);
+    if (speaks && s->leader == in->from && m->term == s->term)
+        n->led_ms = in->now_ms;
+}
+
 /* A leader that has lost its quorum falls silent, and soon. */
 static void check_contact(struct node *n)
 {
@@ -323,9 +407,13 @@ static void check_contact(struct node *n)
 void check_step(struct node *n, const struct raft_input *in, const struct raft_output *o, int rc)
 {
     struct raft_status s;
+    CHECK(!g.forged || rc, "node %u hears two leaders in one term and goes on", SLOT(n));
+    if (g.forged)
+        return; /* it stops */
     CHECK(rc == 0, "node %u found the protocol broken by node %d", SLOT(n), slot_of(in->from));
     raft_get_status(n->core, &s);
     CHECK(s.term >= n->term, "node %u: term went back", SLOT(n));
+    check_term(n, in, &s);
     if (o->write.token)
         check_write(n, &s, &o->write);
     n->term = s.term;

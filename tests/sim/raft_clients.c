@@ -13,12 +13,12 @@ struct op {
 static void done(void *arg, int result, uint64_t index)
 {
     struct op *o = arg;
+    o->node->n_ops--;
     if (o->transfer || g.ended) {
         free(o);
         return;
     }
     mix(o->cookie * 64 + (uint64_t)-result);
-    g.n_open -= !o->read;
     if (o->read && !result) {
         CHECK(index >= o->floor, "stale read: index %llu, %llu was there before it began", U(index), U(o->floor));
         CHECK(o->node->applied <= g.applied, "a node is ahead of the cluster");
@@ -53,19 +53,19 @@ void client(void)
 {
     struct node *n = chance(S_CLIENT, 900) ? some_leader() : &g.nodes[pick(S_CLIENT, 0, g.o.n - 1)];
     unsigned what = (unsigned)pick(S_CLIENT, 0, 999), burst = (unsigned)pick(S_CLIENT, 1, 4);
-    if (!n || !n->up || n->paused || g.cookie + burst >= COOKIES_MAX ||
+    if (g.quiet || !n || !n->up || n->paused || g.cookie + burst >= COOKIES_MAX ||
         g.commit + 64 > INDEX_MAX || (!g.calm && !limit_take(&limits[L_OPS])))
         return;
     g.self = n;
     for (unsigned i = 0; i < burst; i++) {
         struct op *o = xnew(struct op);
         *o = (struct op){.node = n, .cookie = ++g.cookie, .floor = g.acked_index};
+        n->n_ops++;
         if (what < g.o.writes) {
             uint8_t bytes[8 + 1024];
             size_t size = 8 + pick(S_CLIENT, 0, g.o.size);
             memcpy(bytes, &o->cookie, 8);
             memset(bytes + 8, (int)o->cookie, size - 8);
-            g.n_open++;
             raft_node_propose(n->raft, bytes, size, done, o);
         } else if (what < 970 || !g.o.on[F_TRANSFER] || g.calm) {
             o->read = true;

@@ -151,32 +151,42 @@ int loop_work(struct loop *l, enum loop_lane lane, loop_fn *work, loop_fn *done,
 
 void sim_abort(void)
 {
-    CHECK(g.may_abort && (disk_has_failed(g.self->disk) || disk_is_blown(g.self->disk)), "node %u gave up", SLOT(g.self));
+    CHECK(g.may_abort && (g.forged || disk_has_failed(g.self->disk) || disk_is_blown(g.self->disk)), "node %u gave up", SLOT(g.self));
     longjmp(g.abort_to, 1);
 }
 
-/* False: the process ended in it. What it held is lost, not leaked. */
-static bool run_work(struct node *n, const struct work *w)
+/* What it held is lost, not leaked. */
+bool lives_through(void (*call)(void *arg), void *arg)
 {
-    g.self = n;
-    disk_use(n->disk);
     __lsan_disable();
     bool lives = setjmp(g.abort_to) == 0;
     if (lives) {
         g.may_abort = true;
-        w->work(w->arg);
+        call(arg);
     }
     g.may_abort = false;
     __lsan_enable();
     return lives;
 }
 
+static bool run_work(struct node *n, const struct work *w)
+{
+    g.self = n;
+    disk_use(n->disk);
+    return lives_through(w->work, w->arg);
+}
+
 static void note_durable(struct node *n, const struct work *w, struct shadow *s)
 {
     uint32_t count = 0;
     struct raft_write **batch = shell_batch(w, &count);
-    for (uint32_t i = 0; batch && i < count; i++)
+    for (uint32_t i = 0; batch && i < count; i++) {
         shadow_write(s, batch[i]);
+        if (batch[i]->install)
+            check_image(n, batch[i]->install);
+    }
+    if (shell_image(w))
+        check_image(n, shell_image(w));
     n->wrote |= batch != NULL;
     s->snapshot = MAX(s->snapshot, shell_saved(w));
 }
@@ -306,6 +316,7 @@ void boot(struct node *n)
         n->damaged = n->shadow.lost; /* else it has to find out again */
     disk_use(n->disk);
     n->applied = n->chain = n->commit = n->term = n->repair = n->known_in = 0;
+    n->led_ms = 0;
     n->role = RAFT_FOLLOWER;
     n->core = NULL;
     n->life++;
@@ -405,6 +416,8 @@ void found_cluster(void)
             disk_crash(n->disk, false);
             shadow_write(&n->shadow, &w);
             n->was_voter = true;
+            if (!g.known[1])
+                known_add(&entry, 0);
             raft_buf_unref(entry.data);
         }
         boot(n);
@@ -423,6 +436,10 @@ void tear_down(void)
         copy_free(n->copy);
     }
     known_free();
+    for (struct grave *v = g.graves; v; v = g.graves) {
+        g.graves = v->next;
+        free(v);
+    }
     while (g.n_heap)
         free(g.heap[--g.n_heap].bytes);
     free(g.heap);

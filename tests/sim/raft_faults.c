@@ -9,6 +9,9 @@ static void empty(struct node *x)
 {
     crash(x, true);
     disk_wipe(x->disk);
+    struct grave *grave = xnew(struct grave);
+    *grave = (struct grave){.id = x->id, .shadow = x->maybe ? *x->maybe : x->shadow, .next = g.graves};
+    g.graves = grave;
     memset(&x->shadow, 0, sizeof(x->shadow));
     free(TAKE(x->maybe));
     free(TAKE(x->was));
@@ -267,6 +270,33 @@ static int64_t some_while(int64_t often, int64_t seldom)
     return (int64_t)pick(S_FAULT, 1000, (uint64_t)(chance(S_FAULT, 300) ? seldom : often));
 }
 
+static void hear(void *arg)
+{
+    struct node *n = arg;
+    AUTO_SB struct sb b;
+    struct raft_message m = {.type = RAFT_MSG_HEARTBEAT, .to = n->id, .term = n->term};
+    sb_init(&b, RAFT_MESSAGE_MAX_BYTES);
+    raft_message_encode(&m, &b);
+    raft_node_receive(n->raft, UINT64_MAX, b.s, b.len);
+}
+
+/* A second leader in one term, which no node of this protocol can be: one that hears of both cannot know which of them
+ * speaks the truth, and stops before it does harm (consensus.md 1.2 no. 8). */
+static void impostor(struct node *n)
+{
+    struct raft_status s;
+    raft_get_status(n->core, &s);
+    if (!s.leader)
+        return;
+    say("node %u hears of a second leader in term %llu", SLOT(n), U(n->term));
+    g.self = n;
+    g.forged = true;
+    bool lives = lives_through(hear, n);
+    g.forged = false;
+    CHECK(!lives, "node %u goes on with two leaders in one term", SLOT(n));
+    crash_for(n, some_while(100000, 1000000), false);
+}
+
 void nemesis(void)
 {
     struct node *n = &g.nodes[pick(S_FAULT, 0, g.o.n - 1)], *leader = some_leader();
@@ -292,6 +322,8 @@ void nemesis(void)
             n->ahead_us += (int64_t)pick(S_FAULT, 1000, chance(S_FAULT, 200) ? 3600000000 : 500000);
     }
     harm_disk(n);
+    if (strikes(S_FAULT, F_IMPOSTOR) && n->up && !n->paused)
+        impostor(n);
     if (strikes(S_FAULT, F_POWER))
         crash_for(n, some_while(300000, 2000000), true);
     else if (strikes(S_FAULT, F_KILL))

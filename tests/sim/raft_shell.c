@@ -25,11 +25,18 @@ uint64_t shell_saved(const struct work *w)
     return j->image_buf && !j->result ? j->index : 0;
 }
 
+struct raft_buf *shell_image(const struct work *w)
+{
+    const struct job *j = w->arg;
+    return j->result ? NULL : j->image_buf;
+}
+
 void shell_died(struct raft_node *n)
 {
     if (!n)
         return;
     n->n_running = 0;
+    n->pumping = false;
 }
 
 int sim_step(struct raft *r, struct raft_input *in, struct raft_output *out)

@@ -71,11 +71,11 @@ static void options(void)
         [F_PARTIAL] = 500, [F_CLOG] = 300, [F_BREAK] = 200, [F_POWER] = 500, [F_KILL] = 400, [F_PAUSE] = 300,
         [F_LATE] = 200, [F_CLOCK] = 300, [F_SLOW] = 30, [F_HANG] = 100, [F_FULL] = 100, [F_SYNC] = 100,
         [F_ROT] = 800, [F_WIPE] = 60, [F_MEMBERS] = 500, [F_TRANSFER] = 500, [F_CHURN] = 500, [F_RECOVER] = 500, [F_REKEY] = 200,
-        [F_RESTORE] = 999,
+        [F_RESTORE] = 999, [F_IMPOSTOR] = 100,
     };
     static const unsigned odds[FAULTS_N] = {[F_ROT] = 300, [F_WIPE] = 250, [F_SYNC] = 150, [F_FULL] = 300, [F_HANG] = 250,
                                             [F_RECOVER] = 150, [F_CLOCK] = 300, [F_LATE] = 300, [F_CHURN] = 350,
-                                            [F_RESTORE] = 400};
+                                            [F_RESTORE] = 400, [F_IMPOSTOR] = 150};
     struct options *o = &g.o;
     for (unsigned i = 0; i < FAULTS_N; i++) {
         o->on[i] = chance(S_OPTIONS, odds[i] ? odds[i] : 500);

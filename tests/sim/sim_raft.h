@@ -26,7 +26,7 @@ enum { NODES_MAX = 7, TERMS_MAX = 8192, INDEX_MAX = 8192, COOKIES_MAX = 16384, T
     X(PARTIAL, partial) X(CLOG, clog) X(BREAK, break) X(POWER, power) X(KILL, kill) X(PAUSE, pause)              \
     X(LATE, late-ticks) X(CLOCK, clock) X(SLOW, slow-disk) X(HANG, hung-disk) X(FULL, full-disk)                 \
     X(SYNC, sync-error) X(ROT, rot) X(WIPE, wipe) X(MEMBERS, members) X(TRANSFER, transfer) X(CHURN, churn)      \
-    X(RECOVER, recover) X(REKEY, rekey) X(RESTORE, restore)
+    X(RECOVER, recover) X(REKEY, rekey) X(RESTORE, restore) X(IMPOSTOR, impostor)
 enum fault {
 #define X(name, text) F_##name,
     FAULTS(X)
@@ -98,6 +98,9 @@ struct node {
     uint64_t term, commit, last;
     unsigned silent;               /* ticks as leader without a word from a quorum */
     int64_t heard_us[NODES_MAX];
+    int64_t led_ms;                /* by its own clock, when its leader last spoke to it; 0: never in this term */
+    uint64_t consents[NODES_MAX];  /* who agreed that it stands */
+    unsigned n_consents, n_ops;    /* ops: of clients, without an answer */
     uint64_t applied, chain; /* of the application */
     struct shadow shadow;
     struct shadow *maybe; /* after a crash in a write: perhaps this one */
@@ -111,7 +114,14 @@ struct node {
 
 struct known { /* every entry ever written: (index, term) names one content and one predecessor */
     uint64_t term, hash, prev_term;
+    struct raft_configuration *config; /* NULL: it is none */
     struct known *next;
+};
+
+struct grave { /* an identity that is no more, and what was on its disk */
+    uint64_t id;
+    struct shadow shadow;
+    struct grave *next;
 };
 
 struct options {
@@ -146,6 +156,7 @@ struct sim {
     struct rng rng[STREAMS];
     int64_t now_us;
     bool alone, calm, ended; /* ended: the seed is being taken down */
+    bool quiet, forged;      /* clients ask for nothing more; what a node hears now is a lie */
     struct event *heap;
     unsigned n_heap, cap_heap;
     struct node nodes[NODES_MAX], *self;
@@ -158,12 +169,13 @@ struct sim {
     uint64_t commit, applied;
     uint64_t term_at[INDEX_MAX], chain_at[INDEX_MAX], committed_in[INDEX_MAX];
     struct known *known[INDEX_MAX];
+    uint64_t image_at[INDEX_MAX]; /* hashes of snapshots */
+    struct grave *graves;
     struct raft_configuration *config; /* committed */
     /* clients */
     uint64_t cookie, acked_index, read_index, index_of[COOKIES_MAX];
     bool refused[COOKIES_MAX];
     unsigned changed, leads, led_before; /* the member that changed last, the last two leaders */
-    unsigned n_open; /* writes without an answer */
     struct counts n;
 };
 extern struct sim g;
@@ -203,6 +215,7 @@ void found_cluster(void);
 void boot(struct node *n);
 void crash(struct node *n, bool power);
 void crash_for(struct node *n, int64_t us, bool power);
+bool lives_through(void (*call)(void *arg), void *arg); /* false: this node's process ended in it */
 void wake_disk(struct node *n);
 void tear_down(void);
 
@@ -210,7 +223,8 @@ void tear_down(void);
 struct raft *shell_core(struct raft_node *n);
 struct raft_write **shell_batch(const struct work *w, uint32_t *n); /* NULL: no write of the log */
 uint64_t shell_saved(const struct work *w);                         /* index of a snapshot just saved; 0: none */
-void shell_died(struct raft_node *n);                               /* its process ended inside a job */
+struct raft_buf *shell_image(const struct work *w);                 /* which a job has just stored; NULL: none */
+void shell_died(struct raft_node *n);                               /* its process ended inside a job or a step */
 int sim_step(struct raft *r, struct raft_input *in, struct raft_output *out);
 
 /* ---- raft_network.c ---- */
@@ -223,8 +237,11 @@ void network_heal_inside(void);
 void check_step(struct node *n, const struct raft_input *in, const struct raft_output *o, int rc);
 void check_promise(const struct node *n, const char *bytes, size_t size);
 void check_boot(struct node *n);
+void check_image(const struct node *n, const struct raft_buf *image);
 void shadow_write(struct shadow *s, const struct raft_write *w);
 bool is_durable_on(const struct node *n, uint64_t index, uint64_t term);
+struct known *known_add(const struct raft_entry *e, uint64_t prev_term);
+const struct raft_configuration *config_at(const struct shadow *s, uint64_t index); /* in force there, as far as it is known */
 void known_free(void);
 
 /* ---- raft_clients.c ---- */
