@@ -347,23 +347,26 @@ static void check_rest(void)
 {
     struct governed v[NODES_MAX];
     unsigned at[NODES_MAX];
-    uint32_t n = view(v, at), voters = 0, eligible = 0, surplus = 0, spare = 0;
-    const char *dead = NULL; /* and still a voter */
+    uint32_t n = view(v, at), voters = 0, kept = 0, eligible = 0, surplus = 0, spare = 0; /* voters: alive; kept: and shall stay */
+    const char *dead = NULL, *barred = NULL; /* and still a voter */
     for (uint32_t i = 0; i < n; i++) {
         CHECK(v[i].manager == v[i].voter && !(v[i].learner && !v[i].manager), "%s: table and Raft differ", v[i].name);
-        CHECK(!v[i].voter || v[i].leader || !v[i].automatic || !v[i].barred, "%s is barred and a voter", v[i].name);
         if (v[i].voter && !g.h[at[i]].alive)
             dead = v[i].name;
+        else if (v[i].voter && !v[i].leader && v[i].automatic && v[i].barred)
+            barred = v[i].name;
         voters += v[i].voter && g.h[at[i]].alive;
+        kept += v[i].voter && g.h[at[i]].alive && !(v[i].automatic && v[i].barred);
         surplus += v[i].voter && v[i].automatic && !v[i].leader;
         eligible += govern_is_eligible(&v[i]);
         spare += !v[i].manager && !v[i].barred && v[i].ready;
     }
-    uint32_t want = g.policy.wanted > 0 ? (uint32_t)g.policy.wanted : govern_rule(eligible), reach = MIN(want, voters + spare);
+    uint32_t want = g.policy.wanted > 0 ? (uint32_t)g.policy.wanted : govern_rule(eligible), reach = MIN(want, kept + spare);
     reach -= reach % 2 == 0;
-    CHECK(!dead || voters < want, "%s is dead and a voter, beside the %u that are wanted", dead, want);
+    CHECK(!barred || dead, "%s is barred and a voter", barred); /* else it may be needed for a quorum */
+    CHECK(!dead || kept < want, "%s is dead and a voter, beside the %u that are wanted", dead, want);
     CHECK(voters <= want || surplus == 0, "%u voters, %u are wanted, and %u could go", voters, want, surplus);
-    CHECK(voters >= want || reach <= voters, "%u voters, %u are wanted, and %u nodes could be more", voters, want, spare);
+    CHECK(kept >= want || reach <= kept, "%u voters, %u are wanted, and %u nodes could be more", voters, want, spare);
 }
 
 static uint64_t run_seed(uint64_t seed)
