@@ -35,7 +35,8 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
     r->leader = leader;
     r->self_vote_waits = false;
     if (led) {
-        raft_reads_fail(r);
+        if (RAFT_BUG != 47)
+            raft_reads_fail(r);
         raft_transfer_end(r, 0);
         raft_peers_free(r);
         r->uncommitted_bytes = 0;

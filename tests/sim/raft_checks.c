@@ -172,15 +172,10 @@ struct known *known_add(const struct raft_entry *e, uint64_t prev_term)
     return k;
 }
 
-/* The last configuration at this index or before it in a log that ends so. */
-const struct raft_configuration *config_at(const struct shadow *s, uint64_t index)
+const struct raft_configuration *config_in(uint64_t index, uint64_t term)
 {
-    for (uint64_t i = index; i; i--) {
-        const struct known *k = known_find(i, i > s->snapshot ? s->term_at[i] : g.term_at[i]);
-        if (k && k->config)
-            return k->config;
-    }
-    return NULL;
+    const struct known *k = known_find(index, term);
+    return k ? k->config : NULL;
 }
 
 static void check_entry(struct node *n, const struct raft_entry *e)

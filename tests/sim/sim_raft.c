@@ -1,8 +1,8 @@
 /* Deterministic simulation of Raft; sim_raft.h says what is simulated, seeds.h what the options are. Also --hours H.
  *
  * A seed has a safety phase of faults, then a liveness phase: a majority is chosen, healed and connected, everything
- * else stays as broken as it is; it must elect, commit all that it accepts, and serve reads. Some seeds then lose all
- * but one manager and recover. Built as sim_raft_planted it has --bug K (tests/sim/planted). */
+ * else stays as broken as it is; it must elect, commit all that it accepts, serve reads and answer everybody. In some
+ * seeds the rest gets well as well, and must catch up. Some then lose all but one manager and recover. Built as sim_raft_planted it has --bug K (tests/sim/planted). */
 #include "sim_raft.h"
 
 #include <stdarg.h>
@@ -115,28 +115,49 @@ static void options(void)
 
 /* ---- liveness ---- */
 
-/* The part that gets well: a bare majority of the committed voters with whole disks, when no change of members is in
- * flight; else everyone. */
-static void choose_inside(void)
+/* Every configuration that may yet be the one in force: the committed one, and what any log holds beyond it. */
+static unsigned configurations(const struct raft_configuration *ret[NODES_MAX + 1])
 {
-    bool open = false;
-    uint32_t need = g.config ? g.config->n_voters / 2 + 1 : 0;
+    unsigned count = 0;
+    if (g.config)
+        ret[count++] = g.config;
     for (unsigned i = 0; i < g.o.n; i++) {
         const struct node *n = &g.nodes[i];
-        open |= n->up ? shell_core(n->raft) && n->last > g.commit : !n->lost && n->shadow.last > g.commit;
-        struct raft_status s;
-        if (n->up) {
+        struct raft_status s = {.last = n->lost ? 0 : n->shadow.last};
+        if (n->up)
             raft_get_status(n->core, &s);
-            open |= s.config_index > g.commit;
+        for (uint64_t k = s.last; k > g.commit; k--) { /* a log holds one such at most, a lonely survivor's two */
+            const struct raft_entry *e = n->up ? raft_peek(n->core, k) : NULL;
+            const struct raft_configuration *c = e || !n->up ? config_in(k, e ? e->term : n->shadow.term_at[k]) : NULL;
+            if (c && count <= NODES_MAX) {
+                ret[count++] = c;
+                break;
+            }
         }
     }
-    bool all = !g.config || open || chance(S_FAULT, 300) || g.o.on[F_RECOVER];
-    unsigned first = (unsigned)pick(S_FAULT, 0, g.o.n - 1);
+    return count;
+}
+
+/* The part that gets well: a bare majority of whole disks in the committed configuration, and in each that a change under
+ * way may put in its place, for nobody knows yet which of them will count. */
+static void choose_inside(void)
+{
+    const struct raft_configuration *c[NODES_MAX + 1];
+    unsigned count = configurations(c), first = (unsigned)pick(S_FAULT, 0, g.o.n - 1);
+    uint32_t need[NODES_MAX + 1];
+    for (unsigned k = 0; k < count; k++)
+        need[k] = c[k]->n_voters / 2 + 1;
     for (unsigned i = 0; i < g.o.n; i++) {
         struct node *n = &g.nodes[(first + i) % g.o.n];
-        const struct raft_config_member *m = g.config ? raft_configuration_find(g.config, n->id) : NULL;
-        n->inside = !n->lost && (all || (m && m->voter && need));
-        need -= n->inside && m && m->voter && need && is_whole(n);
+        n->inside = !n->lost && !count; /* nothing is known yet */
+        for (unsigned k = 0; k < count; k++) {
+            const struct raft_config_member *m = raft_configuration_find(c[k], n->id);
+            n->inside |= !n->lost && m && m->voter && need[k];
+        }
+        for (unsigned k = 0; k < count && n->inside; k++) {
+            const struct raft_config_member *m = raft_configuration_find(c[k], n->id);
+            need[k] -= m && m->voter && need[k] && is_whole(n);
+        }
     }
 }
 
@@ -219,30 +240,81 @@ static int64_t backlog_us(void)
     return (int64_t)(last - g.commit) * (4 * g.o.delay_us + 4 * g.o.disk_us + again_us);
 }
 
-/* Elects within 10 of the longest election timeouts and the time their disks take, commits what it accepts. */
-static void liveness(void)
+/* Elects within 10 of the longest election timeouts and the time their disks take. */
+static void must_elect(void)
 {
-    choose_inside();
-    heal_inside();
-    say("calm");
     int64_t limit = g.now_us + 10 * 2 * (int64_t)g.o.cfg.patience_max_ms * 1000 + 1000000;
     while (g.now_us < limit && !is_led())
         run_until(g.now_us + 20000);
     if (!is_led())
         stuck("no leader after 10 election timeouts without faults inside a majority");
+}
+
+static void must_serve(int64_t limit)
+{
     unsigned acked = g.n.acked, reads = g.n.reads;
-    limit = g.now_us + 12 * 1000000 + 10 * (int64_t)g.o.cfg.patience_max_ms * 1000 + backlog_us();
     while (g.now_us < limit && (g.n.acked < acked + 3 || g.n.reads == reads))
         run_until(g.now_us + 50000);
     if (g.now_us >= limit)
         stuck("a healthy majority does not serve clients within 12 s");
-    for (unsigned i = 0; i < 300 && g.o.on[F_RESTORE] && !put_back(&g.nodes[i % g.o.n]); i++) /* with a leader that stays */
-        run_until(g.now_us + 1000);
+}
+
+static void must_spread(int64_t limit)
+{
     uint64_t promised = g.commit;
     while (g.now_us < limit && !is_everywhere(promised))
         run_until(g.now_us + 50000);
     if (g.now_us >= limit)
         stuck("what is committed is not applied everywhere within 12 s");
+}
+
+/* Who stands still cannot answer; who is cut off gives up what it cannot do. */
+static bool has_answered_all(void)
+{
+    for (unsigned i = 0; i < g.o.n; i++)
+        if (g.nodes[i].up && !g.nodes[i].paused && g.nodes[i].n_ops)
+            return false;
+    return true;
+}
+
+static void must_answer(int64_t limit)
+{
+    g.quiet = true;
+    while (g.now_us < limit && !has_answered_all())
+        run_until(g.now_us + 50000);
+    if (!has_answered_all())
+        stuck("what was accepted is neither committed nor given up within 12 s");
+    g.quiet = false;
+}
+
+static int64_t some_time(void)
+{
+    return g.now_us + 12 * 1000000 + 10 * (int64_t)g.o.cfg.patience_max_ms * 1000 + backlog_us();
+}
+
+static void liveness(void)
+{
+    choose_inside();
+    heal_inside();
+    say("calm");
+    must_elect();
+    int64_t limit = some_time();
+    must_serve(limit);
+    for (unsigned i = 0; i < 300 && g.o.on[F_RESTORE] && !put_back(&g.nodes[i % g.o.n]); i++) /* with a leader that stays */
+        run_until(g.now_us + 1000);
+    must_spread(limit);
+    must_answer(some_time());
+    if (!chance(S_FAULT, 300))
+        return;
+    for (unsigned i = 0; i < g.o.n; i++)
+        g.nodes[i].inside = !g.nodes[i].lost;
+    heal_inside();
+    say("all are well");
+    must_elect();
+    limit = some_time();
+    must_serve(limit);
+    must_spread(limit);
+    must_answer(some_time());
 }
 
 /* All voters but one are gone for ever; the one that is left goes on alone, with everything. */

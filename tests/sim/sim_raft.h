@@ -241,7 +241,7 @@ void check_image(const struct node *n, const struct raft_buf *image);
 void shadow_write(struct shadow *s, const struct raft_write *w);
 bool is_durable_on(const struct node *n, uint64_t index, uint64_t term);
 struct known *known_add(const struct raft_entry *e, uint64_t prev_term);
-const struct raft_configuration *config_at(const struct shadow *s, uint64_t index); /* in force there, as far as it is known */
+const struct raft_configuration *config_in(uint64_t index, uint64_t term); /* NULL: that entry holds none */
 void known_free(void);
 
 /* ---- raft_clients.c ---- */
