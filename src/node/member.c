@@ -341,7 +341,7 @@ static uint64_t id_of_log(const struct daemon *d)
 static int check_log(const struct daemon *d, struct err *e)
 {
     const struct certificate *c = d->member.certificate;
-    if (id_of_log(d) || d->member.log_of != c->raft_id)
+    if (id_of_log(d) || d->member.log_of != c->raft_id || CLUSTER_BUG == 33)
         return 0;
     return err_set(e, E_CORRUPT, "%s/raft held this manager's log, and holds none any more; what this manager has promised is "
                    "forgotten, so it can only come back as a new node: on another manager `shoal node rm --force %s`, then "

@@ -75,6 +75,7 @@ struct host {
     bool wants_in;      /* it is to join until it is in */
     bool joining, leaving;
     int64_t held_until; /* it was lost with many others: not down before */
+    bool forgot; /* its log is gone, and nothing else: it shall not come back as itself */
     bool harmed; /* its disk was full or failed, so that it may not do what it is asked for */
     struct disk *disk, *raft_disk, *copy; /* copy: of raft_disk, of some time ago; NULL: none */
     struct copied { uint64_t raft_id, config, key; } copied; /* whose it was */
@@ -195,6 +196,7 @@ struct host *some_leader(void);                 /* NULL: none now */
 void host_fill_disk(struct host *h, int64_t time);
 void host_rot(struct host *h); /* which is down for it */
 void host_wipe(struct host *h);
+void host_put_up_anew(struct host *h); /* which is down, without anything on its disk */
 void host_put_back(struct host *h); /* an older state of its log, or of another's */
 void host_want_copy(struct host *h); /* it is about to end; maybe it is copied: host_copy(), once it has */
 void host_copy(struct host *h);

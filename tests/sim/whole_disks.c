@@ -51,16 +51,31 @@ void host_rot(struct host *h)
     g.n_rotten++;
 }
 
-/* The machine is put up anew under the same name: it can only come back as a new node. */
+/* Of a manager perhaps the log only, which it must notice. */
 void host_wipe(struct host *h)
 {
+    bool log_only = h->d.manager && !h->harmed && h->d.member.log_of == h->d.member.certificate->raft_id && chance(S_FAULT, 500);
     if (!may_lose(h))
         return;
     host_crash(h, true);
-    say("%s loses its disk", h->name);
+    say("%s loses its %s", h->name, log_only ? "log" : "disk");
+    if (!log_only) {
+        host_put_up_anew(h);
+        return;
+    }
+    disk_wipe(h->raft_disk);
+    disk_free(TAKE(h->copy));
+    h->forgot = true;
+    host_restart(h, some_ms(S_FAULT, 1000, 15000));
+}
+
+/* The machine is put up anew under the same name: it can only come back as a new node. */
+void host_put_up_anew(struct host *h)
+{
     disk_wipe(h->disk);
     disk_wipe(h->raft_disk);
     disk_free(TAKE(h->copy));
+    h->forgot = false;
     for (unsigned i = 0; i < g.n_boxes; i++)
         g.boxes[i].gone |= g.boxes[i].host == h;
     h->raft_id = 0;

@@ -404,8 +404,15 @@ static void cannot_start(struct host *h, const struct err *e)
 static void enter_cluster(struct host *h)
 {
     struct err e = { 0 };
-    if (member_start(&h->d, true, &e) < 0)
+    int r = member_start(&h->d, true, &e);
+    CHECK(r < 0 || !h->forgot, "%s comes back as itself without the log of what it has promised", h->name);
+    if (r < 0 && h->forgot) {
+        say("%s does not start: %s", h->name, e.text);
+        host_crash(h, false);
+        host_put_up_anew(h);
+    } else if (r < 0) {
         cannot_start(h, &e);
+    }
 }
 
 static void nothing_runs(struct host *h, const struct err *e)
@@ -557,6 +564,7 @@ static void restart(struct event *e)
         disk_wipe(h->disk);
         disk_wipe(h->raft_disk);
         h->wants_in = true;
+        h->forgot = false;
         if (g.rotten == h)
             g.rotten = NULL;
     }
