@@ -371,7 +371,7 @@ static void on_propose(struct raft *r, const struct raft_input *in)
         rc = -E_BUSY;
     else if (!in->urgent && !raft_quorum_has_room(r))
         rc = -E_BUSY;
-    else if (r->uncommitted_bytes && r->uncommitted_bytes + in->size > r->cfg.uncommitted_bytes)
+    else if (r->uncommitted_bytes && r->uncommitted_bytes + in->size > r->cfg.uncommitted_bytes && RAFT_BUG != 48)
         rc = -E_BUSY;
     struct raft_buf *data = NULL;
     if (!rc && !(data = raft_buf_new(in->bytes, in->size)))

@@ -10,7 +10,7 @@
 
 LOG_MODULE("raft");
 
-enum { BATCH_MAX_BYTES = 8 << 20, BATCH_MAX_WRITES = 4096 };
+enum { BATCH_MAX_BYTES = 8 << 20, BATCH_MAX_WRITES = 4096, HELD_MORE = 64 };
 
 /* ---- callers ---- */
 
@@ -131,6 +131,17 @@ static void send_message(struct raft_node *n, const struct raft_message *m)
     n->hooks.send(n->hooks.arg, m->to, b.s, b.len);
 }
 
+/* While a disk hangs, answers to the leader's every heartbeat and probe would pile up. A message may be lost, and a newer
+ * one says more. */
+static void drop_oldest(struct raft_node *n)
+{
+    struct held *h = list_first(&n->held, struct held, link);
+    list_remove(&h->link);
+    n->n_held--;
+    raft_message_done(&h->message);
+    free(h);
+}
+
 static void take_sends(struct raft_node *n, struct raft_output *o)
 {
     for (uint32_t i = 0; i < o->n_sends; i++) {
@@ -142,6 +153,8 @@ static void take_sends(struct raft_node *n, struct raft_output *o)
             memset(&s->message, 0, sizeof(s->message));
             list_push_back(&n->held, &h->link);
             n->n_held++;
+            if (n->n_held > 4 * n->cfg.inflight + HELD_MORE)
+                drop_oldest(n);
         } else {
             send_message(n, &s->message);
         }

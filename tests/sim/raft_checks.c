@@ -1,7 +1,8 @@
 /* What must hold (consensus.md 6.2), looked at after every step of every core, at the moment a message leaves, and when
  * a node starts: at most one leader a term, log matching, leader completeness, one history of states, nothing
  * acknowledged or committed that is not on disk, nothing on disk that goes back, one change of members at a time, equal
- * snapshots at equal indexes; no term that a majority did not ask for, none against a leader that is heard. */
+ * snapshots at equal indexes, bounded queues; no term that a majority did not ask for, none against a leader that is
+ * heard. */
 #include "sim_raft.h"
 
 uint64_t fnv(uint64_t h, const void *p, size_t n)
@@ -382,6 +383,26 @@ static void check_term(struct node *n, const struct raft_input *in, const struct
     bool speaks = m && (m->type == RAFT_MSG_APPEND || m->type == RAFT_MSG_HEARTBEAT || m->type == RAFT_MSG_SNAPSHOT);
     if (speaks && s->leader == in->from && m->term == s->term)
         n->led_ms = in->now_ms;
+}
+
+/* What is kept for later is bounded, whatever hangs. A caller waits for each proposal and read; what was proposed and is not
+ * committed has its limit in bytes; the log ends a little before the last snapshot; a queued write brings something that
+ * is not on disk yet; and answers to more than some windows of messages wait for no disk. */
+void check_sizes(const struct node *n, bool deep)
+{
+    const struct raft_config *c = &g.o.cfg;
+    struct shell_sizes z;
+    shell_sizes(n->raft, deep, &z);
+    uint64_t terms = 1 + z.term - n->shadow.term, tail = z.last - z.durable, open = MAX(c->uncommitted_bytes, 8 + g.o.size);
+    CHECK(z.inputs <= n->n_ops && z.callers <= n->n_ops + 16, "node %u holds %zu inputs and %zu callers, for %u clients", SLOT(n),
+          z.inputs, z.callers, n->n_ops);
+    CHECK(z.open_bytes <= open, "node %u holds %zu bytes that are not committed, more than %llu", SLOT(n), z.open_bytes, U(open));
+    CHECK(z.log <= z.last - z.snapshot + c->trailing_entries, "node %u keeps %zu entries in memory, %llu of them behind the snapshot",
+          SLOT(n), z.log, U(z.last - z.snapshot));
+    CHECK(z.configs <= z.log + 1, "node %u keeps %zu configurations for %zu entries", SLOT(n), z.configs, z.log);
+    CHECK(z.writes <= tail + 4 * terms && z.pending <= tail + 4 * terms, "node %u has %zu writes under way and %zu queued for %llu entries",
+          SLOT(n), z.pending, z.writes, U(tail));
+    CHECK(z.held <= 4 * c->inflight + 64, "node %u holds %zu messages back", SLOT(n), z.held);
 }
 
 /* A leader that has lost its quorum falls silent, and soon. */

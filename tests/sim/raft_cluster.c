@@ -519,6 +519,8 @@ void run_until(int64_t us)
         g.events++;
         mix(U(e.at_us) * 64 + U(e.type) * 8 + e.node);
         event(&e);
+        if (g.nodes[e.node].up)
+            check_sizes(&g.nodes[e.node], e.type == EV_TIMER);
         free(e.bytes);
     }
     g.now_us = us;

@@ -1,6 +1,8 @@
 /* The production shell of a node, compiled with its call of raft_step() led past the checks. */
 #include "sim_raft.h"
 
+#include "internal.h"
+
 #define raft_step sim_step
 #include "raft_io.c"
 #undef raft_step
@@ -29,6 +31,24 @@ struct raft_buf *shell_image(const struct work *w)
 {
     const struct job *j = w->arg;
     return j->result ? NULL : j->image_buf;
+}
+
+/* The core counts what is not committed; deep: it is counted again. */
+void shell_sizes(const struct raft_node *n, bool deep, struct shell_sizes *ret)
+{
+    const struct raft *r = n->core;
+    *ret = (struct shell_sizes){.held = n->n_held, .writes = n->n_writes, .callers = n->n_proposals + n->n_reads, .log = r->log.n,
+                                .configs = r->n_configs, .pending = r->n_pending, .open_bytes = r->uncommitted_bytes, .term = r->term,
+                                .last = raft_log_last(&r->log), .durable = r->durable, .snapshot = r->snapshot_index};
+    for (const struct list_node *l = n->inputs.next; l != &n->inputs; l = l->next)
+        ret->inputs++;
+    if (!deep)
+        return;
+    ret->open_bytes = 0;
+    for (uint64_t i = ret->last; i > r->commit; i--) {
+        const struct raft_entry *e = raft_peek(r, i);
+        ret->open_bytes += e->type == RAFT_ENTRY_NORMAL ? raft_entry_size(e) : 0;
+    }
 }
 
 void shell_died(struct raft_node *n)

@@ -277,6 +277,19 @@ static bool has_answered_all(void)
     return true;
 }
 
+/* Of what they have applied, a snapshot holds all but what needs none yet. */
+static bool has_cut_logs(void)
+{
+    for (unsigned i = 0; i < g.o.n; i++) {
+        struct raft_status s = {0};
+        if (g.nodes[i].inside && g.nodes[i].up)
+            raft_node_status(g.nodes[i].raft, &s);
+        if (s.leader && s.applied - s.snapshot > g.o.cfg.snapshot_after_entries)
+            return false;
+    }
+    return true;
+}
+
 static void must_answer(int64_t limit)
 {
     g.quiet = true;
@@ -284,6 +297,10 @@ static void must_answer(int64_t limit)
         run_until(g.now_us + 50000);
     if (!has_answered_all())
         stuck("what was accepted is neither committed nor given up within 12 s");
+    while (g.now_us < limit && !has_cut_logs())
+        run_until(g.now_us + 50000);
+    if (!has_cut_logs())
+        stuck("a log grows on without a snapshot");
     g.quiet = false;
 }
 

@@ -224,6 +224,11 @@ struct raft *shell_core(struct raft_node *n);
 struct raft_write **shell_batch(const struct work *w, uint32_t *n); /* NULL: no write of the log */
 uint64_t shell_saved(const struct work *w);                         /* index of a snapshot just saved; 0: none */
 struct raft_buf *shell_image(const struct work *w);                 /* which a job has just stored; NULL: none */
+struct shell_sizes { /* of what a node keeps in memory for later, and where it stands */
+    size_t inputs, callers, held, writes, pending, log, configs, open_bytes;
+    uint64_t term, last, durable, snapshot;
+};
+void shell_sizes(const struct raft_node *n, bool deep, struct shell_sizes *ret);
 void shell_died(struct raft_node *n);                               /* its process ended inside a job or a step */
 int sim_step(struct raft *r, struct raft_input *in, struct raft_output *out);
 
@@ -237,6 +242,7 @@ void network_heal_inside(void);
 void check_step(struct node *n, const struct raft_input *in, const struct raft_output *o, int rc);
 void check_promise(const struct node *n, const char *bytes, size_t size);
 void check_boot(struct node *n);
+void check_sizes(const struct node *n, bool deep);
 void check_image(const struct node *n, const struct raft_buf *image);
 void shadow_write(struct shadow *s, const struct raft_write *w);
 bool is_durable_on(const struct node *n, uint64_t index, uint64_t term);
