@@ -179,6 +179,16 @@ const struct raft_configuration *config_in(uint64_t index, uint64_t term)
     return k ? k->config : NULL;
 }
 
+const struct raft_configuration *config_of(const struct shadow *s)
+{
+    for (uint64_t i = s->last; i; i--) {
+        const struct raft_configuration *c = config_in(i, i > s->snapshot ? s->term_at[i] : g.term_at[i]);
+        if (c)
+            return c;
+    }
+    return NULL;
+}
+
 static void check_entry(struct node *n, const struct raft_entry *e)
 {
     CHECK(e->index < INDEX_MAX, "log too long for the simulator");

@@ -166,12 +166,44 @@ void maybe_copy(struct node *n)
     memcpy(n->copy->keys, n->keys, sizeof(n->keys));
 }
 
+/* Does this configuration count x's vote, and not as the committed one does? */
+static bool counts_otherwise(const struct raft_configuration *c, const struct node *x)
+{
+    const struct raft_config_member *m = raft_configuration_find(c, x->id);
+    if (!m || !m->voter)
+        return false;
+    bool same = c->n_voters == g.config->n_voters;
+    for (uint32_t i = 0; i < c->n && same; i++) {
+        m = raft_configuration_find(g.config, c->members[i].id);
+        same = !c->members[i].voter || (m && m->voter);
+    }
+    return !same;
+}
+
+/* Would anybody who can come back count a vote of x by other voters than the committed ones, or would x itself? Under an old
+ * configuration that x has left behind, a majority may be x and those who never heard of the change: x has refused them
+ * because it had the entry with the new one, and without that entry it elects them. */
+static bool is_counted_otherwise(const struct node *x)
+{
+    for (unsigned i = 0; i < g.o.n; i++) {
+        const struct node *n = &g.nodes[i];
+        struct raft_status s = {0};
+        if (n->lost)
+            continue;
+        if (n->up)
+            raft_get_status(n->core, &s);
+        if (n->maybe || counts_otherwise(config_of(&n->shadow), x) || counts_otherwise(config_in(s.config_index, g.term_at[s.config_index]), x))
+            return true;
+    }
+    return counts_otherwise(config_of(&x->copy->shadow), x);
+}
+
 /* Nothing that was promised hangs on this disk alone: a majority of the voters is others that have all of its log, no vote
- * can be given twice, and nobody counts votes by other members (a removed one that has not heard of it may be elected by
- * one that forgot as well). No node can see to more than that: see repair.c of membership/raft. */
+ * can be given twice, and nobody counts votes by other members. No node can see to more than that: see repair.c of
+ * membership/raft. */
 static bool may_put_back(const struct node *x)
 {
-    if (g.o.on[F_MEMBERS] || !x->copy || x->maybe || !is_whole(x) || x->role == RAFT_LEADER || !may_lose(x))
+    if (!x->copy || x->maybe || !is_whole(x) || x->role == RAFT_LEADER || !may_lose(x))
         return false;
     const struct shadow *s = &x->shadow, *c = &x->copy->shadow;
     uint32_t have = 0, further = 0, i;
@@ -183,7 +215,8 @@ static bool may_put_back(const struct node *x)
         further += n->shadow.term >= s->term && !(n->up && n->role == RAFT_CANDIDATE);
     }
     return c->last < s->last && have > g.config->n_voters / 2 &&
-           ((c->term == s->term && c->vote == s->vote) || further > g.config->n_voters / 2); /* nobody stands in a term it may vote in again */
+           ((c->term == s->term && c->vote == s->vote) || further > g.config->n_voters / 2) && /* nobody stands in a term it may vote in again */
+           !(g.o.on[F_MEMBERS] && is_counted_otherwise(x));
 }
 
 /* A machine's snapshot of some time ago takes the place of what the disk holds now. */

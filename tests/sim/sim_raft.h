@@ -248,6 +248,7 @@ void shadow_write(struct shadow *s, const struct raft_write *w);
 bool is_durable_on(const struct node *n, uint64_t index, uint64_t term);
 struct known *known_add(const struct raft_entry *e, uint64_t prev_term);
 const struct raft_configuration *config_in(uint64_t index, uint64_t term); /* NULL: that entry holds none */
+const struct raft_configuration *config_of(const struct shadow *s); /* in force at its end; NULL: none */
 void known_free(void);
 
 /* ---- raft_clients.c ---- */
