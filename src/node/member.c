@@ -521,6 +521,8 @@ int member_start(struct daemon *d, bool fresh, struct err *e)
         member_stop(d);
         return r;
     }
+    if (!d->manager)
+        lock_reconcile(d); /* a key of its log may be left: it was a manager until it ended */
     images_open(d);
     address_watch(d);
     log_info("member %s of cluster %s as %s at %s:%u", daemon_node_id(d), d->member.certificate->cluster_id,
