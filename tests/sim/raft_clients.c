@@ -14,6 +14,7 @@ static void done(void *arg, int result, uint64_t index)
 {
     struct op *o = arg;
     o->node->n_ops--;
+    o->node->n_reads -= o->read;
     if (o->transfer || g.ended) {
         free(o);
         return;
@@ -69,6 +70,7 @@ void client(void)
             raft_node_propose(n->raft, bytes, size, done, o);
         } else if (what < 970 || !g.o.on[F_TRANSFER] || g.calm) {
             o->read = true;
+            n->n_reads++;
             o->floor = MAX(MAX(g.acked_index, g.read_index), g.commit);
             raft_node_read(n->raft, done, o);
         } else {

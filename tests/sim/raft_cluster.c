@@ -316,7 +316,7 @@ void boot(struct node *n)
         n->damaged = n->shadow.lost; /* else it has to find out again */
     disk_use(n->disk);
     n->applied = n->chain = n->commit = n->term = n->repair = n->known_in = 0;
-    n->led_ms = 0;
+    n->clock_ms = n->led_ms = 0;
     n->role = RAFT_FOLLOWER;
     n->core = NULL;
     n->life++;

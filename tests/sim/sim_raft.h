@@ -98,9 +98,9 @@ struct node {
     uint64_t term, commit, last;
     unsigned silent;               /* ticks as leader without a word from a quorum */
     int64_t heard_us[NODES_MAX];
-    int64_t led_ms;                /* by its own clock, when its leader last spoke to it; 0: never in this term */
+    int64_t clock_ms, led_ms;      /* its own clock, which never goes back; when its leader last spoke, 0: never in this term */
     uint64_t consents[NODES_MAX];  /* who agreed that it stands */
-    unsigned n_consents, n_ops;    /* ops: of clients, without an answer */
+    unsigned n_consents, n_ops, n_reads; /* ops: of clients, without an answer; reads of them */
     uint64_t applied, chain; /* of the application */
     struct shadow shadow;
     struct shadow *maybe; /* after a crash in a write: perhaps this one */
