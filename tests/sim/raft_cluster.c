@@ -499,7 +499,8 @@ static void event(struct event *e)
         break;
     case EV_CLIENT:
         client();
-        push((struct event){.at_us = g.now_us + (int64_t)pick(S_CLIENT, 1000, 2 * g.o.client_us), .type = EV_CLIENT});
+        push((struct event){.at_us = g.now_us + (int64_t)pick(S_CLIENT, 1000, 2 * g.o.client_us) * (g.calm ? 1 + (int64_t)g.cookie / 1024 : 1),
+                            .type = EV_CLIENT}); /* calm may last, and cookies shall too */
         break;
     case EV_CHANGE:
         if (g.calm)
