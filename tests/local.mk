@@ -141,6 +141,9 @@ tests_unit_test_manager_keys_LDADD = libmanager.a $(CMOCKA_LIBS) $(f3_libs)
 unit_tests += tests/unit/test_node_authority
 tests_unit_test_node_authority_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
 tests_unit_test_node_authority_LDADD = libnode.a $(CMOCKA_LIBS) $(f5_libs)
+unit_tests += tests/unit/test_node_joiner
+tests_unit_test_node_joiner_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
+tests_unit_test_node_joiner_LDADD = libnode.a $(CMOCKA_LIBS) $(f5_libs)
 unit_tests += tests/unit/test_node_disk
 tests_unit_test_node_disk_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
 tests_unit_test_node_disk_LDADD = libnode.a $(CMOCKA_LIBS) $(f5_libs)
@@ -219,7 +222,7 @@ libwhole_a_CPPFLAGS = $(libraft_sim_a_CPPFLAGS) -include $(srcdir)/tests/sim/who
 check_LIBRARIES += libwhole_calls.a
 libwhole_calls_a_SOURCES = $(libgossip_a_SOURCES) overlay/address.c overlay/plan.c overlay/plan_index.c overlay/rules.c \
 	overlay/overlay_internal.h overlay/rules.h src/agent/agent.c src/agent/agent_internal.h src/agent/report.c \
-	src/agent/session.c src/agent/task.c src/agent/worker.c src/net/late_file_io.c src/net/link.c src/net/noise.c src/net/stream.c src/node/admission.c \
+	src/agent/session.c src/agent/task.c src/agent/worker.c src/net/late_file_io.c src/net/link.c src/net/noise.c src/net/stream.c src/node/admission.c src/node/joiner.c \
 	src/node/authority.c src/node/identity_io.c src/node/lock.c src/node/member.c src/node/peers.c src/node/relay.c \
 	$(libmanager_a_SOURCES) $(liborchestrator_a_SOURCES) $(libscheduler_a_SOURCES) $(libstore_a_SOURCES) $(libmodel_a_SOURCES)
 # All that sees the tables knows one format more (model/format.h); hosts start with the older program and with the newer.

@@ -13,7 +13,9 @@
 struct api;
 
 struct node_init { char *advertise_addr, *managers; int64_t replace_after; uint16_t control_port; struct strs address_pools; uint32_t subnet_size; int availability; bool autolock; };
-struct node_join { char *token, *advertise_addr; struct strs remote_addrs; uint16_t control_port; int availability; bool never_manager; };
+typedef void node_progress_fn(void *arg, const char *line); /* it goes on trying */
+struct node_join { char *token, *advertise_addr; struct strs remote_addrs; uint16_t control_port; int availability; bool never_manager;
+                   node_progress_fn *progress; /* with the arg of done; or NULL */ };
 struct node_restore { char *advertise_addr; int64_t wait_ns; struct backup_state *state; /* taken */ };
 typedef void node_done_fn(void *arg, const struct err *e); /* e NULL: done */
 

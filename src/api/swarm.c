@@ -168,9 +168,36 @@ static void on_simple(void *arg, const struct err *e)
         reply_empty(c, 200);
 }
 
+/* With ?progress=1 the reply begins when the first attempt was in vain, and is lines from then on. */
+struct joining { struct call *c; bool lines; };
+
+static void join_line(void *arg, const char *line)
+{
+    struct joining *j = arg;
+    struct val_doc *d = val_doc_new();
+    struct val *v = val_map(d);
+    val_set(d, v, "status", val_str(d, line));
+    if (!j->lines)
+        stream_begin(j->c, "application/json");
+    j->lines = true;
+    progress_line(j->c, d, v);
+}
+
+static void on_joined(void *arg, const struct err *e)
+{
+    struct joining *j = arg;
+    if (j->lines && e)
+        error_line(j->c, e);
+    if (j->lines)
+        stream_done(j->c);
+    else
+        on_simple(j->c, e);
+    free(j);
+}
+
 static void join_body(struct call *c, const struct val *body, const char *text, size_t size)
 {
-    struct node_join in = { 0 };
+    struct node_join in = { .progress = query_flag(c, "progress") ? join_line : NULL };
     struct err e = { 0 };
     (void)text, (void)size;
     str_set(&in.token, val_get_str(body, "JoinToken"));
@@ -178,10 +205,13 @@ static void join_body(struct call *c, const struct val *body, const char *text, 
     in.availability = availability_of(body, &e);
     in.never_manager = val_get_bool(body, "NeverManager", false);
     if (!e.code && strs_from_val(&in.remote_addrs, val_get(body, "RemoteAddrs"), "RemoteAddrs", &e) == 0 &&
-        check_port(c, val_get_str(body, "ListenAddr"), "ListenAddr", &e) == 0)
-        c->api->b.join(c->api->b.arg, &in, on_simple, c);
-    else
+        check_port(c, val_get_str(body, "ListenAddr"), "ListenAddr", &e) == 0) {
+        struct joining *j = xnew(struct joining);
+        j->c = c;
+        c->api->b.join(c->api->b.arg, &in, on_joined, j);
+    } else {
         reply_err(c, &e);
+    }
     free(in.token);
     free(in.advertise_addr);
     strs_clear(&in.remote_addrs);

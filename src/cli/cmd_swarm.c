@@ -136,6 +136,21 @@ static int cmd_init(struct cli *c, struct err *e)
     return rc;
 }
 
+/* Nothing is said when the first attempt does. */
+static int call_join(struct cli *c, const char *body, struct err *e)
+{
+    struct progress p = { .out = c->out };
+    struct err end = { 0 };
+    struct cli_stream s = { .method = "POST", .path = "/swarm/join?progress=1", .body = body, .upload = -1, .data = progress_data,
+                            .arg = &p };
+    c->refused = false;
+    int rc = cli_stream(c, &s, e), last = progress_end(&p, &end);
+    if (rc == 0 && last < 0)
+        *e = end;
+    c->refused |= rc < 0 || last < 0;
+    return rc < 0 ? rc : last;
+}
+
 static int cmd_join(struct cli *c, struct err *e)
 {
     AUTO_SB struct sb body;
@@ -154,7 +169,7 @@ static int cmd_join(struct cli *c, struct err *e)
     val_doc_free(d);
     int rc = start_daemon(c, e);
     if (rc == 0)
-        rc = cli_call(c, "POST", "/swarm/join", body.s, NULL, e);
+        rc = call_join(c, body.s, e);
     if (rc == 0)
         rc = cli_get(c, &info, e, "/info");
     if (rc == 0)

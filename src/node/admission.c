@@ -1,5 +1,6 @@
 /* Becoming a member and ceasing to be one: init (a cluster of one), join (by token, at any member's address),
  * leave. Until the end of each nothing is on disk, so a failed attempt leaves nothing behind. */
+#include "joiner.h"
 #include "node_internal.h"
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
@@ -8,7 +9,7 @@
 
 LOG_MODULE("node");
 
-enum { JOIN_TIMEOUT_MS = 10000, JOIN_AGAIN_MS = 100, REDIRECTS_MAX = 4, LEAVE_ASK_MS = 500, LEAVE_TIMEOUT_MS = 5000, LEAVE_POLL_MS = 20 };
+enum { LEAVE_ASK_MS = 500, LEAVE_TIMEOUT_MS = 5000, LEAVE_POLL_MS = 20 };
 #define CERTIFICATE_LIFE_NS (90 * 24 * 3600 * SEC_NS)
 
 static void fail(node_done_fn *done, void *arg, int code, const char *fmt, const char *text)
@@ -236,79 +237,20 @@ void node_start_restore(struct daemon *d, struct node_restore *in, node_done_fn 
 }
 
 /* ---- join ---- */
-struct join {
-    struct daemon *d;
-    node_done_fn *done;
-    void *arg;
-    struct join_request req;
-    struct strs addrs;
-    uint32_t next;
-    unsigned redirects;
-    struct link *link;
-    struct link_config cfg;
-    struct loop_timer *timer, *again;
-    struct err last;
-};
+struct join { struct daemon *d; node_done_fn *done; node_progress_fn *progress; void *arg; char *addr; };
 
-static void join_free(void *arg)
+static void join_progress(void *arg, const char *line)
 {
     struct join *j = arg;
-    link_free(j->link);
-    loop_timer_free(j->timer);
-    loop_timer_free(j->again);
-    join_request_clear(&j->req);
-    strs_clear(&j->addrs);
-    free(j);
+    log_info("join: %s", line);
+    if (j->progress)
+        j->progress(j->arg, line);
 }
 
-static void join_end(struct join *j, const struct err *e)
+static int become_member(struct daemon *d, const char *addr, struct join_reply *reply, struct err *e)
 {
-    node_done_fn *done = TAKE(j->done);
-    if (!done)
-        return;
-    loop_timer_set(j->timer, -1);
-    loop_timer_set(j->again, -1);
-    done(j->arg, e);
-    loop_defer(j->d->loop, join_free, j);
-}
-
-static int join_verify(void *arg, const uint8_t key[32], const void *payload, size_t size, struct err *e)
-{
-    struct join *j = arg;
-    struct certificate c = { 0 };
-    int r = rec_unpack(&certificate_rec, &c, payload, size, e);
-    for (uint32_t i = 0; r == 0 && i < c.chain.n; i++)
-        if (c.chain.v[i].from.n == 32 && token_pins(j->req.token, c.chain.v[i].from.v))
-            r = err_set(e, E_DENIED, "the cluster key was replaced since the token was made");
-    if (r == 0 && (c.ca_public.n != 32 || !token_pins(j->req.token, c.ca_public.v)))
-        r = err_set(e, E_DENIED, "the token is of another cluster than the node at this address");
-    if (r == 0)
-        r = certificate_verify(&c, c.ca_public.v, key, e);
-    if (r == 0)
-        r = certificate_check_time(&c, clock_real_ns(), e);
-    certificate_clear(&c);
-    return r;
-}
-
-static void join_next(void *arg);
-
-static void join_link_up(void *arg, struct link *l)
-{
-    struct join *j = arg;
-    struct sb b;
-    sb_init(&b, 0);
-    rec_pack(&join_request_rec, &j->req, &b);
-    link_send(l, MSG_JOIN, b.s, b.len);
-    crypto_wipe(b.s, b.len);
-    sb_done(&b);
-}
-
-static void admitted(struct join *j, struct join_reply *reply)
-{
-    struct daemon *d = j->d;
-    struct err e = { 0 };
     d->member.certificate = TAKE(reply->certificate);
-    str_set(&d->member.addr, reply->addr && *reply->addr ? reply->addr : j->req.addr);
+    str_set(&d->member.addr, reply->addr && *reply->addr ? reply->addr : addr);
     for (uint32_t i = 0; i < reply->nodes.n; i++)
         node_copy(REC_ADD(&d->member.nodes), &reply->nodes.v[i]);
     for (uint32_t i = 0; i < reply->gossip_keys.n; i++)
@@ -316,104 +258,30 @@ static void admitted(struct join *j, struct join_reply *reply)
     bytes_set(&d->member.tunnel_psk, reply->tunnel_psk.v, reply->tunnel_psk.n);
     d->member.nodes_index = reply->nodes_index;
     d->member.format = reply->format;
-    if (member_save(d, &e) < 0 || member_start(d, true, &e) < 0) {
-        forget(d);
-        join_end(j, &e);
-        return;
-    }
-    join_end(j, NULL);
+    int r = member_save(d, e);
+    return r < 0 ? r : member_start(d, true, e);
 }
 
-static void join_message(void *arg, struct link *l, uint8_t type, const void *p, size_t size)
+static void join_done(void *arg, struct join_reply *reply, const struct err *why)
 {
     struct join *j = arg;
-    struct join_reply reply = { 0 };
     struct err e = { 0 };
-    (void)l;
-    if (type != MSG_JOIN_REPLY || !j->done)
-        return;
-    if (rec_unpack(&join_reply_rec, &reply, p, size, &e) < 0) {
-        join_end(j, &e);
-    } else if (reply.certificate) {
-        admitted(j, &reply);
-    } else if (reply.leader && j->redirects++ < REDIRECTS_MAX) {
-        strs_clear(&j->addrs);
-        strs_add(&j->addrs, reply.leader);
-        j->next = 0;
-        loop_defer(j->d->loop, join_next, j);
-    } else if (reply.code == E_UNAVAILABLE) { /* an election: it is over in a moment */
-        err_set(&j->last, E_UNAVAILABLE, "%s", reply.error ? reply.error : "no leader");
-        j->next = 0;
-        loop_timer_set(j->again, JOIN_AGAIN_MS);
-    } else {
-        err_set(&e, reply.code > 0 && reply.code < E_N ? (int)reply.code : E_UNAVAILABLE, "%s",
-                reply.error ? reply.error : "the cluster named one leader after the other; try again");
-        join_end(j, &e);
-    }
-    join_reply_clear(&reply);
-}
-
-static void join_down(void *arg, struct link *l, const struct err *e)
-{
-    struct join *j = arg;
-    (void)l;
-    if (e)
-        j->last = *e;
-    if (j->done && j->link)
-        loop_defer(j->d->loop, join_next, j);
-}
-
-static void join_next(void *arg)
-{
-    static const struct link_events ev = { join_link_up, join_message, NULL, join_down };
-    struct join *j = arg;
-    char host[80];
-    uint64_t port = 2377;
-    if (!j->done)
-        return;
-    link_free(j->link);
-    j->link = NULL;
-    if (j->next >= j->addrs.n) {
-        struct err e;
-        if (j->last.code == E_DENIED)
-            err_set(&e, E_DENIED, "cannot join by %s: %.300s; give the address of the token's own cluster, or its token by "
-                    "`shoal join-token worker` there", j->addrs.n ? j->addrs.v[j->addrs.n - 1] : "", j->last.text);
-        else
-            err_set(&e, E_UNAVAILABLE, "cannot join by %s: %s; check that a manager runs there and that TCP port 2377 and UDP "
-                "ports 7946 and 4789 are open between the machines", j->addrs.n ? j->addrs.v[j->addrs.n - 1] : "no address",
-                j->last.code ? j->last.text : "no answer");
-        join_end(j, &e);
-        return;
-    }
-    const char *addr = j->addrs.v[j->next++], *colon = strrchr(addr, ':');
-    bool bracket = addr[0] == '[';
-    if (colon && (bracket ? colon[-1] == ']' : strchr(addr, ':') == colon)) {
-        snprintf(host, sizeof host, "%.*s", (int)(colon - addr) - 2 * bracket, addr + bracket);
-        if (!str_u64(colon + 1, 1, 65535, &port)) {
-            struct err e;
-            err_set(&e, E_INVALID, "\"%s\": the port must be a number from 1 to 65535", addr);
-            join_end(j, &e);
-            return;
-        }
-    } else {
-        snprintf(host, sizeof host, "%s", addr);
-    }
-    j->link = link_connect(j->d->loop, host, (uint16_t)port, &j->cfg, &ev, j);
-}
-
-static void join_late(void *arg)
-{
-    struct join *j = arg;
-    struct err e;
-    err_set(&e, E_TIMEOUT, "no answer from %s within %d s%s%s; check address, port 2377/tcp and that the cluster has a leader",
-            j->addrs.n ? j->addrs.v[0] : "", JOIN_TIMEOUT_MS / 1000, j->last.code ? ": " : "", j->last.code ? j->last.text : "");
-    join_end(j, &e);
+    if (!reply)
+        e = *why;
+    else if (j->d->member.certificate) /* by another request meanwhile */
+        err_set(&e, E_CONFLICT, "this node became part of a cluster by another request meanwhile");
+    else if (become_member(j->d, j->addr, reply, &e) < 0)
+        forget(j->d);
+    j->done(j->arg, e.code ? &e : NULL);
+    free(j->addr);
+    free(j);
 }
 
 void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn *done, void *arg)
 {
     struct err e = { 0 };
     uint8_t key[32];
+    uint64_t seed;
     char addr[64] = "";
     if (d->locked) {
         refuse_locked(done, arg);
@@ -430,29 +298,21 @@ void node_start_join(struct daemon *d, const struct node_join *in, node_done_fn 
         return;
     }
     struct join *j = xnew(struct join);
-    j->d = d;
-    j->done = done;
-    j->arg = arg;
-    str_set(&j->req.token, in->token);
-    str_set(&j->req.addr, addr);
+    *j = (struct join){ d, done, in->progress, arg, xstrdup(addr) };
+    struct join_request req = { .token = in->token, .addr = addr, .control_port = d->cfg.control_port,
+                                .gossip_port = d->cfg.gossip_port, .tunnel_port = d->cfg.tunnel_port,
+                                .availability = in->availability, .never_manager = in->never_manager,
+                                .formats = { .least = FORMAT_LEAST, .most = FORMAT_MOST } };
     sign_public(&d->identity, key);
-    bytes_set(&j->req.sign_key, key, 32);
+    bytes_set(&req.sign_key, key, 32);
     crypto_dh_public(key, d->identity.tunnel_secret.v);
-    bytes_set(&j->req.tunnel_key, key, 32);
-    j->req.control_port = d->cfg.control_port;
-    j->req.gossip_port = d->cfg.gossip_port;
-    j->req.tunnel_port = d->cfg.tunnel_port;
-    j->req.availability = in->availability;
-    j->req.never_manager = in->never_manager;
-    j->req.formats = (struct node_formats){ .least = FORMAT_LEAST, .most = FORMAT_MOST };
-    describe_machine(&j->req.description);
-    for (uint32_t i = 0; i < in->remote_addrs.n; i++)
-        strs_add(&j->addrs, in->remote_addrs.v[i]);
-    j->cfg = (struct link_config){ .dh_secret = d->identity.link_secret.v, .payload = "", .verify = join_verify, .arg = j };
-    j->timer = loop_timer_new(d->loop, join_late, j);
-    j->again = loop_timer_new(d->loop, join_next, j);
-    loop_timer_set(j->timer, JOIN_TIMEOUT_MS);
-    join_next(j);
+    bytes_set(&req.tunnel_key, key, 32);
+    describe_machine(&req.description);
+    crypto_random(&seed, sizeof seed);
+    const struct joiner_hooks hooks = { j, join_progress, join_done };
+    joiner_start(d->loop, d->identity.link_secret.v, &req, &in->remote_addrs, seed, &hooks);
+    req.token = req.addr = NULL; /* borrowed */
+    join_request_clear(&req);
 }
 
 /* ---- leave ---- */
