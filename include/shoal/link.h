@@ -22,6 +22,7 @@ struct link_config { /* borrowed; must outlive the link */
     /* Accepts (0) or refuses the peer. Called before anything else of it is delivered. */
     int (*verify)(void *arg, const uint8_t peer_key[32], const void *payload, size_t size, struct err *e);
     void *arg;
+    size_t message_max; /* bytes that the peer may send as one message; 0: LINK_MESSAGE_MAX_BYTES. May change while it is up */
     int64_t handshake_ms, idle_ms, dead_ms; /* 0: 5,000, 1,000, 10,000 */
 };
 
@@ -48,6 +49,7 @@ const uint8_t *link_peer_key(const struct link *l); /* 32 bytes, valid once veri
 int link_send(struct link *l, uint8_t type, const void *p, size_t size);
 /* NULL when the link is down or has 1,024 channels. */
 struct stream *link_channel_open(struct link *l, uint8_t service);
+size_t link_queued(const struct link *l); /* bytes of messages that the peer has not taken yet */
 unsigned link_n_channels(const struct link *l); /* of both sides */
 
 #endif

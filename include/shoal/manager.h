@@ -26,6 +26,7 @@ enum peer_message {
     MSG_LEAVE_OK = 10,
     MSG_RELAY = 40,       /* manager -> manager: sealed Raft bytes of or for a third one (src/node/relay.c) */
     MSG_HELD = 12,      /* any node -> managers: packed image_held: blobs and images that it can give */
+    MSG_NODES = 14,     /* leader -> agent: packed node_table, ahead of the assignment that relies on it */
     MSG_IN_FORCE = 13,  /* agent -> leader: 8-byte little-endian NodesIndex of the assignment whose names and rules are in force */
     MSG_CERTIFICATE = 11, /* leader -> agent: packed certificate, when the one its HELLO told of is due or of another role */
 };
@@ -34,6 +35,8 @@ struct manager_hooks {
     void *arg;
     /* Sends to a node by id (also to self). May lose it. */
     void (*send)(void *arg, const char *node_id, uint8_t type, const void *p, size_t size);
+    /* How many bytes wait for it to take them. NULL: none ever. */
+    size_t (*queued)(void *arg, const char *node_id);
     /* Sends Raft bytes to the manager with this Raft id. */
     void (*send_raft)(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size);
     /* The leader as this manager sees it changed; NULL: none. */

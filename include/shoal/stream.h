@@ -65,6 +65,8 @@ int stream_listen_unix(struct loop *l, const char *path, unsigned mode, stream_a
                        struct stream_listener **ret, struct err *e) must_check; /* replaces a stale socket file */
 int stream_listen_tcp(struct loop *l, const char *addr, uint16_t port, stream_accept_fn *fn, void *arg,
                       struct stream_listener **ret, struct err *e) must_check;
+/* Paused: who connects waits in the kernel's queue. */
+void stream_listener_pause(struct stream_listener *sl, bool paused);
 void stream_listener_free(struct stream_listener *sl);
 
 #endif

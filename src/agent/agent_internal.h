@@ -7,7 +7,7 @@
 #include <shoal/late_file.h>
 
 /* Message types are the manager's (manager.h is a neighbour of this floor; the numbers are the wire's). */
-enum { MSG_HELLO = 2, MSG_LEADER = 3, MSG_ASSIGNMENT = 4, MSG_REPORT = 5, MSG_REPORT_ACK = 6, MSG_IN_FORCE = 13 };
+enum { MSG_HELLO = 2, MSG_LEADER = 3, MSG_ASSIGNMENT = 4, MSG_REPORT = 5, MSG_REPORT_ACK = 6, MSG_IN_FORCE = 13, MSG_NODES = 14 };
 
 struct agent_task {
     struct task task;          /* as assigned last */
@@ -29,6 +29,7 @@ struct agent {
     struct assignment assignment;
     uint8_t version[32];
     bool has_version;
+    uint64_t table, table_epoch; /* which the nodes of the assignment are of, when they come apart; 0: none */
     struct map tasks;    /* id -> struct agent_task */
     struct map suspects; /* node id -> itself */
     struct loop_timer *session_timer, *report_timer, *drain_timer, *network_timer;
@@ -58,6 +59,7 @@ void task_set_state(struct agent *a, struct agent_task *t, enum task_state state
                     const char *error);
 /* worker.c */
 void worker_assign(struct agent *a, struct assignment *next /* takes content */);
+void worker_nodes(struct agent *a); /* the node table of the assignment has changed */
 void worker_load(struct agent *a, const char *path);
 void worker_want_network(struct agent *a);
 void worker_do_network(void *arg); /* at once, and again while it fails */

@@ -37,7 +37,9 @@ static void say_hello(struct agent *a, const char *to)
     a->hello.have.n = a->has_version ? 32 : 0;
     a->hello.in_force = a->in_force;
     a->hello.held = a->assignment.nodes_index;
-    a->hello.tells = true;
+    a->hello.tells = a->hello.tables = true;
+    a->hello.table = a->table;
+    a->hello.table_epoch = a->table_epoch;
     if (a->hooks.promise)
         a->hello.formats.promised = a->hooks.promise(a->hooks.arg, format_wanted(a));
     rec_pack(&session_hello_rec, &a->hello, &b);
@@ -100,11 +102,47 @@ static void got_assignment(struct agent *a, const char *from, const void *p, siz
     }
     memcpy(a->version, p, 32);
     a->has_version = true;
+    if (next.nodes_apart) {
+        next.nodes.v = TAKE(a->assignment.nodes.v);
+        next.nodes.n = a->assignment.nodes.n;
+        next.nodes_index = MAX(next.nodes_index, a->table);
+        a->assignment.nodes.n = 0;
+    } else {
+        a->table = 0; /* by a manager that tells it whole */
+    }
     worker_assign(a, &next);
     if (a->hello.keyring != a->assignment.keyring || a->hello.formats.promised < format_wanted(a)) { /* the leader waits for it */
         a->hello.keyring = a->assignment.keyring;
         say_hello(a, from);
     }
+}
+
+/* What does not fit is answered by a HELLO without a table: all of it comes then. */
+static void got_nodes(struct agent *a, const char *from, const void *p, size_t size)
+{
+    struct node_table t = { 0 };
+    struct err e;
+    if (!str_equal(from, a->leader_id))
+        return;
+    int r = rec_unpack(&node_table_rec, &t, p, size, &e);
+    bool same_epoch = a->table && t.epoch == a->table_epoch;
+    if (r == 0 && same_epoch && t.index < a->table) {
+        node_table_clear(&t); /* overtaken */
+        return;
+    }
+    if (r == 0)
+        r = node_table_merge(&a->assignment, same_epoch ? a->table : 0, &t, &e);
+    if (r == 0) {
+        a->table = t.index;
+        a->table_epoch = t.epoch;
+        a->assignment.nodes_index = MAX(a->assignment.nodes_index, t.index);
+        worker_nodes(a);
+    } else {
+        log_info("the node table by %s is asked for anew: %s", from, e.text);
+        a->table = 0;
+        say_hello(a, from);
+    }
+    node_table_clear(&t);
 }
 
 void session_message(struct agent *a, const char *from, uint8_t type, const void *p, size_t size)
@@ -115,6 +153,8 @@ void session_message(struct agent *a, const char *from, uint8_t type, const void
         got_leader(a, from, p, size);
     } else if (type == MSG_ASSIGNMENT) {
         got_assignment(a, from, p, size);
+    } else if (type == MSG_NODES) {
+        got_nodes(a, from, p, size);
     } else if (type == MSG_REPORT_ACK && size == 8) {
         uint64_t seq = 0;
         for (int i = 0; i < 8; i++)

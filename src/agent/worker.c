@@ -11,15 +11,13 @@ enum { ASSIGNMENT_MAX_BYTES = 256 << 20, NETWORK_AGAIN_MS = 1000 };
 
 static void save(struct agent *a)
 {
-    struct assignment bare = { 0 };
+    struct assignment bare = a->assignment; /* its members are that one's */
     struct sb b;
-    assignment_copy(&bare, &a->assignment);
-    for (uint32_t i = 0; i < bare.secrets.n; i++)
-        rec_clear(&secret_rec, &bare.secrets.v[i]);
+    bare.secrets.v = NULL;
     bare.secrets.n = 0;
+    bare.nodes_apart = false; /* they are here */
     sb_init(&b, ASSIGNMENT_MAX_BYTES);
     rec_pack(&assignment_rec, &bare, &b);
-    assignment_clear(&bare);
     late_file_write(a->kept, &b);
 }
 
@@ -84,6 +82,15 @@ void worker_want_network(struct agent *a)
         return;
     a->network_due = true;
     loop_defer(a->loop, worker_do_network, a);
+}
+
+void worker_nodes(struct agent *a)
+{
+    if (a->leaving)
+        return;
+    a->hooks.assigned(a->hooks.arg, &a->assignment);
+    worker_do_network(a);
+    save(a);
 }
 
 void worker_assign(struct agent *a, struct assignment *next)

@@ -119,7 +119,7 @@ static void add_services(const struct store *s, struct assignment *a, const stru
 
 static void add_nodes(const struct store *s, struct assignment *a)
 {
-    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));) {
+    for (const struct node *n = NULL; !a->nodes_apart && (n = store_next(s, TABLE_NODE, n));) {
         struct node *copy = REC_ADD(&a->nodes);
         node_copy(copy, n);
         copy->version.index = 0;
@@ -135,10 +135,11 @@ static void add_nodes(const struct store *s, struct assignment *a)
     }
 }
 
-void assignment_build(const struct store *s, const char *node_id, struct assignment *ret)
+void assignment_build(const struct store *s, const char *node_id, bool nodes_apart, struct assignment *ret)
 {
     struct map networks;
     map_init(&networks);
+    ret->nodes_apart = nodes_apart;
     add_tasks(s, node_id, ret, &networks);
     add_networks(s, ret, &networks);
     add_files(s, ret);

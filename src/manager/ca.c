@@ -9,7 +9,7 @@
 
 LOG_MODULE("ca");
 
-enum { ADMISSION_TRIES = 100 };
+enum { ADMISSION_TRIES = 100, ADMITTING_MAX = 1024 /* under way: each an entry of the log */ };
 
 struct admission {
     struct manager *m;
@@ -45,22 +45,67 @@ static void redirect(struct manager *m, manager_join_fn *done, void *arg)
     join_reply_clear(&reply);
 }
 
-static const struct node *node_with_key(const struct store *s, const uint8_t link_key[32])
+/* ---- whose keys are whose ---- */
+enum key_kind { KEY_LINK = 'l', KEY_SIGN = 's', KEY_TUNNEL = 't' };
+
+static const struct bytes *key_of(const struct node *n, enum key_kind kind)
 {
-    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
-        if (n->link_key.n == 32 && crypto_equal(n->link_key.v, link_key, 32))
-            return n;
-    return NULL;
+    return kind == KEY_LINK ? &n->link_key : kind == KEY_SIGN ? &n->sign_key : &n->tunnel_key;
+}
+
+static void key_name(char out[33], enum key_kind kind, const uint8_t *key)
+{
+    out[0] = (char)kind;
+    memcpy(out + 1, key, 32);
+}
+
+void ca_node_changed(struct manager *m, const struct node *old, const struct node *now)
+{
+    static const enum key_kind kinds[] = { KEY_LINK, KEY_SIGN, KEY_TUNNEL };
+    char name[33];
+    for (unsigned i = 0; i < ARRAY_N(kinds); i++) {
+        const struct bytes *was = old ? key_of(old, kinds[i]) : NULL, *is = now ? key_of(now, kinds[i]) : NULL;
+        if (was && is && was->n == is->n && !memcmp(was->v, is->v, is->n))
+            continue;
+        if (was && was->n == 32) {
+            key_name(name, kinds[i], was->v);
+            const char *owner = map_find_n(&m->keys, name, sizeof name);
+            if (str_equal(owner, old->id))
+                free(map_remove_n(&m->keys, name, sizeof name));
+        }
+        if (is && is->n == 32) {
+            key_name(name, kinds[i], is->v);
+            free(map_put_n(&m->keys, name, sizeof name, xstrdup(now->id)));
+        }
+    }
+}
+
+void ca_forget_keys(struct manager *m)
+{
+    for (struct map_item *it = NULL; (it = map_next(&m->keys, it));)
+        free(it->value);
+    map_done(&m->keys);
+    map_init(&m->keys);
+}
+
+static const struct node *node_by_key(const struct manager *m, enum key_kind kind, const uint8_t key[32])
+{
+    char name[33];
+    key_name(name, kind, key);
+    const char *id = map_find_n(&m->keys, name, sizeof name);
+    return id ? store_find(m->store, TABLE_NODE, id) : NULL;
+}
+
+static const struct node *node_with_key(const struct manager *m, const uint8_t link_key[32])
+{
+    return node_by_key(m, KEY_LINK, link_key);
 }
 
 /* Two nodes with one tunnel key would be one peer to all the others: the later would take the earlier's packets. */
-static const struct node *node_with_others_key(const struct store *s, const struct join_request *req)
+static const struct node *node_with_others_key(const struct manager *m, const struct join_request *req)
 {
-    for (const struct node *n = NULL; (n = store_next(s, TABLE_NODE, n));)
-        if ((n->tunnel_key.n == 32 && crypto_equal(n->tunnel_key.v, req->tunnel_key.v, 32)) ||
-            (n->sign_key.n == 32 && crypto_equal(n->sign_key.v, req->sign_key.v, 32)))
-            return n;
-    return NULL;
+    const struct node *n = node_by_key(m, KEY_TUNNEL, req->tunnel_key.v);
+    return n ? n : node_by_key(m, KEY_SIGN, req->sign_key.v);
 }
 
 uint64_t raft_id_random(void)
@@ -132,6 +177,7 @@ static int check_formats(const struct join_request *req, uint64_t format, struct
 
 static void admission_free(struct admission *a)
 {
+    map_remove_n(&a->m->admitting, (const char *)a->link_key, 32);
     join_request_clear(&a->req);
     free(a->addr);
     free(a);
@@ -143,6 +189,8 @@ static void admission_refused(struct admission *a, const struct err *e)
     admission_free(a);
 }
 
+/* Of the nodes the newcomer is told only the managers: the leader sends the table with its first assignment, in the bytes
+ * that all are sent. Until then it takes no link of the others. */
 static void admitted(struct admission *a, const struct node *n)
 {
     struct manager *m = a->m;
@@ -151,7 +199,8 @@ static void admitted(struct admission *a, const struct node *n)
     reply.certificate = xnew(struct certificate);
     certify(reply.certificate, c, n, reply.nodes_index);
     for (const struct node *x = NULL; (x = store_next(m->store, TABLE_NODE, x));)
-        node_copy(REC_ADD(&reply.nodes), x);
+        if (x->spec.role == ROLE_MANAGER || x == n)
+            node_copy(REC_ADD(&reply.nodes), x);
     for (uint32_t i = 0; i < c->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&reply.gossip_keys), &c->gossip_keys.v[i]);
     bytes_set(&reply.tunnel_psk, c->tunnel_psk.v, c->tunnel_psk.n);
@@ -214,7 +263,7 @@ static void admit(struct admission *a)
         admission_free(a);
         return;
     }
-    const struct node *known = node_with_key(m->store, a->link_key);
+    const struct node *known = node_with_key(m, a->link_key);
     if (check_formats(&a->req, MAX(manager_format(m), known ? known->formats.promised : 0), &e) < 0) {
         admission_refused(a, &e);
         return;
@@ -229,7 +278,7 @@ static void admit(struct admission *a)
         admission_refused(a, &e);
     } else if (known) {
         admitted(a, known);
-    } else if ((known = node_with_others_key(m->store, &a->req))) {
+    } else if ((known = node_with_others_key(m, &a->req))) {
         err_set(&e, E_DENIED, "node %s has one of these keys already; a node that shall be another needs keys of its own: "
                 "'shoal leave --force' there, then join again", known->id);
         admission_refused(a, &e);
@@ -245,7 +294,12 @@ void manager_join(struct manager *m, const struct join_request *req, const char 
         refuse(done, arg, E_INVALID, "the join request carries no keys");
         return;
     }
+    if (m->admitting.n >= ADMITTING_MAX || map_find_n(&m->admitting, link_key, 32)) { /* it has lost patience with its first link */
+        refuse(done, arg, E_BUSY, m->admitting.n >= ADMITTING_MAX ? "many machines join at this moment" : "it is being admitted already");
+        return;
+    }
     struct admission *a = xnew(struct admission);
+    map_put_n(&m->admitting, link_key, 32, a);
     *a = (struct admission){ .m = m, .done = done, .arg = arg, .addr = xstrdup(req->addr ? req->addr : peer_addr) };
     join_request_copy(&a->req, req);
     memcpy(a->link_key, link_key, 32);

@@ -1,22 +1,28 @@
 /* The dispatcher: sessions of agents with the leader. An agent says HELLO with the content version it holds;
  * it is sent the complete assignment whenever that differs. Task reports are gathered for a moment and
  * committed in one transaction; an acknowledgement leaves only after its commit, so an agent repeats what a
- * dying leader took with it. States only move forward: an old report changes nothing.
+ * dying leader took with it. States only move forward: an old report changes nothing. The node table, most of what a big
+ * cluster has to say, goes apart (table.c): as what changed since the one that the agent holds.
  *
  * Draining. A task that is to be stopped is out of the balancers of all nodes with their next assignment; each says when
  * that is in force. Once all nodes that are READY have said so of a state as new as the task's, its own node is told
  * (Drained), and only then stops it (agent/task.c, which does not wait for ever). Nothing of this is in the log: the next
  * leader asks anew. */
 #include "manager_internal.h"
+#include <shoal/base/list.h>
 #include <shoal/base/planted.h>
 #include <shoal/base/file.h>
 #include <stdio.h>
 
 LOG_MODULE("dispatcher");
 
-enum { GATHER_MS = 10, REFUSED_MS = 500 /* the log took none: its disks are full, or there is no quorum */ };
+enum { GATHER_MS = 10, HELD_BACK_MAX = 5 /* times that long */, SLICE = 64 /* sessions that are sent to in a turn of the loop */, SLICE_BYTES = 4 << 20,
+       FLYING_BYTES = 64 << 20 /* of tables that are sent and not taken yet */, FLYING_LOOK_MS = 5, SMALL_BYTES = 64 << 10, REFUSED_MS = 500 /* the log took none: its disks are full, or there is no quorum */ };
 
 struct session {
+    struct list_node node; /* of todo or done */
+    struct list_node flying; /* of those that have not taken a big table yet */
+    size_t flying_bytes;
     char *node_id;
     uint8_t sent[32]; /* content version sent last */
     bool has_sent;
@@ -28,22 +34,33 @@ struct session {
     uint64_t sent_index;    /* NodesIndex of what was sent last, or of what it held already */
     uint64_t checked_index; /* of the store, when what was sent last was found to be still what it is to have */
     uint64_t force_index;   /* NodesIndex of what it said to be in force */
+    uint64_t table;         /* index of the node table it has when it has taken what was sent */
 };
 
 struct dispatcher {
     struct manager *m;
     struct map sessions;
-    struct loop_timer *send_timer, *report_timer;
+    struct list_node todo, done; /* todo: of the round under way, and those that said HELLO */
+    struct list_node flying;
+    size_t flying_bytes, slice_bytes;
+    struct pace pace;
+    struct loop_timer *send_timer, *slice_timer, *report_timer, *look_timer;
     bool send_due, report_due, report_flying;
+    bool sending;           /* a round is under way */
+    unsigned held_back;
+    uint64_t table_round;   /* the node table of the last round */
     uint64_t drained_index; /* of the store: states up to this one are in force on all nodes that are READY */
     bool draining;          /* some task to be stopped is newer than that */
 };
 
-static void session_free(struct session *s)
+static void session_free(struct dispatcher *d, struct session *s)
 {
+    d->flying_bytes -= s->flying_bytes;
     task_report_clear(&s->pending);
     session_hello_clear(&s->hello);
     session_hello_clear(&s->sent_to);
+    list_remove(&s->node);
+    list_remove(&s->flying);
     free(s->node_id);
     free(s);
 }
@@ -71,6 +88,30 @@ static void add_drained(struct dispatcher *d, struct assignment *a)
     }
 }
 
+static void note_sent(struct session *s, uint64_t index)
+{
+    s->force_index = MAX(s->force_index, s->force_index >= s->sent_index ? s->checked_index : 0);
+    s->sent_index = index;
+}
+
+static void send_table(struct dispatcher *d, struct session *s)
+{
+    struct table *t = d->m->table;
+    if (!s->hello.tables || s->table == table_index(t))
+        return;
+    const struct sb *b = table_pack(t, d->m->store, s->table);
+    d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_NODES, b->s, b->len);
+    d->slice_bytes += b->len;
+    if (b->len > SMALL_BYTES && d->m->hooks.queued) {
+        list_remove(&s->flying);
+        list_push_back(&d->flying, &s->flying);
+        s->flying_bytes += b->len;
+        d->flying_bytes += b->len;
+    }
+    s->table = table_index(t);
+    note_sent(s, MAX(s->sent_index, s->table));
+}
+
 static void send_one(struct dispatcher *d, struct session *s)
 {
     struct assignment a = { 0 };
@@ -79,7 +120,8 @@ static void send_one(struct dispatcher *d, struct session *s)
     ca_certify_again(d->m, s->node_id, &s->sent_to);
     sb_init(&b, 0);
     sb_add(&b, version, sizeof version); /* its place */
-    assignment_build(d->m->store, s->node_id, &a);
+    send_table(d, s);
+    assignment_build(d->m->store, s->node_id, s->hello.tables, &a);
     add_drained(d, &a);
     rec_pack(&assignment_rec, &a, &b);
     crypto_sha256(version, b.s + 32, b.len - 32);
@@ -92,8 +134,7 @@ static void send_one(struct dispatcher *d, struct session *s)
         d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_ASSIGNMENT, b.s, b.len);
         memcpy(s->sent, version, 32);
         s->has_sent = true;
-        s->force_index = MAX(s->force_index, s->force_index >= s->sent_index ? s->checked_index : 0);
-        s->sent_index = a.nodes_index;
+        note_sent(s, a.nodes_index);
     }
     s->checked_index = store_index(d->m->store);
     crypto_wipe(b.s, b.len); /* secrets travel in it */
@@ -112,11 +153,14 @@ static uint64_t in_force_everywhere(const struct dispatcher *d)
     return index;
 }
 
-static void look_drained(struct dispatcher *d)
+static void look_drained(void *arg)
 {
+    struct dispatcher *d = arg;
     uint64_t before = d->drained_index;
+    if (!d->draining || !d->m->leads)
+        return;
     d->drained_index = in_force_everywhere(d);
-    if (d->drained_index <= before || !d->draining)
+    if (d->drained_index <= before)
         return;
     d->draining = false;
     for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
@@ -136,7 +180,8 @@ void dispatcher_in_force(struct dispatcher *d, const char *node_id, uint64_t nod
     if (!s)
         return; /* its HELLO will say it */
     s->force_index = MAX(s->force_index, nodes_index);
-    look_drained(d);
+    if (d->draining) /* many say so in the same moment: one look at all of them */
+        loop_timer_set(d->look_timer, 0);
 }
 
 /* If its daemon ended, it goes on with the assignment that it kept, which may be an older one, until it is heard again. */
@@ -149,21 +194,88 @@ void dispatcher_link_gone(struct dispatcher *d, const char *node_id)
     s->sent_index = UINT64_MAX;
 }
 
-static void send_all(void *arg)
+/* A round goes through all sessions, some in each turn: heartbeats must not wait for thousands. Its cost decides when the
+ * next one begins. */
+static void begin_round(struct dispatcher *d)
+{
+    struct session *s;
+    pace_begin(&d->pace);
+    d->sending = true;
+    d->send_due = false;
+    d->table_round = table_index(d->m->table);
+    d->drained_index = in_force_everywhere(d); /* a node that is READY again may have fallen behind */
+    while ((s = list_first(&d->done, struct session, node))) {
+        list_remove(&s->node);
+        list_push_back(&d->todo, &s->node);
+    }
+}
+
+/* A pass that is under way gives new nodes their addresses: with it each goes out once, not twice. */
+static bool is_to_wait(struct dispatcher *d)
+{
+    bool wait = d->m->pass_running && d->table_round != table_index(d->m->table) && d->held_back++ < HELD_BACK_MAX;
+    d->held_back = wait ? d->held_back : 0;
+    return wait;
+}
+
+/* What is queued for all together has a limit; who takes it slowly is waited for, not the others' memory spent. */
+static bool has_room(struct dispatcher *d)
+{
+    struct session *s;
+    if (d->flying_bytes < FLYING_BYTES)
+        return true;
+    list_for(s, &d->flying, flying)
+        if (d->m->hooks.queued(d->m->hooks.arg, s->node_id) < SMALL_BYTES) {
+            list_remove(&s->flying);
+            d->flying_bytes -= s->flying_bytes;
+            s->flying_bytes = 0;
+        }
+    return d->flying_bytes < FLYING_BYTES;
+}
+
+static void end_round(struct dispatcher *d)
+{
+    d->sending = false;
+    pace_end(&d->pace);
+    look_drained(d); /* who is told nothing new says nothing */
+    if (d->send_due)
+        loop_timer_set(d->send_timer, MAX(pace_wait_ms(&d->pace), (int64_t)GATHER_MS));
+}
+
+static void send_some(void *arg)
 {
     struct dispatcher *d = arg;
-    d->send_due = false;
-    if (!d->m->leads)
-        return;
-    d->drained_index = in_force_everywhere(d); /* a node that is READY again may have fallen behind */
-    for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));) {
-        struct session *s = it->value;
+    struct session *s;
+    bool room = true;
+    d->slice_bytes = 0;
+    for (unsigned i = 0; d->m->leads && i < SLICE && d->slice_bytes < SLICE_BYTES && (room = has_room(d)) &&
+                         (s = list_first(&d->todo, struct session, node)); i++) {
+        list_remove(&s->node);
+        list_push_back(&d->done, &s->node);
         if (store_find(d->m->store, TABLE_NODE, s->node_id))
             send_one(d, s);
         else
-            session_free(map_remove(&d->sessions, s->node_id)); /* a node that was removed is told nothing more */
+            session_free(d, map_remove(&d->sessions, s->node_id)); /* a node that was removed is told nothing more */
     }
-    look_drained(d); /* who is told nothing new says nothing */
+    if (!list_is_empty(&d->todo))
+        loop_timer_set(d->slice_timer, room ? 0 : FLYING_LOOK_MS);
+    else if (d->sending)
+        end_round(d);
+    else
+        look_drained(d);
+}
+
+static void send_all(void *arg)
+{
+    struct dispatcher *d = arg;
+    if (!d->m->leads || d->sending)
+        return;
+    if (is_to_wait(d)) {
+        loop_timer_set(d->send_timer, GATHER_MS);
+        return;
+    }
+    begin_round(d);
+    send_some(d);
 }
 
 const struct session_hello *dispatcher_said(const struct dispatcher *d, const char *node_id)
@@ -177,7 +289,8 @@ void dispatcher_store_changed(struct dispatcher *d)
     if (d->send_due || !d->m->leads)
         return;
     d->send_due = true;
-    loop_timer_set(d->send_timer, GATHER_MS);
+    if (!d->sending)
+        loop_timer_set(d->send_timer, MAX(pace_wait_ms(&d->pace), (int64_t)GATHER_MS));
 }
 
 static void reports_done(void *arg, int result, const struct err *e);
@@ -324,10 +437,12 @@ void dispatcher_report(struct dispatcher *d, const char *node_id, const struct t
 void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct session_hello *h)
 {
     struct session *s = map_find(&d->sessions, node_id);
+    uint64_t epoch = store_cluster(d->m->store) ? store_cluster(d->m->store)->epoch : 0;
     if (!s) {
         s = xnew(struct session);
         s->node_id = xstrdup(node_id);
         map_put(&d->sessions, node_id, s);
+        list_push_back(&d->done, &s->node);
     }
     bool news = s->hello.keyring != h->keyring || s->hello.ca.n != h->ca.n || (h->ca.n && memcmp(s->hello.ca.v, h->ca.v, h->ca.n));
     s->has_sent = h->have.n == 32;
@@ -340,12 +455,14 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
     if (news)
         manager_want_pass(d->m); /* a rotation may have waited for it */
     s->hello_changed = true;
+    s->table = h->tables && h->table_epoch == epoch ? h->table : 0;
     s->sent_index = h->held;
     s->force_index = s->checked_index = h->in_force;
     want_commit(d);
     manager_send_leader(d->m, node_id, true);
-    send_one(d, s);
-    look_drained(d);
+    list_remove(&s->node); /* many may come in one turn */
+    list_push_back(&d->todo, &s->node);
+    loop_timer_set(d->slice_timer, 0);
 }
 
 struct dispatcher *dispatcher_new(struct manager *m)
@@ -353,7 +470,12 @@ struct dispatcher *dispatcher_new(struct manager *m)
     struct dispatcher *d = xnew(struct dispatcher);
     d->m = m;
     map_init(&d->sessions);
+    list_init(&d->todo);
+    list_init(&d->done);
+    list_init(&d->flying);
+    d->look_timer = loop_timer_new(m->loop, look_drained, d);
     d->send_timer = loop_timer_new(m->loop, send_all, d);
+    d->slice_timer = loop_timer_new(m->loop, send_some, d);
     d->report_timer = loop_timer_new(m->loop, commit_reports, d);
     return d;
 }
@@ -361,10 +483,10 @@ struct dispatcher *dispatcher_new(struct manager *m)
 void dispatcher_forget_all(struct dispatcher *d)
 {
     for (struct map_item *it = NULL; (it = map_next(&d->sessions, it));)
-        session_free(it->value);
+        session_free(d, it->value);
     map_done(&d->sessions);
     map_init(&d->sessions);
-    d->report_flying = d->report_due = d->send_due = d->draining = false;
+    d->report_flying = d->report_due = d->send_due = d->sending = d->draining = false;
     d->drained_index = 0;
 }
 
@@ -375,6 +497,8 @@ void dispatcher_free(struct dispatcher *d)
     dispatcher_forget_all(d);
     map_done(&d->sessions);
     loop_timer_free(d->send_timer);
+    loop_timer_free(d->slice_timer);
+    loop_timer_free(d->look_timer);
     loop_timer_free(d->report_timer);
     free(d);
 }

@@ -15,6 +15,7 @@ libmanager_a_SOURCES = \
 	src/manager/members.c \
 	src/manager/recover.c \
 	src/manager/rotation.c \
+	src/manager/table.c \
 	src/manager/token.c \
 	src/manager/control.h \
 	src/manager/govern.h \

@@ -43,7 +43,11 @@ static void on_save(void *arg, struct sb *out)
 
 static int on_load(void *arg, const void *p, size_t size, struct err *e)
 {
-    return store_load(((struct manager *)arg)->store, p, size, e);
+    struct manager *m = arg;
+    ca_forget_keys(m); /* the watch puts in those of the snapshot */
+    int r = store_load(m->store, p, size, e);
+    table_replaced(m->table, store_index(m->store));
+    return r;
 }
 
 static int on_readable(void *arg, const void *p, size_t size, struct err *e)
@@ -145,7 +149,10 @@ static void on_store_change(void *arg, enum store_op op, enum store_table t, con
                             const void *new_obj)
 {
     struct manager *m = arg;
-    (void)op;
+    if (t == TABLE_NODE) {
+        table_changed(m->table, op == STORE_DELETE ? old_obj : NULL, store_index(m->store));
+        ca_node_changed(m, old_obj, new_obj);
+    }
     if (t == TABLE_NODE || t == TABLE_CLUSTER)
         m->hooks.nodes_changed(m->hooks.arg);
     if (t == TABLE_NODE && m->hooks.node_event && old_obj)
@@ -176,11 +183,12 @@ static void run_pass(void *arg)
     m->pass_wanted = false;
     if (!m->leads || m->closing || m->pass_running || m->recovery || !wanted || !store_cluster(m->store)) /* the pass that runs asks for the next one when done */
         return;
-    int64_t wait_ms = m->pass_after_ms - loop_now_ms(m->loop);
+    int64_t wait_ms = MAX(m->pass_after_ms - loop_now_ms(m->loop), pace_wait_ms(&m->pass_pace));
     if (wait_ms > 0) {
         loop_timer_set(m->pass_timer, wait_ms);
         return;
     }
+    pace_begin(&m->pass_pace);
     members_reconcile(m);
     members_govern(m);
     restore_wait(m);
@@ -195,6 +203,7 @@ static void run_pass(void *arg)
     format_pass(m, tx);
     if (pass.next_ns != INT64_MAX)
         loop_timer_set(m->pass_timer, MAX((pass.next_ns - now) / MS_NS + 1, 1));
+    pace_end(&m->pass_pace);
     if (store_tx_count(tx) == 0) {
         store_tx_free(tx);
         return;
@@ -231,6 +240,9 @@ int manager_open(struct manager **ret, struct loop *l, const struct manager_conf
     m->down_after_ms = cfg->down_after_ms ? cfg->down_after_ms : 2000;
     m->restart_ms = cfg->restart_ms ? cfg->restart_ms : 30000;
     m->store = store_new();
+    m->table = table_new();
+    map_init(&m->keys);
+    map_init(&m->admitting);
     m->dispatcher = dispatcher_new(m);
     m->liveness = liveness_new(m);
     m->pass_timer = loop_timer_new(l, on_pass_timer, m);
@@ -267,6 +279,10 @@ void manager_close(struct manager *m)
     loop_timer_free(m->govern_timer);
     loop_timer_free(m->restore_timer);
     loop_timer_free(m->left_timer);
+    table_free(m->table);
+    ca_forget_keys(m);
+    map_done(&m->keys);
+    map_done(&m->admitting);
     store_free(m->store);
     free(m->leader_id);
     free(m->node_id);

@@ -5,6 +5,7 @@
 #include <shoal/base/crypto.h>
 #include <shoal/base/list.h>
 #include <shoal/base/log.h>
+#include <shoal/base/pace.h>
 #include <shoal/manager.h>
 
 #include "govern.h"
@@ -26,11 +27,15 @@ struct manager {
     struct store *store;
     struct dispatcher *dispatcher;
     struct liveness *liveness;
+    struct table *table;
+    struct map keys;      /* kind and public key of a node -> its id, heap (ca.c) */
+    struct map admitting; /* link keys of those whose admission is under way */
 
     /* leader only */
     bool leads;               /* ready: the store holds everything agreed on before */
     bool pass_running;        /* a pass's transaction is under way */
     bool pass_wanted;
+    struct pace pass_pace;
     int64_t pass_after_ms;    /* monotonic; none before, for what the last one proposed was refused; 0: it was taken */
     bool change_running;      /* a Raft membership change is under way */
     bool govern_running;      /* a change of role by the policy is */
@@ -79,8 +84,18 @@ void dispatcher_store_changed(struct dispatcher *d);
 /* What the node said in the HELLO that came last; NULL: no session. */
 const struct session_hello *dispatcher_said(const struct dispatcher *d, const char *node_id);
 
-/* assignment.c: what one node must know. Pure. Caller clears ret. */
-void assignment_build(const struct store *s, const char *node_id, struct assignment *ret);
+/* assignment.c: what one node must know. Pure. nodes_apart: without the node table. Caller clears ret. */
+void assignment_build(const struct store *s, const char *node_id, bool nodes_apart, struct assignment *ret);
+
+/* table.c: the node table, whole and in differences. */
+struct table;
+struct table *table_new(void);
+void table_free(struct table *t); /* takes NULL */
+void table_changed(struct table *t, const struct node *removed /* or NULL */, uint64_t index);
+void table_replaced(struct table *t, uint64_t index); /* by a snapshot of this index */
+uint64_t table_index(const struct table *t);          /* of the latest change */
+/* A packed node_table for who has the one of index since (0: none); the same bytes for all. Valid until the table changes. */
+const struct sb *table_pack(struct table *t, const struct store *s, uint64_t since);
 
 /* liveness.c */
 struct liveness *liveness_new(struct manager *m);
@@ -98,7 +113,10 @@ enum node_state liveness_verdict(const struct liveness_case *c, int64_t now_ms, 
 int64_t liveness_wait_ms(uint32_t n_nodes, uint32_t n_lost, int64_t down_after_ms);
 bool liveness_is_suspect(const struct liveness *v, const char *node_id);
 
-/* ca.c: sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */
+/* ca.c: whose keys are whose; both follow the store. */
+void ca_node_changed(struct manager *m, const struct node *old, const struct node *now);
+void ca_forget_keys(struct manager *m);
+/* Sends the node a new certificate if the one it holds is due, or its role has changed. Updates h to what was sent. */
 void ca_certify_again(struct manager *m, const char *node_id, struct session_hello *h);
 
 void restore_close(struct manager *m); /* backup.c: one under way fails */

@@ -6,6 +6,7 @@ libmodel_a_SOURCES = \
 	src/model/format.c \
 	src/model/lists.c \
 	src/model/log_driver.c \
+	src/model/node_table.c \
 	src/model/objects.c \
 	src/model/rec.c \
 	src/model/rec_diff.c \

@@ -312,7 +312,8 @@ struct stream *link_channel_open(struct link *l, uint8_t service)
 static void got_message(struct link *l, uint32_t id, const uint8_t *p, size_t size)
 {
     bool more = id & 0x100;
-    if (l->incoming.len + size > LINK_MESSAGE_MAX_BYTES) {
+    size_t most = l->cfg->message_max ? l->cfg->message_max : (size_t)LINK_MESSAGE_MAX_BYTES;
+    if (l->incoming.len + size > most) {
         fail_text(l, E_TOO_BIG, "the peer sent a message larger than its limit");
         return;
     }
@@ -592,6 +593,11 @@ bool link_is_up(const struct link *l)
 int64_t link_heard_ms(const struct link *l)
 {
     return l->heard_ms;
+}
+
+size_t link_queued(const struct link *l)
+{
+    return l->messages.len - l->messages_sent + (l->s ? stream_queued(l->s) : 0);
 }
 
 unsigned link_n_channels(const struct link *l)

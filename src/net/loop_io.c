@@ -4,12 +4,16 @@
 #include <event2/event.h>
 #include <pthread.h>
 #include <shoal/base/file.h>
+#include <shoal/base/log.h>
 #include <shoal/base/mem.h>
 #include <shoal/loop.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 4096, EACH_MAX = 8, FINISH_ROUNDS = 64 };
+LOG_MODULE("loop");
+
+enum { JOBS_MAX = 4096, EACH_MAX = 8, FINISH_ROUNDS = 64, LONG_TURN_MS = 40 };
 
 struct call {
     loop_fn *fn;
@@ -45,6 +49,7 @@ struct loop {
     struct call each[EACH_MAX];
     unsigned n_each;
     bool stop;
+    int64_t began_ns, cpu_ns, longest_ns; /* 0: nothing was called yet in this turn */
     struct lane lanes[LANES];
     pthread_mutex_t done_lock;
     struct job *done_first, **done_last;
@@ -61,6 +66,7 @@ struct loop_fd {
 };
 
 struct loop_timer {
+    struct loop *loop;
     struct event *ev;
     loop_fn *fn;
     void *arg;
@@ -72,11 +78,27 @@ struct loop_signal {
     void *arg;
 };
 
+static int64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * SEC_NS + t.tv_nsec;
+}
+
+static void turn_begins(struct loop *l)
+{
+    if (l->began_ns)
+        return;
+    l->began_ns = clock_mono_ns();
+    l->cpu_ns = thread_cpu_ns();
+}
+
 static void on_done(evutil_socket_t fd, short what, void *arg)
 {
     struct loop *l = arg;
     uint64_t n;
     (void)what;
+    turn_begins(l);
     if (read(fd, &n, sizeof n) < 0 && errno != EAGAIN)
         return;
     pthread_mutex_lock(&l->done_lock);
@@ -95,7 +117,8 @@ static void on_done(evutil_socket_t fd, short what, void *arg)
 
 static void on_kick(evutil_socket_t fd, short what, void *arg)
 {
-    (void)fd, (void)what, (void)arg;
+    (void)fd, (void)what;
+    turn_begins(arg);
 }
 
 struct loop *loop_new(void)
@@ -173,6 +196,19 @@ void loop_free(struct loop *l)
     free(l);
 }
 
+/* Heartbeats wait for as long as a turn takes: the worst one so far is told, and how much of it this thread worked; in the
+ * rest others had the processor. */
+static void turn_ends(struct loop *l)
+{
+    int64_t took = l->began_ns ? clock_mono_ns() - l->began_ns : 0;
+    l->began_ns = 0;
+    if (took <= l->longest_ns || took < LONG_TURN_MS * MS_NS)
+        return;
+    l->longest_ns = took;
+    log_info("a turn of the loop took %lld ms, the longest so far; %lld ms of work", (long long)(took / MS_NS),
+             (long long)((thread_cpu_ns() - l->cpu_ns) / MS_NS));
+}
+
 static void end_of_turn(struct loop *l)
 {
     deferred_calls(l);
@@ -180,6 +216,7 @@ static void end_of_turn(struct loop *l)
         l->each[i].fn(l->each[i].arg);
     if (l->deferred.n)
         event_active(l->kick, 0, 0);
+    turn_ends(l);
 }
 
 void loop_run(struct loop *l)
@@ -238,6 +275,7 @@ static void on_fd(evutil_socket_t fd, short what, void *arg)
 {
     struct loop_fd *w = arg;
     (void)fd;
+    turn_begins(w->loop);
     w->fn(w->arg, (what & EV_READ ? LOOP_READ : 0U) | (what & EV_WRITE ? LOOP_WRITE : 0U));
 }
 
@@ -272,12 +310,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct loop_timer *t = arg;
     (void)fd, (void)what;
+    turn_begins(t->loop);
     t->fn(t->arg);
 }
 
 struct loop_timer *loop_timer_new(struct loop *l, loop_fn *fn, void *arg)
 {
     struct loop_timer *t = xnew(struct loop_timer);
+    t->loop = l;
     t->fn = fn;
     t->arg = arg;
     t->ev = event_new(l->base, -1, 0, on_timer, t);

@@ -301,11 +301,14 @@ int stream_connect_unix(struct loop *l, const char *path, struct stream **ret, s
     return 0;
 }
 
+/* ACCEPTS: in one turn, so that what follows from a crowd is spread over turns. BACKLOG: those wait here meanwhile. */
+enum { ACCEPTS = 8, BACKLOG = 4096 };
+
 struct stream_listener {
     struct loop *loop;
     struct loop_fd *watch;
     int fd;
-    bool tcp;
+    bool tcp, paused;
     char *path;
     stream_accept_fn *fn;
     void *arg;
@@ -315,18 +318,21 @@ static void on_accept(void *arg, unsigned events)
 {
     struct stream_listener *sl = arg;
     (void)events;
-    int one = 1, fd = accept4(sl->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0)
-        return;
-    if (sl->tcp)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    sl->fn(sl->arg, stream_from_fd(sl->loop, fd));
+    int one = 1;
+    for (unsigned i = 0; i < ACCEPTS && !sl->paused; i++) {
+        int fd = accept4(sl->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
+        if (sl->tcp)
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        sl->fn(sl->arg, stream_from_fd(sl->loop, fd));
+    }
 }
 
 static int listen_on(struct loop *l, int fd, const union address *a, socklen_t len, stream_accept_fn *fn,
                      void *arg, struct stream_listener **ret, const char *what, struct err *e)
 {
-    if (fd < 0 || bind(fd, &a->any, len) < 0 || listen(fd, 512) < 0) {
+    if (fd < 0 || bind(fd, &a->any, len) < 0 || listen(fd, BACKLOG) < 0) {
         int r = err_errno(e, errno, "listen on %s", what);
         if (fd >= 0)
             close(fd);
@@ -378,6 +384,13 @@ int stream_listen_tcp(struct loop *l, const char *addr, uint16_t port, stream_ac
     if (r == 0)
         (*ret)->tcp = true;
     return r;
+}
+
+void stream_listener_pause(struct stream_listener *sl, bool paused)
+{
+    if (paused != sl->paused)
+        loop_fd_set(sl->watch, paused ? 0 : LOOP_READ);
+    sl->paused = paused;
 }
 
 void stream_listener_free(struct stream_listener *sl)

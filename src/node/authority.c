@@ -8,6 +8,7 @@ static const uint8_t needed[MESSAGES] = {
     [MSG_HELLO] = RIGHT_WORKER,               /* about itself; answered with what its own tasks need */
     [MSG_LEADER] = RIGHT_MANAGER,
     [MSG_ASSIGNMENT] = RIGHT_MANAGER,         /* containers to run, secrets, keys, the node table */
+    [MSG_NODES] = RIGHT_MANAGER,
     [MSG_REPORT] = RIGHT_WORKER,              /* about its own tasks; the dispatcher looks whose they are */
     [MSG_REPORT_ACK] = RIGHT_MANAGER,
     [MSG_IN_FORCE] = RIGHT_WORKER,            /* of itself: at worst a task stops a moment early or, after a bounded time, late */

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -455,6 +456,18 @@ static int begin_anew(const char *exe, int argc, char **argv, int64_t began_ns)
     return 1;
 }
 
+/* A link for every node, where a shell allows 1,024 files unless told otherwise. Containers are the spawner's, which has
+ * what it was given. */
+static void use_files_allowed(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &r) < 0)
+            log_warn("the limit of open files stays as it is: %s", strerror(errno));
+    }
+}
+
 int daemon_main(int argc, char **argv)
 {
     static struct daemon d;
@@ -482,6 +495,7 @@ int daemon_main(int argc, char **argv)
         return 1;
     }
     exe[n] = '\0';
+    use_files_allowed();
     crypto_init();
     signal(SIGPIPE, SIG_IGN);
     AUTO_FREE char *api = f.api ? xstrdup(f.api + 7) : path_join(f.run, "shoal.sock");

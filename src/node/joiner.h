@@ -1,6 +1,6 @@
 /* A machine asks to be admitted: at each of the addresses in turn, where it is sent on to, and again after a pause that
  * grows and is never the same for two machines, until it is admitted, is refused for what no repetition cures, or its
- * time is over. It needs no daemon: tests/bench/joins runs thousands of them. */
+ * time is over. It needs no daemon: tests/bench/joiners runs thousands of them. */
 #ifndef NODE_JOINER_H
 #define NODE_JOINER_H
 

@@ -25,6 +25,12 @@ static void manager_send(void *arg, const char *node_id, uint8_t type, const voi
         peers_send(d->peers, node_id, type, p, size);
 }
 
+static size_t manager_queued(void *arg, const char *node_id)
+{
+    struct daemon *d = arg;
+    return d->peers ? peers_queued(d->peers, node_id) : 0;
+}
+
 static void manager_send_raft(void *arg, uint64_t raft_id, const char *node_id, const void *p, size_t size)
 {
     struct daemon *d = arg;
@@ -169,8 +175,10 @@ static void nodes_changed_later(void *arg)
     struct daemon *d = arg;
     struct node *v = NULL;
     uint32_t n = 0;
+    d->table_due = false;
     if (!d->manager || !d->member.certificate || !store_cluster(manager_store(d->manager)))
         return; /* a restore that is not complete is nobody's business yet */
+    pace_begin(&d->table_pace);
     lock_reconcile(d);
     const struct store *s = manager_store(d->manager);
     v = xcalloc(store_count(s, TABLE_NODE) + 1, sizeof *v);
@@ -184,6 +192,7 @@ static void nodes_changed_later(void *arg)
     for (uint32_t i = 0; i < n; i++)
         node_clear(&v[i]);
     free(v);
+    pace_end(&d->table_pace);
 }
 
 static void node_event(void *arg, const struct node *old, const struct node *now)
@@ -193,9 +202,17 @@ static void node_event(void *arg, const struct node *old, const struct node *now
         api_node_event(d->api, old, now);
 }
 
+/* Once for all that changes in a turn, or, when the table is big, in a moment. */
 void member_nodes_changed(struct daemon *d)
 {
-    loop_defer(d->loop, nodes_changed_later, d);
+    int64_t wait = pace_wait_ms(&d->table_pace);
+    if (d->table_due)
+        return;
+    d->table_due = true;
+    if (!wait || !d->table_timer)
+        loop_defer(d->loop, nodes_changed_later, d);
+    else
+        loop_timer_set(d->table_timer, wait);
 }
 
 static void nodes_changed(void *arg)
@@ -223,9 +240,13 @@ static bool same_keys(const struct membership *m, const struct assignment *a)
 static void assigned(void *arg, const struct assignment *a)
 {
     struct daemon *d = arg;
-    d->member.nodes_index = MAX(d->member.nodes_index, a->nodes.n ? a->nodes_index : 0);
+    /* A manager's own store tells it more of the nodes, and sooner. */
+    const struct store *s = d->manager ? manager_store(d->manager) : NULL;
+    bool knows = s && store_cluster(s) && store_index(s) >= a->nodes_index;
+    if (!knows)
+        d->member.nodes_index = MAX(d->member.nodes_index, a->nodes.n ? a->nodes_index : 0);
     bool keys = !same_keys(&d->member, a);
-    if (a->nodes.n == 0 || (!keys && same_nodes(&d->member, a->nodes.v, a->nodes.n)))
+    if (a->nodes.n == 0 || (!keys && knows) || (!keys && same_nodes(&d->member, a->nodes.v, a->nodes.n)))
         return;
     for (uint32_t i = 0; i < d->member.gossip_keys.n; i++)
         gossip_key_clear(&d->member.gossip_keys.v[i]);
@@ -235,7 +256,12 @@ static void assigned(void *arg, const struct assignment *a)
     for (uint32_t i = 0; i < a->gossip_keys.n; i++)
         gossip_key_copy(REC_ADD(&d->member.gossip_keys), &a->gossip_keys.v[i]);
     bytes_set(&d->member.tunnel_psk, a->tunnel_psk.v, a->tunnel_psk.n);
-    member_take_nodes(d, a->nodes.v, a->nodes.n, a->nodes_index, keys);
+    if (!knows) {
+        member_take_nodes(d, a->nodes.v, a->nodes.n, a->nodes_index, keys);
+        return;
+    }
+    gossip_members(d);
+    save_later(d);
 }
 
 /* It is on the disk before the leader hears of it, and then holds for whatever program starts here. */
@@ -373,7 +399,7 @@ static int start_manager(struct daemon *d, bool fresh, struct err *e)
                                   .old_disk_key = d->identity.old_disk_key.n ? d->identity.old_disk_key.v : NULL, .node_id = c->node_id,
                                   .raft_id = c->raft_id, .down_after_ms = d->cfg.down_after_ms, .restart_ms = d->cfg.restart_ms,
                                   .raft = raft };
-    struct manager_hooks hooks = { .arg = d, .send = manager_send, .send_raft = manager_send_raft,
+    struct manager_hooks hooks = { .arg = d, .send = manager_send, .queued = manager_queued, .send_raft = manager_send_raft,
                                    .leader_changed = leader_changed, .nodes_changed = nodes_changed, .n_doubted = n_doubted,
                                    .ask = ask_machine, .node_event = node_event };
     int r = file_mkdirs(dir, 0700, e);
@@ -511,6 +537,7 @@ void member_certified(struct daemon *d, const void *p, size_t size)
 int member_start(struct daemon *d, bool fresh, struct err *e)
 {
     int r = peers_open(d, e);
+    d->table_timer = loop_timer_new(d->loop, nodes_changed_later, d);
     if (r == 0)
         r = start_manager(d, fresh, e);
     if (r == 0)
@@ -534,6 +561,8 @@ void member_stop(struct daemon *d)
 {
     address_unwatch(d);
     images_close(d);
+    loop_timer_free(TAKE(d->table_timer));
+    d->table_due = false;
     manager_close(TAKE(d->manager)); /* an init or restore under way fails by it, and comes here too */
     agent_free(TAKE(d->agent));
     executor_free(TAKE(d->executor));

@@ -5,6 +5,7 @@
 #include <shoal/agent.h>
 #include <shoal/api.h>
 #include <shoal/base/log.h>
+#include <shoal/base/pace.h>
 #include <shoal/base/version.h>
 #include <shoal/gossip.h>
 #include <shoal/late_file.h>
@@ -79,6 +80,9 @@ struct daemon {
     struct membership member; /* certificate NULL: in no cluster */
     struct late_file *member_file; /* NULL: not written yet */
     int64_t member_kept_ms;
+    struct loop_timer *table_timer; /* of member_nodes_changed(); NULL: in no cluster */
+    struct pace table_pace;
+    bool table_due;
     struct runtime *runtime;
     struct image_store *images;
     struct overlay *overlay;
@@ -145,6 +149,7 @@ void peers_certificate_changed(struct peers *p, bool anew);
  * what it was asked on behalf of clients must not hang until the link is given up. */
 void peers_leader_changed(struct peers *p, const char *leader);
 void peers_send(struct peers *p, const char *node_id, uint8_t type, const void *bytes, size_t size);
+size_t peers_queued(struct peers *p, const char *node_id); /* bytes of messages that it has not taken yet */
 struct stream *peers_open_channel(struct peers *p, const char *node_id, struct err *e);
 /* A channel to a node that a link is up with; NULL: there is none. */
 struct stream *peers_channel(struct peers *p, const char *node_id, uint8_t service);

@@ -9,11 +9,16 @@
 
 LOG_MODULE("peers");
 
-enum { JOINERS_MAX = 64, RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, RETRY_UNHEARD_MS = 5000, SILENT_MS = 600, LEADER_SILENT_MS = 100,
+/* JOINERS_MAX: links that have shown no certificate. With STRANGER_BYTES each may have sent, they hold 64 MiB at worst. Beyond
+ * that the next ones wait in the kernel's queue, and the oldest that has been idle for a while gives place. */
+enum { JOINERS_MAX = 1024, STRANGER_BYTES = 64 << 10, STRANGER_IDLE_MS = 2000, CROWD_MS = 100 };
+enum { RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, RETRY_UNHEARD_MS = 5000, SILENT_MS = 600, LEADER_SILENT_MS = 100,
        REACH_MS = 5000, IDLE_MS = 30000, REACHES_MAX = 4096 };
 
 struct end { /* one link */
     struct list_node node;
+    struct list_node stranger; /* no certificate seen yet; oldest first */
+    int64_t born_ms;
     struct link_config cfg;
     struct peers *ps;
     struct link *l;
@@ -47,8 +52,10 @@ struct self_message { struct peers *ps; uint8_t type; size_t size; uint8_t bytes
 struct peers {
     struct daemon *d;
     struct map peers; /* node id -> struct peer */
-    struct list_node ends, carried, reaching;
+    struct map up;    /* node id -> struct end, the link with it that came up last */
+    struct list_node ends, strangers, carried, reaching;
     unsigned n_reaching;
+    struct loop_timer *crowd; /* looks at the strangers while no more are let in */
     struct loop_timer *look; /* at links that nothing uses, and at who was not reached */
     unsigned n_joiners;
     char *leader; /* the last one known */
@@ -105,12 +112,21 @@ static int check_peer(struct end *x, struct err *e)
     return r;
 }
 
+static void no_stranger(struct end *x)
+{
+    x->ps->n_joiners--;
+    x->cfg.message_max = 0;
+    list_remove(&x->stranger);
+    if (!x->ps->closing)
+        stream_listener_pause(x->ps->listener, false);
+}
+
 static int on_verify(void *arg, const uint8_t key[32], const void *payload, size_t size, struct err *e)
 {
     struct end *x = arg;
     struct daemon *d = x->ps->d;
     if (size == 0 && !x->outgoing) /* wants to join */
-        return x->ps->n_joiners <= JOINERS_MAX ? 0 : err_set(e, E_BUSY, "too many nodes join at once");
+        return 0;
     int r = certificate_of_peer(d->member.certificate, key, payload, size, clock_real_ns(), &x->cert, e);
     x->retired = r == CA_RETIRED;
     if (r >= 0)
@@ -118,7 +134,7 @@ static int on_verify(void *arg, const uint8_t key[32], const void *payload, size
     if (r < 0)
         certificate_clear(&x->cert);
     else if (!x->outgoing)
-        x->ps->n_joiners--; /* no joiner after all */
+        no_stranger(x);
     return r;
 }
 
@@ -139,6 +155,7 @@ static void deliver(struct peers *ps, const struct certificate *from, uint8_t ty
             manager_got_message(d->manager, from->node_id, type, p, size);
         break;
     case MSG_LEADER:
+    case MSG_NODES:
     case MSG_ASSIGNMENT:
     case MSG_REPORT_ACK:
         if (d->agent)
@@ -228,13 +245,9 @@ static void on_join(struct end *x, const void *p, size_t size)
 }
 
 /* ---- links ---- */
-static struct end *end_for(struct peers *ps, const char *node_id)
+static struct end *end_for(const struct peers *ps, const char *node_id)
 {
-    struct end *x, *found = NULL;
-    list_for(x, &ps->ends, node)
-        if (x->up && str_equal(x->cert.node_id, node_id))
-            found = x;
-    return found;
+    return node_id ? map_find(&ps->up, node_id) : NULL;
 }
 
 static void call_again(struct peer *p)
@@ -252,6 +265,8 @@ static void on_up(void *arg, struct link *l)
     struct end *x = arg;
     (void)l;
     x->up = true;
+    if (x->cert.node_id)
+        map_put(&x->ps->up, x->cert.node_id, x);
     x->used_ms = loop_now_ms(x->ps->d->loop);
     if (x->peer)
         x->peer->wait_ms = RETRY_MIN_MS;
@@ -318,11 +333,28 @@ static void on_channel(void *arg, struct link *l, uint8_t service, struct stream
     }
 }
 
+/* The node may be reached by another link of it. */
+static void not_up(struct end *x)
+{
+    struct peers *ps = x->ps;
+    struct end *y, *other = NULL;
+    if (!x->cert.node_id || map_find(&ps->up, x->cert.node_id) != x)
+        return;
+    list_for(y, &ps->ends, node)
+        if (y != x && y->up && str_equal(y->cert.node_id, x->cert.node_id))
+            other = y;
+    if (other)
+        map_put(&ps->up, x->cert.node_id, other);
+    else
+        map_remove(&ps->up, x->cert.node_id);
+}
+
 static void drop_end(struct end *x)
 {
     if (!x->outgoing && !x->cert.node_id)
-        x->ps->n_joiners--;
+        no_stranger(x);
     list_remove(&x->node);
+    not_up(x);
     link_free(x->l);
     x->l = NULL;
     x->gone = true;
@@ -366,6 +398,7 @@ static struct end *end_new(struct peers *ps, struct peer *p)
     x->ps = ps;
     x->peer = p;
     x->outgoing = p != NULL;
+    x->born_ms = loop_now_ms(d->loop);
     x->cfg = (struct link_config){ .dh_secret = d->identity.link_secret.v, .payload = d->packed_certificate.s,
                                    .payload_size = d->packed_certificate.len, .verify = on_verify, .arg = x };
     list_push_back(&ps->ends, &x->node);
@@ -387,8 +420,28 @@ static void on_accept(void *arg, struct stream *s)
 {
     struct peers *ps = arg;
     struct end *x = end_new(ps, NULL);
-    ps->n_joiners++; /* until its certificate is seen */
+    if (++ps->n_joiners >= JOINERS_MAX) { /* until its certificate is seen */
+        stream_listener_pause(ps->listener, true);
+        loop_timer_set(ps->crowd, CROWD_MS);
+    }
+    x->cfg.message_max = STRANGER_BYTES;
+    list_push_back(&ps->strangers, &x->stranger);
     x->l = link_accept(ps->d->loop, s, &x->cfg, &link_events, x);
+}
+
+/* Those whose admission is under way are not idle. */
+static void look_at_crowd(void *arg)
+{
+    struct peers *ps = arg;
+    struct end *x;
+    int64_t now = loop_now_ms(ps->d->loop);
+    if (ps->n_joiners < JOINERS_MAX)
+        return;
+    list_for(x, &ps->strangers, stranger)
+        if (!x->joining && now - x->born_ms >= STRANGER_IDLE_MS)
+            drop_end(x);
+    if (ps->n_joiners >= JOINERS_MAX)
+        loop_timer_set(ps->crowd, CROWD_MS);
 }
 
 static struct peer *peer_get(struct peers *ps, const char *id)
@@ -426,6 +479,12 @@ void peers_send(struct peers *ps, const char *node_id, uint8_t type, const void 
     struct peer *p = map_find(&ps->peers, node_id);
     if (p && !p->calling)
         call(p); /* this one is lost; there will be others */
+}
+
+size_t peers_queued(struct peers *ps, const char *node_id)
+{
+    const struct end *x = end_for(ps, node_id);
+    return x ? link_queued(x->l) : 0;
 }
 
 /* ---- Raft ---- */
@@ -732,10 +791,13 @@ int peers_open(struct daemon *d, struct err *e)
     ps->d = d;
     ps->relay = relay_new(d);
     map_init(&ps->peers);
+    map_init(&ps->up);
     list_init(&ps->ends);
+    list_init(&ps->strangers);
     list_init(&ps->carried);
     list_init(&ps->reaching);
     ps->look = loop_timer_new(d->loop, look, ps);
+    ps->crowd = loop_timer_new(d->loop, look_at_crowd, ps);
     loop_timer_set(ps->look, IDLE_MS);
     sb_reset(&d->packed_certificate);
     rec_pack(&certificate_rec, d->member.certificate, &d->packed_certificate);
@@ -743,7 +805,9 @@ int peers_open(struct daemon *d, struct err *e)
                               ps, &ps->listener, e);
     if (r < 0) {
         loop_timer_free(ps->look);
+        loop_timer_free(ps->crowd);
         map_done(&ps->peers);
+        map_done(&ps->up);
         relay_free(ps->relay);
         free(ps);
         char why[sizeof e->text];
@@ -766,6 +830,7 @@ void peers_close(struct peers *ps)
     list_for(r, &ps->reaching, node)
         reaching_end(r);
     loop_timer_free(ps->look);
+    loop_timer_free(ps->crowd);
     stream_listener_free(ps->listener);
     list_for(x, &ps->ends, node)
         drop_end(x);
@@ -780,6 +845,7 @@ void peers_close(struct peers *ps)
         free(p);
     }
     map_done(&ps->peers);
+    map_done(&ps->up);
     free(ps->leader);
     relay_free(TAKE(ps->relay));
     loop_defer(ps->d->loop, free, ps); /* messages to self may be deferred */

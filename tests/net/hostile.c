@@ -108,6 +108,8 @@ static void misbehave(void)
         if (str_equal(member.nodes.v[i].id, member.certificate->node_id))
             node_copy(REC_ADD(&a.nodes), &member.nodes.v[i]);
     send_rec(MSG_ASSIGNMENT, &assignment_rec, &a, "0123456789abcdef0123456789abcdef", 32);
+    struct node_table none = { .index = 1 };
+    send_rec(MSG_NODES, &node_table_rec, &none, "", 0);
     link_send(peer, MSG_REPORT_ACK, "\0\0\0\0\0\0\0\1", 8);
     link_send(peer, MSG_LEAVE_OK, "", 0);
     send_rec(MSG_CERTIFICATE, &certificate_rec, member.certificate, "", 0);

@@ -22,7 +22,7 @@
 
 /* Of manager_internal.h, which names the same messages as agent_internal.h. */
 void allocate(const struct store *s, struct store_tx *tx, int64_t now_ns);
-void assignment_build(const struct store *s, const char *node_id, struct assignment *ret);
+void assignment_build(const struct store *s, const char *node_id, bool nodes_apart, struct assignment *ret);
 
 enum { REPLICAS = 3, HOSTS = 5, SERVICES = 4, FLYING_MAX = 256, BOXES_MAX = 4096, SLOTS_SHOWN = 64 };
 #define MS INT64_C(1000000)
@@ -372,7 +372,7 @@ static void assign(struct host *h)
     if (!hears(h))
         return;
     struct assignment next = { 0 };
-    assignment_build(led(), h->id, &next);
+    assignment_build(led(), h->id, false, &next);
     assignment_clear(&h->a.assignment);
     h->a.assignment = next;
     h->stale = false;

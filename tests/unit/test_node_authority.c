@@ -70,6 +70,7 @@ static void every_message_by_every_role(void **state)
 {
     static const struct { uint8_t type; bool joiner, worker, voter, manager; } table[] = {
         { MSG_RAFT, false, false, true, true },        { MSG_HELLO, false, true, true, true },
+        { MSG_NODES, false, false, false, true },
         { MSG_LEADER, false, false, false, true },     { MSG_ASSIGNMENT, false, false, false, true },
         { MSG_REPORT, false, true, true, true },       { MSG_REPORT_ACK, false, false, false, true },
         { MSG_JOIN, true, false, false, false },       { MSG_JOIN_REPLY, false, false, false, false },

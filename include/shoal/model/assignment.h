@@ -44,8 +44,24 @@ REC_DECLARE(service_entry)
     X(T, UINT, format, _, 12, "Format", "of the cluster; 0: 1")                              \
     X(T, UINT, format_next, _, 13, "FormatNext", "later one that all nodes know: to be promised; 0: none") \
     X(T, STRS, drained, _, 14, "Drained", "tasks of this node to be stopped that nobody sends calls to any more", .max = 100000) \
-    X(T, BOOL, drains, _, 15, "Drains", "the leader tells so")
+    X(T, BOOL, drains, _, 15, "Drains", "the leader tells so")  \
+    X(T, BOOL, nodes_apart, _, 16, "NodesApart", "Nodes is not here: it came by node_table")
 REC_DECLARE(assignment)
+
+/* The node table, or what changed in it: an agent that says so (Tables) is sent it apart from its assignment, and each node
+ * of it once. */
+#define node_table_FIELDS(X, T)                                                                              \
+    X(T, UINT, since, _, 1, "Since", "what changed after this log index; 0: all there is")                     \
+    X(T, UINT, index, _, 2, "Index", "of the log: the latest change of the table that results")                \
+    X(T, UINT, epoch, _, 3, "Epoch", "of the cluster; indexes of another one say nothing")                      \
+    X(T, UINT, count, _, 4, "Count", "of nodes in the table that results")                                     \
+    X(T, LIST, nodes, node, 5, "Nodes", "new and changed ones; new ones in order of creation", .max = 20000)   \
+    X(T, STRS, gone, _, 6, "Gone", "removed ones", .max = 20000)
+REC_DECLARE(node_table)
+/* Brings the nodes of a up to date, whose table is of index held; takes the nodes of t. E_STALE: it does not fit, the table
+ * is not to be relied on any more and all of it to be asked for. */
+struct assignment;
+int node_table_merge(struct assignment *a, uint64_t held, struct node_table *t, struct err *e) must_check;
 
 #define session_hello_FIELDS(X, T)                                                           \
     X(T, REC, description, node_description, 1, "Description", "")                           \
@@ -63,7 +79,10 @@ REC_DECLARE(assignment)
     X(T, REC, formats, node_formats, 13, "Formats", "")                                      \
     X(T, UINT, in_force, _, 14, "InForce", "NodesIndex of the assignment whose names and rules are in force here") \
     X(T, UINT, held, _, 15, "Held", "NodesIndex of the assignment held")                     \
-    X(T, BOOL, tells, _, 16, "Tells", "what is in force")
+    X(T, BOOL, tells, _, 16, "Tells", "what is in force")                                      \
+    X(T, BOOL, tables, _, 17, "Tables", "takes the node table apart and by differences")         \
+    X(T, UINT, table, _, 18, "Table", "Index of the node table held; 0: none")                   \
+    X(T, UINT, table_epoch, _, 19, "TableEpoch", "and its Epoch")
 REC_DECLARE(session_hello)
 
 #define task_update_FIELDS(X, T)                          \
