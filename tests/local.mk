@@ -193,6 +193,9 @@ check_PROGRAMS += tests/linear/clients
 tests_linear_clients_LDADD = $(f1_libs)
 check_PROGRAMS += tests/bench/load
 tests_bench_load_LDADD = $(f1_libs)
+check_PROGRAMS += tests/bench/joiners
+tests_bench_joiners_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/src/node
+tests_bench_joiners_LDADD = libnode.a libgossip.a $(f5_libs)
 
 # ---- simulations ----
 simulations = tests/sim/sim_cluster tests/sim/sim_gossip tests/sim/sim_raft tests/sim/sim_govern tests/sim/sim_whole
