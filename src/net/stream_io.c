@@ -2,6 +2,7 @@
 #include "stream_internal.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <shoal/base/file.h>
 #include <shoal/base/mem.h>
@@ -267,11 +268,22 @@ static socklen_t tcp_address(union address *a, const char *addr, uint16_t port)
     return 0;
 }
 
+/* The first 1,024 files are left to libraries that know no others (libnftables waits by select): a big cluster has more
+ * links than that. */
+static int out_of_the_way(int fd)
+{
+    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 1024);
+    if (high < 0) /* so many are not allowed */
+        return fd;
+    close(fd);
+    return high;
+}
+
 struct stream *stream_connect_tcp(struct loop *l, const char *addr, uint16_t port)
 {
     union address a;
     socklen_t len = tcp_address(&a, addr, port);
-    int one = 1, fd = socket(len ? a.any.sa_family : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int one = 1, fd = out_of_the_way(socket(len ? a.any.sa_family : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     ASSERT(fd >= 0);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     struct stream *s = stream_from_fd(l, fd);
@@ -323,6 +335,8 @@ static void on_accept(void *arg, unsigned events)
         int fd = accept4(sl->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0)
             return;
+        if (sl->tcp)
+            fd = out_of_the_way(fd);
         if (sl->tcp)
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         sl->fn(sl->arg, stream_from_fd(sl->loop, fd));
