@@ -129,7 +129,7 @@ void agent_mtu(struct agent *a, unsigned mtu)
 
 void agent_link_up(struct agent *a, const char *node_id)
 {
-    if (!a->session_up && (!a->leader_id || str_equal(a->leader_id, node_id)))
+    if (!a->leader_id || str_equal(a->leader_id, node_id)) /* what was sent when the last link broke may be lost */
         session_tick(a);
 }
 

@@ -33,7 +33,8 @@ struct agent {
     struct map tasks;    /* id -> struct agent_task */
     struct map suspects; /* node id -> itself */
     struct loop_timer *session_timer, *report_timer, *drain_timer, *network_timer;
-    uint64_t in_force;   /* NodesIndex of the assignment that the network is in line with */
+    uint64_t in_force;   /* Index of the assignment that the network is in line with */
+    bool asked_anew;     /* for what did not fit, and nothing that fits came since */
     char *leader_id;
     bool session_up;
     char **seeds;

@@ -7,7 +7,7 @@
 
 LOG_MODULE("agent");
 
-enum { ASK_MS = 250, KEEP_MS = 5000, HINT_MS = 5 /* two managers naming each other must not spin */ };
+enum { ASK_MS = 250, KEEP_MS = 5000, ANEW_MS = 1000, HINT_MS = 5 /* two managers naming each other must not spin */ };
 
 static const char *next_manager(struct agent *a)
 {
@@ -36,7 +36,7 @@ static void say_hello(struct agent *a, const char *to)
     a->hello.have.v = a->has_version ? a->version : NULL;
     a->hello.have.n = a->has_version ? 32 : 0;
     a->hello.in_force = a->in_force;
-    a->hello.held = a->assignment.nodes_index;
+    a->hello.held = a->assignment.index;
     a->hello.tells = a->hello.tables = true;
     a->hello.table = a->table;
     a->hello.table_epoch = a->table_epoch;
@@ -86,6 +86,16 @@ static void got_leader(struct agent *a, const char *from, const uint8_t *p, size
         loop_timer_set(a->session_timer, HINT_MS);
 }
 
+/* By a HELLO at once, then by one in a while: what does not fit twice will not fit without a pause. */
+static void ask_anew(struct agent *a, const char *from)
+{
+    if (a->asked_anew)
+        loop_timer_set(a->session_timer, ANEW_MS);
+    else
+        say_hello(a, from);
+    a->asked_anew = true;
+}
+
 static void got_assignment(struct agent *a, const char *from, const void *p, size_t size)
 {
     struct assignment next = { 0 };
@@ -100,15 +110,22 @@ static void got_assignment(struct agent *a, const char *from, const void *p, siz
         assignment_clear(&next);
         return;
     }
+    if (next.nodes_apart && next.table > a->table) {
+        log_info("the node table of the assignment by %s has not come, it is asked for", from);
+        assignment_clear(&next);
+        ask_anew(a, from);
+        return;
+    }
     memcpy(a->version, p, 32);
     a->has_version = true;
     if (next.nodes_apart) {
         next.nodes.v = TAKE(a->assignment.nodes.v);
         next.nodes.n = a->assignment.nodes.n;
-        next.nodes_index = MAX(next.nodes_index, a->table);
+        next.nodes_index = a->table;
         a->assignment.nodes.n = 0;
     } else {
         a->table = 0; /* by a manager that tells it whole */
+        next.index = MAX(next.index, next.nodes_index);
     }
     worker_assign(a, &next);
     if (a->hello.keyring != a->assignment.keyring || a->hello.formats.promised < format_wanted(a)) { /* the leader waits for it */
@@ -135,12 +152,13 @@ static void got_nodes(struct agent *a, const char *from, const void *p, size_t s
     if (r == 0) {
         a->table = t.index;
         a->table_epoch = t.epoch;
-        a->assignment.nodes_index = MAX(a->assignment.nodes_index, t.index);
+        a->assignment.nodes_index = t.index;
+        a->asked_anew = false;
         worker_nodes(a);
     } else {
         log_info("the node table by %s is asked for anew: %s", from, e.text);
-        a->table = 0;
-        say_hello(a, from);
+        a->table = 0; /* no assignment is taken with what is left of it */
+        ask_anew(a, from);
     }
     node_table_clear(&t);
 }

@@ -70,9 +70,9 @@ void worker_do_network(void *arg)
         loop_timer_set(a->network_timer, NETWORK_AGAIN_MS);
         return;
     }
-    if (a->in_force == a->assignment.nodes_index)
+    if (a->in_force == a->assignment.index)
         return;
-    a->in_force = a->assignment.nodes_index;
+    a->in_force = a->assignment.index;
     session_in_force(a);
 }
 

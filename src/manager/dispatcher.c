@@ -41,6 +41,7 @@ struct dispatcher {
     struct manager *m;
     struct map sessions;
     struct list_node todo, done; /* todo: of the round under way, and those that said HELLO */
+    struct list_node waiting;    /* for room for a big table: they hold up no others */
     struct list_node flying;
     size_t flying_bytes, slice_bytes;
     struct pace pace;
@@ -109,7 +110,6 @@ static void send_table(struct dispatcher *d, struct session *s)
         d->flying_bytes += b->len;
     }
     s->table = table_index(t);
-    note_sent(s, MAX(s->sent_index, s->table));
 }
 
 static void send_one(struct dispatcher *d, struct session *s)
@@ -126,7 +126,8 @@ static void send_one(struct dispatcher *d, struct session *s)
     rec_pack(&assignment_rec, &a, &b);
     crypto_sha256(version, b.s + 32, b.len - 32);
     if (!s->has_sent || memcmp(version, s->sent, 32)) {
-        a.nodes_index = store_index(d->m->store); /* differs while all else is the same */
+        a.index = a.nodes_index = store_index(d->m->store); /* these differ while all else is the same */
+        a.table = s->hello.tables ? s->table : 0;
         crypto_wipe(b.s + 32, b.len - 32);
         b.len = 32;
         rec_pack(&assignment_rec, &a, &b);
@@ -134,7 +135,7 @@ static void send_one(struct dispatcher *d, struct session *s)
         d->m->hooks.send(d->m->hooks.arg, s->node_id, MSG_ASSIGNMENT, b.s, b.len);
         memcpy(s->sent, version, 32);
         s->has_sent = true;
-        note_sent(s, a.nodes_index);
+        note_sent(s, a.index);
     }
     s->checked_index = store_index(d->m->store);
     crypto_wipe(b.s, b.len); /* secrets travel in it */
@@ -218,12 +219,11 @@ static bool is_to_wait(struct dispatcher *d)
     return wait;
 }
 
-/* What is queued for all together has a limit; who takes it slowly is waited for, not the others' memory spent. */
+/* What is queued for all together has a limit, and each has one big table under way at most: who takes it slowly waits for the
+ * next one, and nobody waits for him. */
 static bool has_room(struct dispatcher *d)
 {
     struct session *s;
-    if (d->flying_bytes < FLYING_BYTES)
-        return true;
     list_for(s, &d->flying, flying)
         if (d->m->hooks.queued(d->m->hooks.arg, s->node_id) < SMALL_BYTES) {
             list_remove(&s->flying);
@@ -242,27 +242,41 @@ static void end_round(struct dispatcher *d)
         loop_timer_set(d->send_timer, MAX(pace_wait_ms(&d->pace), (int64_t)GATHER_MS));
 }
 
+static bool has_big_table(const struct dispatcher *d, const struct session *s)
+{
+    return s->hello.tables && s->table != table_index(d->m->table) && d->m->hooks.queued &&
+           table_pack(d->m->table, d->m->store, s->table)->len > SMALL_BYTES;
+}
+
 static void send_some(void *arg)
 {
     struct dispatcher *d = arg;
     struct session *s;
-    bool room = true;
     d->slice_bytes = 0;
-    for (unsigned i = 0; d->m->leads && i < SLICE && d->slice_bytes < SLICE_BYTES && (room = has_room(d)) &&
-                         (s = list_first(&d->todo, struct session, node)); i++) {
+    if (has_room(d))
+        while ((s = list_first(&d->waiting, struct session, node))) {
+            list_remove(&s->node);
+            list_push_back(&d->todo, &s->node);
+        }
+    for (unsigned i = 0; d->m->leads && i < SLICE && d->slice_bytes < SLICE_BYTES && (s = list_first(&d->todo, struct session, node)); i++) {
         list_remove(&s->node);
-        list_push_back(&d->done, &s->node);
-        if (store_find(d->m->store, TABLE_NODE, s->node_id))
-            send_one(d, s);
-        else
+        if (!store_find(d->m->store, TABLE_NODE, s->node_id)) {
             session_free(d, map_remove(&d->sessions, s->node_id)); /* a node that was removed is told nothing more */
+        } else if (has_big_table(d, s) && (s->flying_bytes || d->flying_bytes >= FLYING_BYTES)) {
+            list_push_back(&d->waiting, &s->node);
+        } else {
+            list_push_back(&d->done, &s->node);
+            send_one(d, s);
+        }
     }
     if (!list_is_empty(&d->todo))
-        loop_timer_set(d->slice_timer, room ? 0 : FLYING_LOOK_MS);
+        loop_timer_set(d->slice_timer, 0);
     else if (d->sending)
         end_round(d);
     else
         look_drained(d);
+    if (list_is_empty(&d->todo) && !list_is_empty(&d->waiting) && d->m->leads)
+        loop_timer_set(d->slice_timer, FLYING_LOOK_MS);
 }
 
 static void send_all(void *arg)
@@ -320,6 +334,8 @@ static void add_hello(struct store_tx *tx, const struct store *s, struct session
     const struct session_hello *h = &session->hello;
     struct node_formats formats = h->formats;
     session->hello_changed = false;
+    if (n && !h->description.mtu) /* it has just begun, and not measured yet */
+        session->hello.description.mtu = n->description.mtu;
     if (n)
         formats.promised = MAX(formats.promised, n->formats.promised);
     if (!n || store_tx_touches(tx, TABLE_NODE, n->id) ||
@@ -445,7 +461,8 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
         list_push_back(&d->done, &s->node);
     }
     bool news = s->hello.keyring != h->keyring || s->hello.ca.n != h->ca.n || (h->ca.n && memcmp(s->hello.ca.v, h->ca.v, h->ca.n));
-    s->has_sent = h->have.n == 32;
+    bool same = !h->tables || h->table_epoch == epoch; /* indexes of another epoch say nothing */
+    s->has_sent = same && h->have.n == 32;
     if (s->has_sent)
         memcpy(s->sent, h->have.v, 32);
     session_hello_clear(&s->hello);
@@ -455,9 +472,9 @@ void dispatcher_hello(struct dispatcher *d, const char *node_id, const struct se
     if (news)
         manager_want_pass(d->m); /* a rotation may have waited for it */
     s->hello_changed = true;
-    s->table = h->tables && h->table_epoch == epoch ? h->table : 0;
+    s->table = same ? h->table : 0;
     s->sent_index = h->held;
-    s->force_index = s->checked_index = h->in_force;
+    s->force_index = s->checked_index = same ? h->in_force : 0;
     want_commit(d);
     manager_send_leader(d->m, node_id, true);
     list_remove(&s->node); /* many may come in one turn */
@@ -472,6 +489,7 @@ struct dispatcher *dispatcher_new(struct manager *m)
     map_init(&d->sessions);
     list_init(&d->todo);
     list_init(&d->done);
+    list_init(&d->waiting);
     list_init(&d->flying);
     d->look_timer = loop_timer_new(m->loop, look_drained, d);
     d->send_timer = loop_timer_new(m->loop, send_all, d);

@@ -153,6 +153,8 @@ static void on_store_change(void *arg, enum store_op op, enum store_table t, con
         table_changed(m->table, op == STORE_DELETE ? old_obj : NULL, store_index(m->store));
         ca_node_changed(m, old_obj, new_obj);
     }
+    if (t == TABLE_CLUSTER)
+        table_forget(m->table);
     if (t == TABLE_NODE || t == TABLE_CLUSTER)
         m->hooks.nodes_changed(m->hooks.arg);
     if (t == TABLE_NODE && m->hooks.node_event && old_obj)

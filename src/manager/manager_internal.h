@@ -93,6 +93,7 @@ struct table *table_new(void);
 void table_free(struct table *t); /* takes NULL */
 void table_changed(struct table *t, const struct node *removed /* or NULL */, uint64_t index);
 void table_replaced(struct table *t, uint64_t index); /* by a snapshot of this index */
+void table_forget(struct table *t); /* what was packed: the epoch in it is another one now */
 uint64_t table_index(const struct table *t);          /* of the latest change */
 /* A packed node_table for who has the one of index since (0: none); the same bytes for all. Valid until the table changes. */
 const struct sb *table_pack(struct table *t, const struct store *s, uint64_t since);

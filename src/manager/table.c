@@ -2,10 +2,10 @@
  * all who have the same. What was removed is remembered for a while by every manager, so that the next leader knows it. */
 #include "manager_internal.h"
 
-enum { GONE_MAX = 1024, PACKED_MAX = 4 };
+enum { GONE_MAX = 1024, PACKED_MAX = 4 /* the first is all there is */ };
 
 struct gone { char id[26]; uint64_t index; };
-struct packed { uint64_t since; struct sb bytes; };
+struct packed { uint64_t since; struct sb bytes; bool used; };
 
 struct table {
     uint64_t index;             /* of the log: the latest change */
@@ -13,7 +13,7 @@ struct table {
     struct gone gone[GONE_MAX]; /* a ring */
     unsigned first_gone, n_gone;
     struct packed packed[PACKED_MAX];
-    unsigned n_packed;
+    unsigned next_packed;
 };
 
 struct table *table_new(void)
@@ -21,24 +21,26 @@ struct table *table_new(void)
     return xnew(struct table);
 }
 
-static void forget_packed(struct table *t)
+void table_forget(struct table *t)
 {
-    for (unsigned i = 0; i < t->n_packed; i++)
-        sb_done(&t->packed[i].bytes);
-    t->n_packed = 0;
+    for (unsigned i = 0; i < PACKED_MAX; i++)
+        if (t->packed[i].used) {
+            sb_done(&t->packed[i].bytes);
+            t->packed[i].used = false;
+        }
 }
 
 void table_free(struct table *t)
 {
     if (!t)
         return;
-    forget_packed(t);
+    table_forget(t);
     free(t);
 }
 
 void table_changed(struct table *t, const struct node *removed, uint64_t index)
 {
-    forget_packed(t);
+    table_forget(t);
     t->index = index;
     if (!removed)
         return;
@@ -54,7 +56,7 @@ void table_changed(struct table *t, const struct node *removed, uint64_t index)
 
 void table_replaced(struct table *t, uint64_t index)
 {
-    forget_packed(t);
+    table_forget(t);
     t->first_gone = t->n_gone = 0;
     t->index = t->floor = index;
 }
@@ -92,15 +94,13 @@ const struct sb *table_pack(struct table *t, const struct store *s, uint64_t sin
 {
     if (since < t->floor || since > t->index)
         since = 0;
-    for (unsigned i = 0; i < t->n_packed; i++)
-        if (t->packed[i].since == since)
+    for (unsigned i = 0; i < PACKED_MAX; i++)
+        if (t->packed[i].used && t->packed[i].since == since)
             return &t->packed[i].bytes;
-    if (t->n_packed == PACKED_MAX) { /* the one for all others; 0 is asked for again by whoever is new */
-        unsigned last = PACKED_MAX - 1;
-        sb_done(&t->packed[last].bytes);
-        t->n_packed = last;
-    }
-    struct packed *p = &t->packed[t->n_packed++];
+    struct packed *p = &t->packed[since ? 1 + t->next_packed++ % (PACKED_MAX - 1) : 0];
+    if (p->used)
+        sb_done(&p->bytes);
+    p->used = true;
     p->since = since;
     sb_init(&p->bytes, 0);
     pack(t, s, since, &p->bytes);

@@ -10,7 +10,7 @@
 LOG_MODULE("peers");
 
 /* JOINERS_MAX: links that have shown no certificate. With STRANGER_BYTES each may have sent, they hold 64 MiB at worst. Beyond
- * that the next ones wait in the kernel's queue, and the oldest that has been idle for a while gives place. */
+ * that the next ones wait in the kernel's queue, and those that are none after a while, and are not about to be admitted, give place. */
 enum { JOINERS_MAX = 1024, STRANGER_BYTES = 64 << 10, STRANGER_IDLE_MS = 2000, CROWD_MS = 100 };
 enum { RETRY_MIN_MS = 50, RETRY_MAX_MS = 1000, RETRY_UNHEARD_MS = 5000, SILENT_MS = 600, LEADER_SILENT_MS = 100,
        REACH_MS = 5000, IDLE_MS = 30000, REACHES_MAX = 4096 };
@@ -55,6 +55,7 @@ struct peers {
     struct map up;    /* node id -> struct end, the link with it that came up last */
     struct list_node ends, strangers, carried, reaching;
     unsigned n_reaching;
+    bool crowded;             /* the timer runs */
     struct loop_timer *crowd; /* looks at the strangers while no more are let in */
     struct loop_timer *look; /* at links that nothing uses, and at who was not reached */
     unsigned n_joiners;
@@ -422,7 +423,9 @@ static void on_accept(void *arg, struct stream *s)
     struct end *x = end_new(ps, NULL);
     if (++ps->n_joiners >= JOINERS_MAX) { /* until its certificate is seen */
         stream_listener_pause(ps->listener, true);
-        loop_timer_set(ps->crowd, CROWD_MS);
+        if (!ps->crowded)
+            loop_timer_set(ps->crowd, CROWD_MS);
+        ps->crowded = true;
     }
     x->cfg.message_max = STRANGER_BYTES;
     list_push_back(&ps->strangers, &x->stranger);
@@ -435,12 +438,14 @@ static void look_at_crowd(void *arg)
     struct peers *ps = arg;
     struct end *x;
     int64_t now = loop_now_ms(ps->d->loop);
-    if (ps->n_joiners < JOINERS_MAX)
+    ps->crowded = ps->n_joiners >= JOINERS_MAX;
+    if (!ps->crowded)
         return;
     list_for(x, &ps->strangers, stranger)
         if (!x->joining && now - x->born_ms >= STRANGER_IDLE_MS)
             drop_end(x);
-    if (ps->n_joiners >= JOINERS_MAX)
+    ps->crowded = ps->n_joiners >= JOINERS_MAX;
+    if (ps->crowded)
         loop_timer_set(ps->crowd, CROWD_MS);
 }
 

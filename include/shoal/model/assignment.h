@@ -45,7 +45,9 @@ REC_DECLARE(service_entry)
     X(T, UINT, format_next, _, 13, "FormatNext", "later one that all nodes know: to be promised; 0: none") \
     X(T, STRS, drained, _, 14, "Drained", "tasks of this node to be stopped that nobody sends calls to any more", .max = 100000) \
     X(T, BOOL, drains, _, 15, "Drains", "the leader tells so")  \
-    X(T, BOOL, nodes_apart, _, 16, "NodesApart", "Nodes is not here: it came by node_table")
+    X(T, BOOL, nodes_apart, _, 16, "NodesApart", "Nodes is not here: it came by node_table") \
+    X(T, UINT, index, _, 17, "Index", "of the log: the state that all but Nodes is of; no part of the content version") \
+    X(T, UINT, table, _, 18, "Table", "index of the node_table that it is to be read with; no part of the content version")
 REC_DECLARE(assignment)
 
 /* The node table, or what changed in it: an agent that says so (Tables) is sent it apart from its assignment, and each node
