@@ -14,9 +14,12 @@
 #include <netlink/route/link/veth.h>
 #include <netlink/route/route.h>
 #include <shoal/base/file.h>
+#include <shoal/base/log.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+LOG_MODULE("overlay");
 
 /* The tunnel empties it into a queue of its own (fair.h) as fast as it can; this one is for bursts that come before it has the
  * processor. The fragments of the largest UDP datagram are 48, and one that finds no place costs all of them (50-overlay). */
@@ -82,6 +85,16 @@ int link_set_mtu(const char *name, unsigned mtu, struct err *e)
     rtnl_link_set_mtu(l, mtu);
     int r = change(name, "set the MTU of", l, e);
     return r < 0 ? r : link_without_ipv6(name, e); /* below 1280 bytes there was none to switch off */
+}
+
+void link_set_mtu_in(const char *netns, const char *name, unsigned mtu)
+{
+    struct err e;
+    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : link_set_mtu(name, mtu, &e);
+    if (back >= 0)
+        netns_leave(back);
+    if (r < 0) /* a container may do what it likes to its end */
+        log_warn("%s", e.text);
 }
 
 int link_set_mac(const char *name, const uint8_t mac[6], struct err *e)
@@ -199,14 +212,15 @@ void link_remove(const char *name)
         nl_socket_free(s);
 }
 
-struct removal { char *netns; unsigned index; };
+/* The namespace itself, for its path may be another's when the work runs, and a new link there may have that index. */
+struct removal { int netns; /* -1: the host's */ unsigned index; };
 
 static void remove_work(void *arg)
 {
     struct removal *x = arg;
     struct err e;
-    int back = x->netns ? netns_enter(x->netns, &e) : -1;
-    if (!x->netns || back >= 0) {
+    int back = x->netns >= 0 ? netns_enter_open(x->netns, "of a link", &e) : -1;
+    if (x->netns < 0 || back >= 0) {
         struct nl_sock *s = open_netlink();
         struct rtnl_link *l = rtnl_link_alloc();
         rtnl_link_set_ifindex(l, (int)x->index);
@@ -218,21 +232,24 @@ static void remove_work(void *arg)
     }
     if (back >= 0)
         netns_leave(back);
-    free(x->netns);
+    if (x->netns >= 0)
+        close(x->netns);
     free(x);
 }
 
 void link_remove_later(struct loop *l, const char *netns, const char *name)
 {
     struct err e;
-    int back = netns ? netns_enter(netns, &e) : -1;
+    AUTO_CLOSE int fd = netns ? netns_open(netns, &e) : -1;
+    int back = fd >= 0 ? netns_enter_open(fd, netns, &e) : -1;
     unsigned index = netns && back < 0 ? 0 : if_nametoindex(name);
     if (back >= 0)
         netns_leave(back);
     if (!index)
         return;
     struct removal *x = xnew(struct removal);
-    x->netns = netns ? xstrdup(netns) : NULL;
+    x->netns = fd;
+    fd = -1;
     x->index = index;
     if (loop_work(l, LANE_BULK, remove_work, NULL, x) < 0)
         remove_work(x);
@@ -265,7 +282,7 @@ static bool has_address(const struct sockaddr *a, int family, const void *want)
 unsigned link_underlay_mtu(const char *addr)
 {
     struct ifaddrs *all, *i;
-    unsigned mtu = 1500;
+    unsigned mtu = 0;
     uint8_t want[16];
     int family = addr && strchr(addr, ':') ? AF_INET6 : AF_INET;
     if (!addr || inet_pton(family, addr, want) != 1 || getifaddrs(&all) < 0)
@@ -280,7 +297,7 @@ unsigned link_underlay_mtu(const char *addr)
             mtu = (unsigned)q.ifr_mtu;
     }
     freeifaddrs(all);
-    return MIN(mtu, 9000u) - (family == AF_INET6 ? 20 : 0);
+    return mtu ? MIN(mtu, 9000u) - (family == AF_INET6 ? 20 : 0) : 0;
 }
 
 int sysctl_set(const char *name, const char *value, struct err *e)

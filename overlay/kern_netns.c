@@ -18,17 +18,27 @@ bool netns_exists(const char *path)
     return statfs(path, &s) == 0 && s.f_type == NSFS;
 }
 
-int netns_enter(const char *path, struct err *e)
+int netns_open(const char *path, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? err_errno(e, errno, "network namespace %s", path) : fd;
+}
+
+int netns_enter_open(int netns, const char *what, struct err *e)
 {
     int back = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (back < 0 || fd < 0 || setns(fd, CLONE_NEWNET) < 0) {
-        int r = err_errno(e, errno, "network namespace %s", path);
-        if (back >= 0)
-            close(back);
-        return r;
-    }
-    return back;
+    if (back >= 0 && setns(netns, CLONE_NEWNET) == 0)
+        return back;
+    int r = err_errno(e, errno, "network namespace %s", what);
+    if (back >= 0)
+        close(back);
+    return r;
+}
+
+int netns_enter(const char *path, struct err *e)
+{
+    AUTO_CLOSE int fd = netns_open(path, e);
+    return fd < 0 ? fd : netns_enter_open(fd, path, e);
 }
 
 void netns_leave(int back)

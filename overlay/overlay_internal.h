@@ -45,8 +45,8 @@ bool plan_is_silent(const struct plan_input *in, const char *node_id);
 bool plan_may_get_new(const struct plan_input *in, const struct replica *r);
 enum { UNDERLAY_MTU_MIN = 576 }; /* RFC 791 */
 /* A network has one MTU on all nodes: of the narrowest link to the others, own being this node's. A node that was not measured
- * yet does not count. */
-unsigned plan_underlay_mtu(const struct plan_input *in, unsigned own);
+ * yet, or is down, does not count. ret_narrowest: whose link it is, NULL: this node's. */
+unsigned plan_underlay_mtu(const struct plan_input *in, unsigned own, const struct node **ret_narrowest);
 const struct node *plan_self(const struct plan_input *in);
 const struct network *plan_ingress(const struct plan_input *in);
 /* Replicas of before that exist no more, or only on a node that is down; indexes into before->replicas. */
@@ -106,6 +106,8 @@ bool netns_exists(const char *path);
 /* The calling thread goes in and comes back; -1 and e when it cannot. */
 int netns_enter(const char *path, struct err *e) must_check; /* returns the way back: a descriptor */
 void netns_leave(int back);
+int netns_open(const char *path, struct err *e) must_check; /* a descriptor: the namespace itself, whatever has its path later */
+int netns_enter_open(int netns, const char *what /* for e */, struct err *e) must_check; /* as netns_enter() */
 
 /* ---- kern_link.c: in the present namespace ---- */
 bool link_exists(const char *name);
@@ -120,6 +122,7 @@ int link_make_veth(const char *name, const char *peer_name, int peer_netns, unsi
 int link_set_master(const char *name, const char *bridge, struct err *e) must_check;
 int link_set_mac(const char *name, const uint8_t mac[6], struct err *e) must_check;
 int link_set_mtu(const char *name, unsigned mtu, struct err *e) must_check;
+void link_set_mtu_in(const char *netns /* NULL: the present one */, const char *name, unsigned mtu); /* a failure is for the log */
 int link_add_address(const char *name, uint32_t addr, unsigned bits, struct err *e) must_check;
 int link_add_route(const char *name, uint32_t addr, unsigned bits, uint32_t via /* 0: on the link */, struct err *e) must_check;
 bool link_has_address(const char *name, uint32_t addr);
@@ -127,7 +130,7 @@ void link_remove(const char *name);
 /* Beside the loop, for the kernel takes tens of milliseconds; netns NULL: the host's. One of the same name may be made meanwhile. */
 void link_remove_later(struct loop *l, const char *netns, const char *name);
 int link_open_tap(const char *name, bool vnet_header, struct err *e) must_check; /* descriptor, non-blocking */
-/* Of the device with this address; 1500 when unknown. Less the 20 bytes that an IPv6 header has more: what is taken off
+/* Of the device with this address; 0: unknown. Less the 20 bytes that an IPv6 header has more: what is taken off
  * for the tunnel (TUNNEL_MTU_OVERHEAD) counts an IPv4 header. */
 unsigned link_underlay_mtu(const char *addr);
 int sysctl_set(const char *name, const char *value, struct err *e) must_check; /* "net/ipv4/ip_forward" */

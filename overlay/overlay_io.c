@@ -44,7 +44,7 @@ struct overlay {
     uint32_t gateway_base, gateway_next;
     unsigned gateway_bits;
     bool gateway_up;
-    unsigned own_mtu /* of this node's link */, underlay_mtu /* what all nodes' links take */;
+    unsigned own_mtu /* of this node's link */, told_mtu /* the same, to the others; 0: nothing yet */, underlay_mtu /* what all nodes' links take */;
     unsigned links_mtu /* the latter when the links were set to it */;
     char *ingress_addr; /* as set on the host's end */
 };
@@ -70,15 +70,22 @@ static void link_name(char out[16], const char *prefix, const char *a, uint32_t 
     snprintf(out, 16, "%s%02x%02x%02x%02x%02x", prefix, h[0], h[1], h[2], h[3], h[4]);
 }
 
+/* An address may be away for a moment: what was measured last counts, and is told; what was never measured is 1500 here alone. */
 static void measure_mtu(struct overlay *o)
 {
-    const struct node *self = plan_self(&o->in);
-    unsigned own = MAX(link_underlay_mtu(self ? self->status.addr : NULL), UNDERLAY_MTU_MIN);
-    if (self && own != o->own_mtu && o->cfg.mtu)
-        o->cfg.mtu(o->cfg.arg, own);
-    if (self)
-        o->own_mtu = own;
-    o->underlay_mtu = plan_underlay_mtu(&o->in, own);
+    const struct node *self = plan_self(&o->in), *narrowest;
+    unsigned own = self ? link_underlay_mtu(self->status.addr) : 0, before = o->underlay_mtu;
+    if (own)
+        o->own_mtu = MAX(own, (unsigned)UNDERLAY_MTU_MIN);
+    if (own && o->own_mtu != o->told_mtu) {
+        o->told_mtu = o->own_mtu;
+        if (o->cfg.mtu)
+            o->cfg.mtu(o->cfg.arg, o->own_mtu);
+    }
+    o->underlay_mtu = plan_underlay_mtu(&o->in, o->own_mtu, &narrowest);
+    if (narrowest && o->underlay_mtu != before)
+        log_info("node %s (%s) has the narrowest link: %u bytes for all", narrowest->id,
+                 narrowest->description.hostname ? narrowest->description.hostname : "", o->underlay_mtu);
 }
 
 static unsigned overlay_mtu(const struct overlay *o)
@@ -351,11 +358,10 @@ static int ingress_up(struct overlay *o, struct network_ns *n, struct err *e)
         return ingress_sysctls(e);
     }
     link_remove(INGRESS_LINK);
-    int host = netns_enter("/proc/thread-self/ns/net", e); /* a descriptor of where we are */
+    AUTO_CLOSE int host = netns_open("/proc/thread-self/ns/net", e);
     if (host < 0)
         return host;
     int r = connect_to(n, INGRESS_INSIDE, INGRESS_LINK, host, overlay_mtu(o), addr, e);
-    close(host);
     if (r == 0)
         r = link_add_address(INGRESS_LINK, addr, bits, e);
     if (r == 0)
@@ -436,16 +442,6 @@ static int reconcile_networks(struct overlay *o, struct err *e)
     return result;
 }
 
-static void set_mtu(const char *netns, const char *name, unsigned mtu)
-{
-    struct err e;
-    int back = netns ? netns_enter(netns, &e) : -1, r = netns && back < 0 ? back : link_set_mtu(name, mtu, &e);
-    if (back >= 0)
-        netns_leave(back);
-    if (r < 0) /* a container may do what it likes to its end */
-        log_warn("%s", e.text);
-}
-
 /* The links that stand follow the underlay when its MTU changes, each with both ends. */
 static void follow_mtu(struct overlay *o)
 {
@@ -456,8 +452,8 @@ static void follow_mtu(struct overlay *o)
     for (struct map_item *it = NULL; (it = map_next(&o->networks, it));) {
         const struct network_ns *n = it->value;
         if (n->has_ingress && o->ingress_addr) {
-            set_mtu(NULL, INGRESS_LINK, overlay_mtu(o));
-            set_mtu(n->path, INGRESS_INSIDE, overlay_mtu(o));
+            link_set_mtu_in(NULL, INGRESS_LINK, overlay_mtu(o));
+            link_set_mtu_in(n->path, INGRESS_INSIDE, overlay_mtu(o));
         }
     }
     for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));) {
@@ -468,9 +464,9 @@ static void follow_mtu(struct overlay *o)
             if (i < s->links.n ? !n : !s->gateway_addr)
                 continue;
             link_name(name, n ? "v" : GATEWAY_PREFIX, s->id, n ? n->vni : 0);
-            set_mtu(n ? n->path : NULL, name, n ? overlay_mtu(o) : gateway_mtu(o, s));
+            link_set_mtu_in(n ? n->path : NULL, name, n ? overlay_mtu(o) : gateway_mtu(o, s));
             snprintf(name, sizeof name, "eth%u", i);
-            set_mtu(path, name, n ? overlay_mtu(o) : gateway_mtu(o, s));
+            link_set_mtu_in(path, name, n ? overlay_mtu(o) : gateway_mtu(o, s));
         }
     }
 }
@@ -604,16 +600,6 @@ static int sandbox_save(const struct overlay *o, const struct sandbox *s, struct
     return r;
 }
 
-static int open_path(const char *path, struct err *e)
-{
-    int back = netns_enter(path, e);
-    if (back < 0)
-        return back;
-    int here = netns_enter("/proc/thread-self/ns/net", e);
-    netns_leave(back);
-    return here;
-}
-
 static int connect_network(struct overlay *o, const struct sandbox *s, uint32_t i, int netns, struct err *e)
 {
     const struct sandbox_link *l = &s->links.v[i];
@@ -686,7 +672,7 @@ static int sandbox_build(struct overlay *o, const struct sandbox *s, const char 
     int r = netns_make(path, e);
     if (r < 0)
         return r;
-    AUTO_CLOSE int netns = open_path(path, e);
+    AUTO_CLOSE int netns = netns_open(path, e);
     if (netns < 0)
         return netns;
     for (uint32_t i = 0; i < s->links.n && r == 0; i++)
@@ -868,6 +854,7 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
     o->loop = l;
     list_init(&o->traces);
     o->cfg = *cfg;
+    o->own_mtu = 1500;
     o->net_dir = path_join(cfg->run_dir, "net");
     o->sandbox_dir = path_join(cfg->run_dir, "sandboxes");
     o->gateway_pool = xstrdup(pool);

@@ -61,12 +61,16 @@ bool plan_takes_callers(const struct plan_input *in, const struct sandbox *s)
     return ingress && s->gateway_addr && sandbox_is_on(s, ingress->id);
 }
 
-unsigned plan_underlay_mtu(const struct plan_input *in, unsigned own)
+unsigned plan_underlay_mtu(const struct plan_input *in, unsigned own, const struct node **ret_narrowest)
 {
+    *ret_narrowest = NULL;
     for (uint32_t i = 0; i < in->a->nodes.n; i++) {
-        unsigned mtu = (unsigned)in->a->nodes.v[i].description.mtu;
-        if (mtu && !str_equal(in->a->nodes.v[i].id, in->node_id))
-            own = MIN(own, MAX(mtu, (unsigned)UNDERLAY_MTU_MIN));
+        const struct node *n = &in->a->nodes.v[i];
+        unsigned mtu = MAX((unsigned)n->description.mtu, (unsigned)UNDERLAY_MTU_MIN);
+        if (!n->description.mtu || n->status.state == NODE_DOWN || str_equal(n->id, in->node_id) || mtu >= own)
+            continue;
+        own = mtu;
+        *ret_narrowest = n;
     }
     return own;
 }

@@ -263,16 +263,22 @@ static void a_caller_has_one_replica_whichever_node_it_calls(void **state)
 static void the_narrowest_link_counts_for_all(void **state)
 {
     struct host h;
+    const struct node *by;
     host_init(&h);
-    assert_int_equal(plan_underlay_mtu(&h.in, 1500), 1500); /* nobody else was measured */
+    assert_int_equal(plan_underlay_mtu(&h.in, 1500, &by), 1500); /* nobody else was measured */
     h.a.nodes.v[0].description.mtu = 600; /* this node's, as it was told before */
     h.a.nodes.v[1].description.mtu = 9000;
-    assert_int_equal(plan_underlay_mtu(&h.in, 1500), 1500);
-    assert_int_equal(plan_underlay_mtu(&h.in, 9000), 9000);
+    assert_int_equal(plan_underlay_mtu(&h.in, 1500, &by), 1500);
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000, &by), 9000);
     h.a.nodes.v[2].description.mtu = 1420;
-    assert_int_equal(plan_underlay_mtu(&h.in, 9000), 1420);
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000, &by), 1420);
+    assert_ptr_equal(by, &h.a.nodes.v[2]);
+    h.a.nodes.v[2].status.state = NODE_DOWN;
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000, &by), 9000);
+    assert_null(by);
+    h.a.nodes.v[2].status.state = NODE_READY;
     h.a.nodes.v[2].description.mtu = 1;
-    assert_int_equal(plan_underlay_mtu(&h.in, 9000), UNDERLAY_MTU_MIN);
+    assert_int_equal(plan_underlay_mtu(&h.in, 9000, &by), UNDERLAY_MTU_MIN);
     host_done(&h);
 }
 
