@@ -20,6 +20,7 @@ struct plan_index {
     struct map vips;     /* of a network -> struct plan_vips */
     struct map replicas; /* of a service on a network -> struct plan_replicas */
     struct map nodes;    /* id -> struct node */
+    struct map *shares;  /* targets of calls, as bytes -> text of the map from callers' shares to them: kept as plan.c makes it */
 };
 void plan_index_build(struct plan_index *x, const struct assignment *a /* borrowed, unchanged until done */);
 void plan_index_done(struct plan_index *x);

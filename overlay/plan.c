@@ -203,7 +203,7 @@ void plan_tunnel(const struct plan_input *in, struct tunnel_config *ret)
 /* ---- rules ---- */
 /* Where a connection may go. */
 struct target { uint32_t addr; unsigned port; /* 0: as it came */ uint64_t key; /* of the replica, the same on every node */ };
-struct targets { struct target *v; uint32_t n, cap; int balance; };
+struct targets { struct target *v; uint32_t n, cap; int balance; struct map *shares; /* struct plan_index's */ };
 
 static void add_target(struct targets *to, const char *addr, unsigned port, const char *task_id)
 {
@@ -241,9 +241,9 @@ static uint64_t mix(uint64_t x) /* splitmix64's end */
 static const struct target *share_of(const struct targets *to, unsigned share)
 {
     const struct target *best = NULL;
-    uint64_t most = 0;
+    uint64_t most = 0, salt = mix(share + 1);
     for (uint32_t i = 0; i < to->n; i++) {
-        uint64_t weight = mix(to->v[i].key ^ mix(share + 1));
+        uint64_t weight = mix(to->v[i].key ^ salt);
         if (!best || weight > most) {
             best = &to->v[i];
             most = weight;
@@ -252,12 +252,13 @@ static const struct target *share_of(const struct targets *to, unsigned share)
     return best;
 }
 
-static void put_shares(struct sb *out, const struct targets *to)
+static void make_shares(struct sb *out, const struct targets *to)
 {
     sb_printf(out, "jhash ip saddr mod %u seed 0x%x map { ", SOURCE_SHARES, SOURCE_SEED);
+    const struct target *t, *after = share_of(to, 0);
     for (unsigned from = 0, next; from < SOURCE_SHARES; from = next) {
-        const struct target *t = share_of(to, from);
-        for (next = from + 1; next < SOURCE_SHARES && share_of(to, next) == t;)
+        t = after;
+        for (next = from + 1; next < SOURCE_SHARES && (after = share_of(to, next)) == t;)
             next++;
         sb_printf(out, "%s%u", from ? ", " : "", from);
         if (next > from + 1)
@@ -266,6 +267,20 @@ static void put_shares(struct sb *out, const struct targets *to)
         put_target(out, t, " . ");
     }
     sb_str(out, " }");
+}
+
+/* All sandboxes of a network have the same ones: made once while the assignment stands. */
+static void put_shares(struct sb *out, const struct targets *to)
+{
+    size_t size = to->n * sizeof *to->v;
+    char *text = map_find_n(to->shares, to->v, size);
+    if (!text) {
+        AUTO_SB struct sb b;
+        sb_init(&b, 0);
+        make_shares(&b, to);
+        map_put_n(to->shares, to->v, size, text = xstrdup(b.s));
+    }
+    sb_str(out, text);
 }
 
 /* One line: to the only one, or to one of them by a random number or the caller's address. */
@@ -297,7 +312,7 @@ bool plan_may_get_new(const struct plan_input *in, const struct replica *r)
 static void put_vip(const struct plan_input *in, const struct service_entry *e, const struct vip *v, struct rules *out)
 {
     const struct plan_replicas *all = plan_replicas(in->index, e->id, v->network_id);
-    struct targets to = { .balance = e->balance };
+    struct targets to = { .balance = e->balance, .shares = in->index->shares };
     char vip[32], chain[64];
     AUTO_SB struct sb line = { 0 };
     uint32_t addr;
@@ -405,7 +420,7 @@ static void publish(const struct plan_input *in, const struct service_entry *e, 
                     struct rules *out, uint8_t *udp)
 {
     const struct plan_replicas *all = plan_replicas(in->index, e->id, ingress_id);
-    struct targets from_all = { .balance = e->balance }, ready = from_all, draining = from_all;
+    struct targets from_all = { .balance = e->balance, .shares = in->index->shares }, ready = from_all, draining = from_all;
     if (p->mode != PUBLISH_INGRESS || !p->published || port_use(in, p))
         return;
     for (uint32_t i = 0; i < all->n; i++) {

@@ -31,6 +31,7 @@ void plan_index_build(struct plan_index *x, const struct assignment *a)
     map_init(&x->replicas);
     map_init(&x->nodes);
     map_init(&x->vips);
+    map_init(x->shares = xnew(struct map));
     for (uint32_t i = 0; i < a->nodes.n; i++)
         map_put(&x->nodes, a->nodes.v[i].id, &a->nodes.v[i]);
     for (uint32_t i = 0; i < a->services.n; i++)
@@ -59,6 +60,10 @@ void plan_index_done(struct plan_index *x)
         free(((struct plan_vips *)it->value)->v);
         free(it->value);
     }
+    for (struct map_item *it = NULL; (it = map_next(x->shares, it));)
+        free(it->value);
+    map_done(x->shares);
+    free(x->shares);
     map_done(&x->replicas);
     map_done(&x->nodes);
     map_done(&x->vips);
