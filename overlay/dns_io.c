@@ -431,6 +431,11 @@ void resolver_close(struct resolver *r, const char *sandbox_id)
     desk_close(r, sandbox_id);
 }
 
+bool resolver_is_open(const struct resolver *r, const char *sandbox_id)
+{
+    return map_find(&r->desks, sandbox_id) != NULL;
+}
+
 struct resolver *resolver_new(struct loop *l, const struct plan_input *in, struct tunnel_client *keeper, const char *resolv_conf)
 {
     struct resolver *r = xnew(struct resolver);

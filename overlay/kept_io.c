@@ -2,16 +2,20 @@
  * came meanwhile, so that no container sees a port that nobody serves. */
 #include "kept.h"
 #include <shoal/base/file.h>
+#include <shoal/base/log.h>
 #include <shoal/base/mem.h>
 #include <shoal/base/sb.h>
+#include <shoal/loop.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { HEAD_BYTES = 5, KEPT_WAIT_S = 1 };
+LOG_MODULE("tunnel");
 
-static void close_all(const int fds[TUNNEL_KEPT_FDS])
+enum { HEAD_BYTES = 5, KEPT_WAIT_MS = 1000 };
+
+void kept_close(const int fds[TUNNEL_KEPT_FDS])
 {
     for (int i = 0; i < TUNNEL_KEPT_FDS; i++)
         if (fds[i] >= 0)
@@ -22,18 +26,20 @@ void kept_drop(struct map *all, const char *name, size_t size)
 {
     struct kept *k = map_remove_n(all, name, size);
     if (k)
-        close_all(k->fds);
+        kept_close(k->fds);
     free(k);
 }
 
-void kept_put(struct map *all, const char *name, size_t size, const int fds[TUNNEL_KEPT_FDS])
+void kept_put(struct map *all, uint32_t max, const char *name, size_t size, const int fds[TUNNEL_KEPT_FDS])
 {
-    bool whole = size > 0 && size <= TUNNEL_NAME_MAX_BYTES && all->n < TUNNEL_KEPT_MAX;
+    kept_drop(all, name, size);
+    bool whole = size > 0 && size <= TUNNEL_NAME_MAX_BYTES && all->n < max;
     for (int i = 0; i < TUNNEL_KEPT_FDS; i++)
         whole &= fds[i] >= 0;
-    kept_drop(all, name, size);
     if (!whole) {
-        close_all(fds);
+        log_warn("descriptors of %.*s are not kept: %s", (int)MIN(size, (size_t)TUNNEL_NAME_MAX_BYTES), name,
+                 all->n < max ? "some did not come" : "there are too many");
+        kept_close(fds);
         return;
     }
     struct kept *k = xnew(struct kept);
@@ -44,7 +50,7 @@ void kept_put(struct map *all, const char *name, size_t size, const int fds[TUNN
 void kept_done(struct map *all)
 {
     for (struct map_item *it = NULL; (it = map_next(all, it));) {
-        close_all(((struct kept *)it->value)->fds);
+        kept_close(((struct kept *)it->value)->fds);
         free(it->value);
     }
     map_done(all);
@@ -76,36 +82,47 @@ static size_t frame_size(const struct sb *in)
     return in->len < size ? 0 : size;
 }
 
-void kept_ask(int sock, struct map *ret)
+/* The time that is left for the next answer. */
+static bool set_limit(int sock, int64_t until_ns)
 {
-    struct timeval limit = { .tv_sec = KEPT_WAIT_S };
+    int64_t left = (until_ns - clock_mono_ns()) / 1000;
+    struct timeval limit = { .tv_sec = left / 1000000, .tv_usec = left % 1000000 };
+    return left > 0 && setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0;
+}
+
+bool kept_ask(int sock, struct map *ret)
+{
+    int64_t until_ns = clock_mono_ns() + KEPT_WAIT_MS * MS_NS;
+    bool known = false;
     struct sb in;
     struct err e;
     int fds[TUNNEL_KEPT_FDS] = { -1, -1 };
-    bool ended = kept_send(sock, TUNNEL_KEPT, "", NULL, &e) < 0;
+    /* It answers in turn: one that does not know of what is kept, with its status at once. */
+    bool ended = kept_send(sock, TUNNEL_KEPT, "", NULL, &e) < 0 || kept_send(sock, TUNNEL_STATUS, "", NULL, &e) < 0;
     sb_init(&in, 1 << 16);
-    setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    while (!ended) {
+    while (!ended && set_limit(sock, until_ns)) {
         uint8_t buf[256];
         int got[TUNNEL_KEPT_FDS] = { -1, -1 };
         unsigned n_fds = TUNNEL_KEPT_FDS;
         long n = fd_recv_with_fds(sock, buf, sizeof buf, got, &n_fds, &e);
         if (n_fds) { /* a read ends behind what came with descriptors: they are the last frame's that begins in it */
-            close_all(fds);
+            kept_close(fds);
             memcpy(fds, got, sizeof fds);
         }
         ended = n <= 0;
         if (n > 0)
             sb_add(&in, buf, (size_t)n);
         for (size_t size; !ended && (size = frame_size(&in)); sb_drop_front(&in, size)) {
-            ended = in.s[4] != TUNNEL_KEPT || size == HEAD_BYTES;
+            ended = known = size == HEAD_BYTES || in.s[4] != TUNNEL_KEPT;
             if (!ended) {
-                kept_put(ret, in.s + HEAD_BYTES, size - HEAD_BYTES, fds);
+                kept_put(ret, TUNNEL_KEPT_MAX, in.s + HEAD_BYTES, size - HEAD_BYTES, fds);
                 memset(fds, 0xff, sizeof fds);
             }
         }
-        ended |= in.overflow;
+        if (!ended && in.len >= HEAD_BYTES && in.s[4] != TUNNEL_KEPT) /* a status, which may be longer than the buffer */
+            ended = known = true;
     }
-    close_all(fds);
+    kept_close(fds);
     sb_done(&in);
+    return known;
 }

@@ -99,6 +99,7 @@ void resolver_free(struct resolver *r); /* its sockets are kept */
 /* Call while inside the sandbox's namespace. One that the keeper found is used as it is. */
 int resolver_open(struct resolver *r, const struct sandbox *s /* borrowed until close */, struct err *e) must_check;
 void resolver_close(struct resolver *r, const char *sandbox_id);
+bool resolver_is_open(const struct resolver *r, const char *sandbox_id);
 
 /* ---- kern_netns.c ---- */
 int netns_make(const char *path, struct err *e) must_check; /* new, named by a bind mount; lo is up */
@@ -174,7 +175,8 @@ void tunnel_client_tap(struct tunnel_client *t, uint32_t vni, int fd /* taken */
 /* Descriptors that stay open when the daemon ends: the process holds them too, under a name; borrowed until unkeep. */
 void tunnel_client_keep(struct tunnel_client *t, const char *name, const int fds[TUNNEL_KEPT_FDS]);
 void tunnel_client_unkeep(struct tunnel_client *t, const char *name);
-/* What it held when the client was made; the caller's from then on. After found_all() what nobody took is closed. */
+/* What it held when the client was made; the caller's from then on. After found_all() what nobody took is closed. A process that
+ * had no time to answer then is asked again: found_all() does nothing until it has, which `ready` tells. */
 bool tunnel_client_found(struct tunnel_client *t, const char *name, int ret_fds[TUNNEL_KEPT_FDS]);
 void tunnel_client_found_all(struct tunnel_client *t);
 

@@ -486,11 +486,34 @@ static void configure_tunnel(struct overlay *o)
     rec_clear(&tunnel_config_rec, &c);
 }
 
+static int open_resolver(struct overlay *o, const struct sandbox *s, struct err *e)
+{
+    int back = netns_enter(map_find(&o->paths, s->id), e);
+    if (back < 0)
+        return back;
+    int r = resolver_open(o->resolver, s, e);
+    netns_leave(back);
+    return r;
+}
+
+/* A tunnel that did not answer in time when this daemon began has their sockets still. */
+static int open_resolvers(struct overlay *o, struct err *e)
+{
+    int r = 0;
+    for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));)
+        if (map_find(&o->paths, it->key) && !resolver_is_open(o->resolver, it->key) && open_resolver(o, it->value, e) < 0)
+            r = err_wrap(e, "sandbox %s: its resolver", it->key);
+    tunnel_client_found_all(o->tunnel);
+    return r;
+}
+
 static bool bring_in_line(struct overlay *o)
 {
     struct err e = { 0 };
     int r = 0;
     configure_tunnel(o);
+    if (open_resolvers(o, &e) < 0)
+        r = -1;
     if (reconcile_networks(o, &e) < 0)
         r = -1;
     follow_mtu(o);
@@ -653,16 +676,6 @@ static int connect_gateway(struct overlay *o, const struct sandbox *s, int netns
         r = link_up(eth, e);
     if (r == 0)
         r = link_add_route(eth, 0, 0, o->gateway_base + 1, e);
-    netns_leave(back);
-    return r;
-}
-
-static int open_resolver(struct overlay *o, const struct sandbox *s, struct err *e)
-{
-    int back = netns_enter(map_find(&o->paths, s->id), e);
-    if (back < 0)
-        return back;
-    int r = resolver_open(o->resolver, s, e);
     netns_leave(back);
     return r;
 }

@@ -33,8 +33,10 @@ struct tunnel_client {
     pid_t pid; /* of a process we started, 0: none */
     struct sb in, config; /* config: the last one, packed */
     struct map found;     /* name -> struct kept: what the process kept from before this daemon, and nobody took yet */
+    bool found_known;     /* that is all of it: it has answered */
+    int pending_fds[TUNNEL_KEPT_FDS]; /* came with the frame being read */
     struct map kept;      /* name -> struct kept: what it is to keep, borrowed */
-    struct strs stale;    /* names of what it is not to keep any more, to be told */
+    struct map stale;     /* name -> self: what it is not to keep any more, to be told */
     struct map taps;      /* "vni" -> self: what the process said that it holds, and what it was given since */
     struct tunnel_status last;
     unsigned n_asked;     /* how many answers to STATUS are on their way */
@@ -49,6 +51,12 @@ static void reap(struct tunnel_client *t)
         t->pid = 0;
 }
 
+static void pending_drop(struct tunnel_client *t)
+{
+    kept_close(t->pending_fds);
+    memset(t->pending_fds, 0xff, sizeof t->pending_fds);
+}
+
 static void drop(struct tunnel_client *t)
 {
     reap(t);
@@ -60,6 +68,7 @@ static void drop(struct tunnel_client *t)
     t->told = false;
     rec_clear(&tunnel_status_rec, &t->last);
     t->n_asked = 0;
+    pending_drop(t);
     sb_reset(&t->in);
     map_done(&t->taps);
     map_init(&t->taps);
@@ -118,17 +127,37 @@ static void got_status(struct tunnel_client *t, const void *p, size_t size)
     rec_clear(&tunnel_status_rec, &t->last);
     t->last = s;
     t->told = true;
+    t->found_known = true; /* it was asked before, or does not know the question */
     t->ready(t->arg);
+}
+
+/* What the process kept, told late: it had no time for kept_ask(). */
+static void got_kept(struct tunnel_client *t, const char *name, size_t size)
+{
+    if (!size)
+        return; /* the end; a status follows */
+    if (t->found_known || map_find_n(&t->kept, name, size)) {
+        pending_drop(t);
+        return;
+    }
+    kept_put(&t->found, TUNNEL_KEPT_MAX, name, size, t->pending_fds);
+    memset(t->pending_fds, 0xff, sizeof t->pending_fds);
 }
 
 static void on_socket(void *arg, unsigned events)
 {
     struct tunnel_client *t = arg;
-    char buf[65536];
+    char buf[65536], byte;
+    int fds[TUNNEL_KEPT_FDS] = { -1, -1 };
+    unsigned n_fds = TUNNEL_KEPT_FDS;
     (void)events;
-    ssize_t n = recv(t->fd, buf, sizeof buf, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    if (recv(t->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && (errno == EAGAIN || errno == EINTR))
         return;
+    long n = fd_recv_with_fds(t->fd, buf, sizeof buf, fds, &n_fds, NULL);
+    if (n > 0 && n_fds) {
+        pending_drop(t);
+        memcpy(t->pending_fds, fds, sizeof fds);
+    }
     if (n <= 0) {
         log_warn("the tunnel process ended, it is started again");
         drop(t);
@@ -148,6 +177,8 @@ static void on_socket(void *arg, unsigned events)
             return;
         if (p[4] == TUNNEL_REPLY)
             got_status(t, p + HEAD_BYTES, size - 1);
+        else if (p[4] == TUNNEL_KEPT)
+            got_kept(t, (const char *)p + HEAD_BYTES, size - 1);
         if (t->fd < 0)
             return;
         sb_drop_front(&t->in, 4 + (size_t)size);
@@ -175,20 +206,29 @@ static int connect_to(const char *path)
 }
 
 /* ---- what is kept open while no daemon is there ---- */
-static void tell_kept(struct tunnel_client *t, enum tunnel_message type, const char *name, const int *fds)
+static bool tell_kept(struct tunnel_client *t, enum tunnel_message type, const char *name, const int *fds)
 {
     struct err e;
-    if (t->fd >= 0 && kept_send(t->fd, type, name, fds, &e) < 0) {
-        shutdown(t->fd, SHUT_RDWR); /* as in send_frame() */
-        loop_timer_set(t->timer, 0);
-    }
+    if (t->fd < 0)
+        return false;
+    if (kept_send(t->fd, type, name, fds, &e) == 0)
+        return true;
+    shutdown(t->fd, SHUT_RDWR); /* as in send_frame() */
+    loop_timer_set(t->timer, 0);
+    return false;
+}
+
+static void tell_stale(struct tunnel_client *t)
+{
+    for (struct map_item *it = NULL; (it = map_next(&t->stale, it)) && tell_kept(t, TUNNEL_DROP, it->key, NULL);)
+        map_remove(&t->stale, it->key);
 }
 
 static void tell_all_kept(struct tunnel_client *t)
 {
-    for (uint32_t i = 0; i < t->stale.n; i++)
-        tell_kept(t, TUNNEL_DROP, t->stale.v[i], NULL);
-    strs_clear(&t->stale);
+    if (!t->found_known)
+        tell_kept(t, TUNNEL_KEPT, "", NULL);
+    tell_stale(t);
     for (struct map_item *it = NULL; (it = map_next(&t->kept, it));)
         tell_kept(t, TUNNEL_KEEP, it->key, ((struct kept *)it->value)->fds);
 }
@@ -198,16 +238,15 @@ void tunnel_client_keep(struct tunnel_client *t, const char *name, const int fds
     struct kept *k = xnew(struct kept);
     memcpy(k->fds, fds, sizeof k->fds);
     free(map_put(&t->kept, name, k));
+    map_remove(&t->stale, name);
     tell_kept(t, TUNNEL_KEEP, name, fds);
 }
 
 void tunnel_client_unkeep(struct tunnel_client *t, const char *name)
 {
     free(map_remove(&t->kept, name));
-    if (t->fd >= 0)
-        tell_kept(t, TUNNEL_DROP, name, NULL);
-    else
-        strs_add(&t->stale, name);
+    map_put(&t->stale, name, t);
+    tell_stale(t);
 }
 
 bool tunnel_client_found(struct tunnel_client *t, const char *name, int ret_fds[TUNNEL_KEPT_FDS])
@@ -221,10 +260,13 @@ bool tunnel_client_found(struct tunnel_client *t, const char *name, int ret_fds[
 
 void tunnel_client_found_all(struct tunnel_client *t)
 {
+    if (!t->found_known)
+        return;
     for (struct map_item *it = NULL; (it = map_next(&t->found, it));)
-        strs_add(&t->stale, it->key);
+        map_put(&t->stale, it->key, t);
     kept_done(&t->found);
     map_init(&t->found);
+    tell_stale(t);
 }
 
 static bool try_connect(struct tunnel_client *t)
@@ -295,10 +337,12 @@ struct tunnel_client *tunnel_client_new(struct loop *l, const char *exe, const c
     map_init(&t->taps);
     map_init(&t->found);
     map_init(&t->kept);
+    map_init(&t->stale);
+    memset(t->pending_fds, 0xff, sizeof t->pending_fds);
     t->timer = loop_timer_new(l, on_timer, t);
     AUTO_CLOSE int fd = connect_to(socket_path);
     if (fd >= 0)
-        kept_ask(fd, &t->found);
+        t->found_known = kept_ask(fd, &t->found);
     return t;
 }
 
@@ -322,7 +366,8 @@ void tunnel_client_free(struct tunnel_client *t, bool quit)
     for (struct map_item *it = NULL; (it = map_next(&t->kept, it));)
         free(it->value);
     map_done(&t->kept);
-    strs_clear(&t->stale);
+    map_done(&t->stale);
+    pending_drop(t);
     rec_clear(&tunnel_status_rec, &t->last);
     free(t->exe);
     free(t->path);

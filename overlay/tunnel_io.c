@@ -44,7 +44,7 @@ LOG_MODULE("tunnel");
 enum {
     QUEUE_BYTES = 1 << 20, READ_BYTES = QUEUE_BYTES /* of all TAPs in a turn: many slices, and no more than is kept of it */,
     READ_QUANTUM_BYTES = 65536 /* of one TAP, then it is the next one's turn */, READ_COST_MIN_BYTES = 4096 /* of a system call */,
-    TICK_MS = 250, HEAD_BYTES = 5,
+    TICK_MS = 250, HEAD_BYTES = 5, RESERVED_FDS = 256,
     SLICE_BYTES = 125000 /* as messages cost: two super-packets, where they go whole. It fits beside what may wait, WIRE_ROOM_BYTES */,
     MESSAGE_COST_BYTES = 1000 /* that the kernel counts at most, about, beside a message's own */,
     MESSAGES = 64, SEGMENTS = 64 /* of a message: UDP_MAX_SEGMENTS before Linux 6.9 */, MESSAGE_BYTES = 65000,
@@ -76,6 +76,7 @@ struct io {
     struct loop_timer *timer, *stall_timer;
     struct sb in;
     int pending_fds[TUNNEL_KEPT_FDS]; /* came with the frame being read */
+    uint32_t files_max;  /* descriptors that this process may have */
     struct map kept;     /* name -> struct kept: what is open for a daemon that is away */
     struct map taps;     /* 4 bytes of VNI -> struct tap */
     struct list_node readable; /* of them, in the order of their turns */
@@ -556,16 +557,15 @@ static void take_tap(struct io *io, const uint8_t *p, size_t size, int fd)
 
 static void pending_drop(struct io *io)
 {
-    for (int i = 0; i < TUNNEL_KEPT_FDS; i++) {
-        if (io->pending_fds[i] >= 0)
-            close(io->pending_fds[i]);
-        io->pending_fds[i] = -1;
-    }
+    kept_close(io->pending_fds);
+    memset(io->pending_fds, 0xff, sizeof io->pending_fds);
 }
 
 static void keep(struct io *io, const char *name, size_t size)
 {
-    kept_put(&io->kept, name, size, io->pending_fds);
+    uint32_t used = RESERVED_FDS + io->taps.n;
+    uint32_t room = io->files_max > used ? (io->files_max - used) / TUNNEL_KEPT_FDS : 0; /* the next daemon must be accepted */
+    kept_put(&io->kept, MIN(room, (uint32_t)TUNNEL_KEPT_MAX), name, size, io->pending_fds);
     memset(io->pending_fds, 0xff, sizeof io->pending_fds);
 }
 
@@ -744,6 +744,7 @@ int tunnel_main(int argc, char **argv)
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
+        io.files_max = (uint32_t)MIN(files.rlim_cur, (rlim_t)UINT32_MAX);
     }
     prctl(PR_SET_NAME, "shoal-tunnel", 0, 0, 0);
     io.listen_fd = listen_at(argv[1], &e);
@@ -765,12 +766,12 @@ int tunnel_main(int argc, char **argv)
     io.stall_timer = loop_timer_new(io.loop, on_stall, &io);
     struct loop_signal *term = loop_signal_add(io.loop, SIGTERM, (loop_fn *)loop_stop, io.loop);
     loop_run(io.loop);
+    kept_done(&io.kept); /* first: who told it to go opens them anew */
     while (io.udp >= 0 && !fair_is_empty(io.fair) && has_room(&io)) /* the next process has nothing of it */
         send_frames(&io);
     for (struct map_item *it = NULL; (it = map_next(&io.taps, it));)
         tap_free(it->value);
     drop_daemon(&io);
-    kept_done(&io.kept);
     loop_fd_remove(io.listen_watch);
     loop_fd_remove(io.udp_watch);
     loop_fd_remove(io.room_watch);

@@ -6,12 +6,14 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kept.h"
 #include "overlay_internal.h"
 
 enum { VNI = 7, PATIENCE_MS = 30000, POLL_MS = 5 };
@@ -195,6 +197,72 @@ static void what_is_kept_outlives_the_daemon(void **state)
             close(pair_of[i][k][0]);
 }
 
+static void kept_pair(int fds[TUNNEL_KEPT_FDS])
+{
+    for (int k = 0; k < TUNNEL_KEPT_FDS; k++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair_of[0][k]), 0);
+        fds[k] = pair_of[0][k][1];
+    }
+}
+
+/* The process has no time when the daemon begins: what it keeps comes with the connection, before anything of it is dropped. */
+static void what_is_kept_is_told_late(void **state)
+{
+    int fds[TUNNEL_KEPT_FDS];
+    (void)state;
+    kept_pair(fds);
+    tunnel_client_keep(client, "late", fds);
+    configure(true);
+    run_until(is_ready);
+    tunnel_client_free(client, false);
+    close(fds[0]);
+    close(fds[1]);
+    kill(process, SIGSTOP);
+    client = tunnel_client_new(loop, "/bin/false", path, on_ready, NULL);
+    kill(process, SIGCONT);
+    assert_false(tunnel_client_found(client, "late", fds));
+    tunnel_client_found_all(client);
+    configure(true);
+    run_until(is_ready);
+    assert_true(tunnel_client_found(client, "late", fds));
+    tunnel_client_keep(client, "late", fds);
+    tunnel_client_found_all(client);
+    tunnel_client_unkeep(client, "late");
+    assert_true(is_open(pair_of[0][0][0]));
+    close(fds[0]);
+    close(fds[1]);
+    run_until(first_is_closed);
+    close(pair_of[0][0][0]);
+    close(pair_of[0][1][0]);
+}
+
+static void no_more_is_kept_than_there_is_room_for(void **state)
+{
+    int fds[TUNNEL_KEPT_FDS];
+    struct map all;
+    (void)state;
+    map_init(&all);
+    for (int i = 0; i < 2; i++) { /* the second instead of the first, at the bound */
+        kept_pair(fds);
+        kept_put(&all, 1, "one", 3, fds);
+        assert_int_equal(all.n, 1);
+        assert_true(is_open(pair_of[0][0][0]));
+        memcpy(pair_of[1], pair_of[0], i == 0 ? sizeof pair_of[0] : 0);
+    }
+    assert_true(second_is_closed());
+    close(pair_of[1][0][0]);
+    close(pair_of[1][1][0]);
+    memcpy(pair_of[1], pair_of[0], sizeof pair_of[0]);
+    kept_pair(fds);
+    kept_put(&all, 1, "two", 3, fds);
+    assert_true(first_is_closed() && is_open(pair_of[1][0][0]));
+    kept_done(&all);
+    assert_true(second_is_closed());
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < TUNNEL_KEPT_FDS; k++)
+            close(pair_of[i][k][0]);
+}
+
 static void a_tap_held_from_before_a_restart_is_known(void **state)
 {
     (void)state;
@@ -211,6 +279,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tap_that_a_configuration_closed_is_given_anew),
         cmocka_unit_test(what_is_kept_outlives_the_daemon),
+        cmocka_unit_test(what_is_kept_is_told_late),
+        cmocka_unit_test(no_more_is_kept_than_there_is_room_for),
         cmocka_unit_test(a_tap_held_from_before_a_restart_is_known),
     };
     return cmocka_run_group_tests(tests, begin, end);
