@@ -22,6 +22,7 @@ struct trace_run {
     uint16_t id;
     unsigned large_bytes; /* of data */
     int64_t end_ms;
+    uint64_t n_lost_before; /* that the tunnel told last: it counts since it began */
     struct echo echoes[TRACE_TARGETS_MAX];
     struct trace_target targets[TRACE_TARGETS_MAX];
     unsigned n;
@@ -111,8 +112,9 @@ static void tunnel_step(struct trace_run *r, const struct trace_target *v, const
     const struct tunnel_peer_status *peer = NULL;
     const struct node *n = NULL;
     char lost[80] = "";
-    if (s && s->n_lost)
-        snprintf(lost, sizeof lost, "; %llu frames, to all nodes, were more than the wire took", (unsigned long long)s->n_lost);
+    if (s && s->n_lost > r->n_lost_before)
+        snprintf(lost, sizeof lost, "; %llu frames, to all nodes, were more than the wire took since it was last asked",
+                 (unsigned long long)(s->n_lost - r->n_lost_before));
     for (uint32_t i = 0; i < in->a->nodes.n && !n; i++)
         n = str_equal(in->a->nodes.v[i].id, v->node_id) ? &in->a->nodes.v[i] : NULL;
     for (uint32_t i = 0; s && n && i < s->peers.n && !peer; i++)
@@ -243,6 +245,8 @@ struct trace_run *trace_start(struct loop *l, const struct trace_site *site, con
     r->timer = loop_timer_new(l, on_timer, r);
     r->id = (uint16_t)((uintptr_t)r >> 4);
     r->end_ms = loop_now_ms(l) + WAIT_MS;
+    const struct tunnel_status *last = site->status(site->arg);
+    r->n_lost_before = last ? last->n_lost : 0;
     str_set(&r->t.from, s->id);
     str_set(&r->t.to, to);
     r->n = trace_plan(site->in, s, to, &r->t, r->targets);

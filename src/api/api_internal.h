@@ -184,6 +184,7 @@ int strs_from_val(struct strs *ret, const struct val *v, const char *path, struc
 struct val *network_val(struct val_doc *d, const struct network *n);
 /* Containers and Peers; with verbose also Services, each with its tasks. */
 void network_add_users(struct val_doc *d, struct val *v, const struct store *s, const struct network *n, bool verbose);
-bool network_is_dangling(const struct store *s, const struct network *n); /* no service and no container is on it */
+/* Ids of networks that a service or a container is on, and ingress, as keys; the others dangle. */
+void networks_in_use(const struct store *s, struct map *ret);
 
 #endif

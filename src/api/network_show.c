@@ -14,10 +14,15 @@ struct val *network_val(struct val_doc *d, const struct network *n)
     return v;
 }
 
+static bool has_addresses(const struct task *t)
+{
+    return t->node_id && t->status.state >= TASK_STARTING && !task_state_is_final(t->status.state);
+}
+
 /* The task's address on the network, with its prefix length; NULL: it has none now. */
 static const char *address_on(const struct task *t, const struct network *n)
 {
-    if (!t->node_id || t->status.state < TASK_STARTING || task_state_is_final(t->status.state))
+    if (!has_addresses(t))
         return NULL;
     for (uint32_t i = 0; i < t->attachments.n; i++)
         if (str_equal(t->attachments.v[i].network.id, n->id) && t->attachments.v[i].addresses.n)
@@ -25,15 +30,22 @@ static const char *address_on(const struct task *t, const struct network *n)
     return NULL;
 }
 
-bool network_is_dangling(const struct store *s, const struct network *n)
+static void use(struct map *used, const char *id)
 {
-    bool used = n->ingress;
-    for (const struct service *svc = NULL; !used && (svc = store_next(s, TABLE_SERVICE, svc));)
+    if (id)
+        map_put(used, id, used);
+}
+
+void networks_in_use(const struct store *s, struct map *ret)
+{
+    for (const struct network *n = NULL; (n = store_next(s, TABLE_NETWORK, n));)
+        use(ret, n->ingress ? n->id : NULL);
+    for (const struct service *svc = NULL; (svc = store_next(s, TABLE_SERVICE, svc));)
         for (uint32_t i = 0; i < svc->spec.task.networks.n; i++)
-            used |= str_equal(svc->spec.task.networks.v[i].target, n->id);
-    for (const struct task *t = NULL; !used && (t = store_next(s, TABLE_TASK, t));)
-        used = address_on(t, n) != NULL;
-    return !used;
+            use(ret, svc->spec.task.networks.v[i].target);
+    for (const struct task *t = NULL; (t = store_next(s, TABLE_TASK, t));)
+        for (uint32_t i = 0; has_addresses(t) && i < t->attachments.n; i++)
+            use(ret, t->attachments.v[i].addresses.n ? t->attachments.v[i].network.id : NULL);
 }
 
 static char *task_name(const struct task *t)
@@ -123,7 +135,7 @@ static void add_services(struct val_doc *d, struct val *services, const struct s
             if ((addr = address_on(all[i], n)))
                 val_push(d, tasks, service_task_val(d, s, all[i], addr));
         val_set(d, v, "Tasks", tasks);
-        val_set(d, services, svc->spec.name, v);
+        val_add(d, services, svc->spec.name, v);
     }
 }
 
@@ -137,7 +149,7 @@ void network_add_users(struct val_doc *d, struct val *v, const struct store *s, 
         if (!(addr = address_on(t, n)))
             continue;
         const char *id = t->status.container && t->status.container->id ? t->status.container->id : t->id;
-        val_set(d, containers, id, container_val(d, t, addr));
+        val_add(d, containers, id, container_val(d, t, addr));
         map_put(&nodes, t->node_id, &nodes);
     }
     for (const struct node *x = NULL; (x = store_next(s, TABLE_NODE, x));)

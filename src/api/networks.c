@@ -47,11 +47,16 @@ static void network_list(struct call *c)
             filter_exact(&f, "type", "builtin") && !dangling)
             val_push(d, list, local_val(d, i));
     struct manager *m = call_manager(c);
+    struct map used;
+    map_init(&used);
+    if (m && filters_has(&f, "dangling"))
+        networks_in_use(manager_store(m), &used);
     for (const struct network *n = NULL; m && (n = store_next(manager_store(m), TABLE_NETWORK, n));)
         if (filter_prefix(&f, "id", n->id) && filter_name(&f, "name", n->name) && filter_labels(&f, "label", &n->labels) &&
             filter_exact(&f, "driver", "overlay") && filter_exact(&f, "scope", "swarm") && filter_exact(&f, "type", "custom") &&
-            (!filters_has(&f, "dangling") || dangling == network_is_dangling(manager_store(m), n)))
+            (!filters_has(&f, "dangling") || dangling == !map_find(&used, n->id)))
             val_push(d, list, network_val(d, n));
+    map_done(&used);
     filters_free(&f);
     val_set_root(d, list);
     reply_val(c, 200, d);

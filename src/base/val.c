@@ -170,6 +170,11 @@ void val_add_pair(struct val_doc *d, struct val *map, struct val *key, struct va
     map->map[map->n++] = (struct val_pair){ key, value };
 }
 
+void val_add(struct val_doc *d, struct val *map, const char *key, struct val *v)
+{
+    val_add_pair(d, map, val_str(d, key), v);
+}
+
 static struct val_pair *pair_of(const struct val *map, const char *key)
 {
     for (uint32_t i = 0; map && map->kind == V_MAP && i < map->n; i++)

@@ -52,6 +52,7 @@ struct val *val_list(struct val_doc *d);
 struct val *val_map(struct val_doc *d);
 void val_push(struct val_doc *d, struct val *list, struct val *v);
 void val_set(struct val_doc *d, struct val *map, const char *key, struct val *v); /* replaces or appends */
+void val_add(struct val_doc *d, struct val *map, const char *key, struct val *v); /* of a key that is not there yet: not looked for */
 void val_unset(struct val *map, const char *key);
 struct val *val_get(const struct val *map, const char *key); /* NULL: absent or not a map */
 const char *val_get_str(const struct val *map, const char *key); /* NULL when absent or not a STR */
