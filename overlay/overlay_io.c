@@ -497,14 +497,17 @@ static int open_resolver(struct overlay *o, const struct sandbox *s, struct err 
 }
 
 /* A tunnel that did not answer in time when this daemon began has their sockets still. */
-static int open_resolvers(struct overlay *o, struct err *e)
+static void open_resolvers(struct overlay *o)
 {
-    int r = 0;
+    struct err e = { 0 };
+    unsigned n = 0;
     for (struct map_item *it = NULL; (it = map_next(&o->sandboxes, it));)
-        if (map_find(&o->paths, it->key) && !resolver_is_open(o->resolver, it->key) && open_resolver(o, it->value, e) < 0)
-            r = err_wrap(e, "sandbox %s: its resolver", it->key);
+        n += map_find(&o->paths, it->key) && !resolver_is_open(o->resolver, it->key) && open_resolver(o, it->value, &e) < 0;
     tunnel_client_found_all(o->tunnel);
-    return r;
+    if (n) {
+        log_warn("%u sandboxes have no resolver: %s; tried again in a second", n, e.text);
+        loop_timer_set(o->retry, RETRY_MS);
+    }
 }
 
 static bool bring_in_line(struct overlay *o)
@@ -512,8 +515,7 @@ static bool bring_in_line(struct overlay *o)
     struct err e = { 0 };
     int r = 0;
     configure_tunnel(o);
-    if (open_resolvers(o, &e) < 0)
-        r = -1;
+    open_resolvers(o);
     if (reconcile_networks(o, &e) < 0)
         r = -1;
     follow_mtu(o);
@@ -834,7 +836,7 @@ static void load_sandbox(struct overlay *o, const char *id)
     map_put(&o->sandboxes, id, s);
     map_put(&o->paths, id, TAKE(path));
     link_name(host, GATEWAY_PREFIX, id, 0);
-    if (open_resolver(o, s, &e) < 0 || link_without_ipv6(host, &e) < 0 /* made by a daemon that left it on */)
+    if (link_without_ipv6(host, &e) < 0) /* made by a daemon that left it on */
         log_warn("sandbox %s: %s", id, e.text);
 }
 
@@ -900,7 +902,7 @@ int overlay_open(struct overlay **ret, struct loop *l, const struct overlay_conf
         return r;
     }
     load(o);
-    tunnel_client_found_all(o->tunnel);
+    open_resolvers(o);
     loop_timer_set(o->watch, 0);
     *ret = o;
     return 0;

@@ -197,9 +197,9 @@ static int connect_to(const char *path)
         return -1;
     snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%s", dir, slash + 1);
     AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0 || /* of connect() too */
+        connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
         return -1;
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     int r = fd;
     fd = -1;
     return r;
@@ -258,17 +258,6 @@ bool tunnel_client_found(struct tunnel_client *t, const char *name, int ret_fds[
     return k != NULL;
 }
 
-void tunnel_client_found_all(struct tunnel_client *t)
-{
-    if (!t->found_known)
-        return;
-    for (struct map_item *it = NULL; (it = map_next(&t->found, it));)
-        map_put(&t->stale, it->key, t);
-    kept_done(&t->found);
-    map_init(&t->found);
-    tell_stale(t);
-}
-
 static bool try_connect(struct tunnel_client *t)
 {
     int fd = connect_to(t->path);
@@ -281,6 +270,19 @@ static bool try_connect(struct tunnel_client *t)
     tell_all_kept(t);
     ask_status(t);
     return true;
+}
+
+void tunnel_client_found_all(struct tunnel_client *t)
+{
+    if (!t->found_known && t->fd < 0)
+        try_connect(t); /* not begun for this: then nothing is kept */
+    if (!t->found_known)
+        return;
+    for (struct map_item *it = NULL; (it = map_next(&t->found, it));)
+        map_put(&t->stale, it->key, t);
+    kept_done(&t->found);
+    map_init(&t->found);
+    tell_stale(t);
 }
 
 static void spawn(struct tunnel_client *t)
