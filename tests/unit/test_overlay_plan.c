@@ -257,6 +257,25 @@ static void a_caller_has_one_replica_whichever_node_it_calls(void **state)
         assert_true(!moved || str_equal(later[i], "10.255.0.11"));
     }
     assert_in_range(n_moved, 171 - 60, 171 + 60);
+    assert_int_equal(h.index.shares->n, 1); /* of all sandboxes: a second one has the same text, not made anew */
+    struct rules *again = rules_new();
+    AUTO_SB struct sb text;
+    sb_init(&text, 0);
+    plan_sandbox_rules(&h.in, caller, again);
+    rules_whole(again, &text);
+    rules_free(again);
+    assert_string_equal(text.s, h.rules.s);
+    assert_int_equal(h.index.shares->n, 1);
+    struct sandbox *ended = map_remove(&h.sandboxes, "t1"); /* known here before there is another assignment */
+    sandbox_clear(ended);
+    free(ended);
+    again = rules_new();
+    sb_reset(&text);
+    plan_sandbox_rules(&h.in, caller, again);
+    rules_whole(again, &text);
+    rules_free(again);
+    assert_null(strstr(text.s, "10.255.0.9"));
+    assert_int_equal(h.index.shares->n, 2);
     host_done(&h);
 }
 
