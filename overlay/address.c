@@ -1,6 +1,7 @@
 /* IPv4 addresses as text and numbers, and the MAC each one implies: 02:42 and the four bytes, so that nobody
- * has to learn or tell which MAC an address has. */
+ * has to learn or tell which MAC an address has. And the names of links. */
 #include "overlay_internal.h"
+#include <shoal/base/crypto.h>
 #include <stdio.h>
 
 bool address_parse(const char *text, uint32_t *ret_addr, unsigned *ret_bits)
@@ -47,4 +48,13 @@ void address_mac(uint8_t out[6], uint32_t addr)
     out[1] = 0x42;
     for (int i = 0; i < 4; i++)
         out[2 + i] = (uint8_t)(addr >> (24 - 8 * i));
+}
+
+void link_name(char out[16], const char *prefix, const char *a, uint32_t b)
+{
+    uint8_t h[32];
+    char text[256];
+    int n = snprintf(text, sizeof text, "%s/%u", a, b);
+    crypto_blake2s(h, 5, text, (size_t)n, NULL, 0);
+    snprintf(out, 16, "%s%02x%02x%02x%02x%02x", prefix, h[0], h[1], h[2], h[3], h[4]);
 }

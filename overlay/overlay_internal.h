@@ -11,6 +11,8 @@
 bool address_parse(const char *text, uint32_t *ret_addr, unsigned *ret_bits);
 void address_format(char out[32], uint32_t addr, int bits); /* bits < 0: without */
 void address_mac(uint8_t out[6], uint32_t addr);            /* 02:42:a:b:c:d */
+/* Interface names have 15 characters: a hash of whom they belong to. */
+void link_name(char out[16], const char *prefix, const char *a, uint32_t b);
 
 /* ---- plan_index.c (pure) ---- */
 struct plan_replicas { const struct replica **v; uint32_t n, cap; };

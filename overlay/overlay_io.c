@@ -60,16 +60,6 @@ static char *sandbox_path(const struct overlay *o, const char *id)
     return xasprintf("%s/s-%s", o->net_dir, id);
 }
 
-/* Interface names have 15 characters: a hash of whom they belong to. */
-static void link_name(char out[16], const char *prefix, const char *a, uint32_t b)
-{
-    uint8_t h[32];
-    char text[256];
-    int n = snprintf(text, sizeof text, "%s/%u", a, b);
-    crypto_blake2s(h, 5, text, (size_t)n, NULL, 0);
-    snprintf(out, 16, "%s%02x%02x%02x%02x%02x", prefix, h[0], h[1], h[2], h[3], h[4]);
-}
-
 /* An address may be away for a moment: what was measured last counts, and is told; what was never measured is 1500 here alone. */
 static void measure_mtu(struct overlay *o)
 {

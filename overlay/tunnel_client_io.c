@@ -245,6 +245,8 @@ void tunnel_client_keep(struct tunnel_client *t, const char *name, const int fds
 void tunnel_client_unkeep(struct tunnel_client *t, const char *name)
 {
     free(map_remove(&t->kept, name));
+    if (!t->found_known && t->fd < 0)
+        return; /* should a process come that has it, nobody takes it; mostly none is there: no network, no tunnel */
     map_put(&t->stale, name, t);
     tell_stale(t);
 }
