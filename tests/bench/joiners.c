@@ -8,7 +8,7 @@
  *
  *   admitted N last S.S p50 S.S known N last S.S agree N last S.S lines N leaders N failed N bytes N WHY
  *
- * known: it holds a table of all nodes. agree: all of those are alive by its own gossip. leaders: changes that it saw. */
+ * known: it holds a table of all nodes (a few put theirs together as agents do; of the others the count is believed). agree: all of those are alive by its own gossip. leaders: changes that it saw. */
 #include <shoal/base/crypto.h>
 #include <shoal/base/file.h>
 #include <shoal/base/le.h>
@@ -23,7 +23,7 @@
 
 #include "joiner.h"
 
-enum { MANAGERS_MAX = 7, CONTROL_PORT = 2377, GOSSIP_PORT = 7946, HELLO_MS = 5000, AGREE_MS = 50, AGAIN_MS = 200 };
+enum { MANAGERS_MAX = 7, CONTROL_PORT = 2377, GOSSIP_PORT = 7946, HELLO_MS = 5000, AGREE_MS = 50, AGAIN_MS = 200, REAL = 8 };
 
 struct machine;
 struct way { /* to one manager */
@@ -52,6 +52,7 @@ struct machine {
     uint32_t n_known, n_told; /* nodes of its table; of those, told to gossip */
     int64_t admitted_ms, known_ms, agreed_ms;
     struct gossip *gossip;
+    struct assignment real; /* of the first few: the table, put together as an agent does it */
 };
 
 static struct loop *loop;
@@ -165,6 +166,16 @@ static void in_force(struct way *w, uint64_t index)
     link_send(w->l, MSG_IN_FORCE, p, 8);
 }
 
+static uint32_t merge(struct machine *m, const uint8_t *p, size_t size)
+{
+    struct node_table t = { 0 };
+    struct err e;
+    if (rec_unpack(&node_table_rec, &t, p, size, &e) < 0 || node_table_merge(&m->real, m->table, &t, &e) < 0)
+        die(e.text);
+    node_table_clear(&t);
+    return m->real.nodes.n;
+}
+
 static void got_nodes(struct way *w, const uint8_t *p, size_t size)
 {
     /* What is sent to one is sent to many: it is read once. The head tells them apart: since, index, epoch, count. */
@@ -198,10 +209,10 @@ static void got_nodes(struct way *w, const uint8_t *p, size_t size)
         say_hello(m);
         return;
     }
+    uint32_t count = m - all < REAL ? merge(m, p, size) : kept[i].count;
     m->table = kept[i].index;
     m->table_epoch = kept[i].epoch;
-    knows(m, kept[i].count);
-    in_force(w, m->table);
+    knows(m, count);
 }
 
 static void got_assignment(struct way *w, const uint8_t *p, size_t size)
@@ -219,7 +230,7 @@ static void got_assignment(struct way *w, const uint8_t *p, size_t size)
             die(e.text);
         memcpy(last, p, 32);
         last_n = a.nodes.n;
-        last_index = a.nodes_index;
+        last_index = a.index;
         for (uint32_t i = 0; i < a.nodes.n; i++)
             table_add(&a.nodes.v[i]);
         assignment_clear(&a);
