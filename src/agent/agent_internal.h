@@ -34,7 +34,8 @@ struct agent {
     struct map suspects; /* node id -> itself */
     struct loop_timer *session_timer, *report_timer, *drain_timer, *network_timer;
     uint64_t in_force;   /* Index of the assignment that the network is in line with */
-    bool asked_anew;     /* for what did not fit, and nothing that fits came since */
+    int64_t asked_ms;    /* when the last HELLO was said */
+    bool anew_due;       /* one is to be said soon, for what did not fit */
     char *leader_id;
     bool session_up;
     char **seeds;

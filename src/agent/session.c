@@ -33,6 +33,8 @@ static void say_hello(struct agent *a, const char *to)
 {
     struct sb b;
     sb_init(&b, 0);
+    a->anew_due = false;
+    a->asked_ms = loop_now_ms(a->loop);
     a->hello.have.v = a->has_version ? a->version : NULL;
     a->hello.have.n = a->has_version ? 32 : 0;
     a->hello.in_force = a->in_force;
@@ -86,14 +88,16 @@ static void got_leader(struct agent *a, const char *from, const uint8_t *p, size
         loop_timer_set(a->session_timer, HINT_MS);
 }
 
-/* By a HELLO at once, then by one in a while: what does not fit twice will not fit without a pause. */
+/* By a HELLO, one in ANEW_MS: what does not fit twice will not fit without a pause. */
 static void ask_anew(struct agent *a, const char *from)
 {
-    if (a->asked_anew)
-        loop_timer_set(a->session_timer, ANEW_MS);
-    else
+    int64_t wait = a->asked_ms + ANEW_MS - loop_now_ms(a->loop);
+    if (wait <= 0) {
         say_hello(a, from);
-    a->asked_anew = true;
+    } else if (!a->anew_due) {
+        a->anew_due = true;
+        loop_timer_set(a->session_timer, wait);
+    }
 }
 
 static void got_assignment(struct agent *a, const char *from, const void *p, size_t size)
@@ -143,21 +147,23 @@ static void got_nodes(struct agent *a, const char *from, const void *p, size_t s
         return;
     int r = rec_unpack(&node_table_rec, &t, p, size, &e);
     bool same_epoch = a->table && t.epoch == a->table_epoch;
-    if (r == 0 && same_epoch && t.index < a->table) {
+    if (r == 0 && same_epoch && t.since && t.index < a->table) { /* a whole one counts: managers differ in what they call its index */
         node_table_clear(&t); /* overtaken */
         return;
     }
+    uint64_t held = same_epoch ? a->table : 0;
+    bool begun = r == 0 && t.since <= held;
     if (r == 0)
-        r = node_table_merge(&a->assignment, same_epoch ? a->table : 0, &t, &e);
+        r = node_table_merge(&a->assignment, held, &t, &e);
     if (r == 0) {
         a->table = t.index;
         a->table_epoch = t.epoch;
         a->assignment.nodes_index = t.index;
-        a->asked_anew = false;
         worker_nodes(a);
     } else {
         log_info("the node table by %s is asked for anew: %s", from, e.text);
-        a->table = 0; /* no assignment is taken with what is left of it */
+        if (begun)
+            a->table = 0; /* no assignment is taken with what is left of it */
         ask_anew(a, from);
     }
     node_table_clear(&t);

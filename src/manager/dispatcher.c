@@ -170,8 +170,12 @@ static void look_drained(void *arg)
         const struct task **tasks = store_tasks_of_node(d->m->store, it->key, &n);
         for (uint32_t i = 0; i < n; i++)
             due |= tasks[i]->desired > TASK_RUNNING && !task_state_is_final(tasks[i]->status.state) && tasks[i]->version.index > before;
-        if (due)
-            send_one(d, it->value);
+        if (due) {
+            struct session *s = it->value;
+            list_remove(&s->node);
+            list_push_back(&d->todo, &s->node);
+            loop_timer_set(d->slice_timer, 0);
+        }
     }
 }
 
@@ -242,10 +246,24 @@ static void end_round(struct dispatcher *d)
         loop_timer_set(d->send_timer, MAX(pace_wait_ms(&d->pace), (int64_t)GATHER_MS));
 }
 
-static bool has_big_table(const struct dispatcher *d, const struct session *s)
+static bool must_wait(struct dispatcher *d, const struct session *s)
 {
-    return s->hello.tables && s->table != table_index(d->m->table) && d->m->hooks.queued &&
-           table_pack(d->m->table, d->m->store, s->table)->len > SMALL_BYTES;
+    if (!s->hello.tables || s->table == table_index(d->m->table) || !d->m->hooks.queued)
+        return false;
+    return s->flying_bytes || (d->flying_bytes >= FLYING_BYTES && table_pack(d->m->table, d->m->store, s->table)->len > SMALL_BYTES);
+}
+
+/* Who has taken what was sent, once nobody else is to be told. */
+static void wake_waiting(struct dispatcher *d)
+{
+    struct session *s;
+    if (!list_is_empty(&d->todo) || list_is_empty(&d->waiting) || !has_room(d))
+        return;
+    list_for(s, &d->waiting, node)
+        if (!s->flying_bytes) {
+            list_remove(&s->node);
+            list_push_back(&d->todo, &s->node);
+        }
 }
 
 static void send_some(void *arg)
@@ -253,29 +271,26 @@ static void send_some(void *arg)
     struct dispatcher *d = arg;
     struct session *s;
     d->slice_bytes = 0;
-    if (has_room(d))
-        while ((s = list_first(&d->waiting, struct session, node))) {
-            list_remove(&s->node);
-            list_push_back(&d->todo, &s->node);
-        }
+    wake_waiting(d);
+    bool any = !list_is_empty(&d->todo);
     for (unsigned i = 0; d->m->leads && i < SLICE && d->slice_bytes < SLICE_BYTES && (s = list_first(&d->todo, struct session, node)); i++) {
         list_remove(&s->node);
         if (!store_find(d->m->store, TABLE_NODE, s->node_id)) {
             session_free(d, map_remove(&d->sessions, s->node_id)); /* a node that was removed is told nothing more */
-        } else if (has_big_table(d, s) && (s->flying_bytes || d->flying_bytes >= FLYING_BYTES)) {
+        } else if (must_wait(d, s)) {
             list_push_back(&d->waiting, &s->node);
         } else {
             list_push_back(&d->done, &s->node);
             send_one(d, s);
         }
     }
+    if (list_is_empty(&d->todo) && d->sending)
+        end_round(d);
+    else if (list_is_empty(&d->todo) && any)
+        look_drained(d);
     if (!list_is_empty(&d->todo))
         loop_timer_set(d->slice_timer, 0);
-    else if (d->sending)
-        end_round(d);
-    else
-        look_drained(d);
-    if (list_is_empty(&d->todo) && !list_is_empty(&d->waiting) && d->m->leads)
+    else if (!list_is_empty(&d->waiting) && d->m->leads)
         loop_timer_set(d->slice_timer, FLYING_LOOK_MS);
 }
 
