@@ -609,6 +609,13 @@ static void reply_status(struct io *io)
     rec_clear(&tunnel_status_rec, &s);
 }
 
+static size_t frame_bytes(const struct sb *in)
+{
+    const uint8_t *p = (const uint8_t *)in->s;
+    return in->len < HEAD_BYTES ? HEAD_BYTES : 4 + ((size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+}
+
+/* No read goes beyond the frame that has begun: descriptors are those of the frame whose head they come with. */
 static void on_daemon(void *arg, unsigned events)
 {
     struct io *io = arg;
@@ -617,7 +624,7 @@ static void on_daemon(void *arg, unsigned events)
     unsigned n_fds = TUNNEL_KEPT_FDS;
     struct err e;
     (void)events;
-    long n = fd_recv_with_fds(io->daemon_fd, buf, sizeof buf, fds, &n_fds, NULL);
+    long n = fd_recv_with_fds(io->daemon_fd, buf, MIN(sizeof buf, frame_bytes(&io->in) - io->in.len), fds, &n_fds, NULL);
     if (n_fds) {
         pending_drop(io);
         memcpy(io->pending_fds, fds, sizeof fds);
