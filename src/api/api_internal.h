@@ -95,6 +95,7 @@ bool filter_name(const struct filters *f, const char *key, const char *value);  
 bool filter_labels(const struct filters *f, const char *key, const struct labels *l);
 const char *filter_nth(const struct filters *f, const char *key, uint32_t k); /* NULL at the end */
 /* until: a unix time, RFC 3339 or how long ago ("24h"); the earliest given. INT64_MAX when there is none. */
+int filter_flag(const struct filters *f, const char *key, bool *ret, struct err *e) must_check; /* 1: asked for, 0: not */
 int filter_until(const struct filters *f, int64_t now_ns, int64_t *ret_ns, struct err *e) must_check;
 
 /* ---- image_list.c, image_transfer.c ---- */

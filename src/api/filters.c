@@ -53,6 +53,15 @@ bool filters_has(const struct filters *f, const char *key)
     return filter_nth(f, key, 0) != NULL;
 }
 
+int filter_flag(const struct filters *f, const char *key, bool *ret, struct err *e)
+{
+    const char *x = filter_nth(f, key, 0);
+    *ret = x && (str_equal(x, "true") || str_equal(x, "1"));
+    if (x && !*ret && !str_equal(x, "false") && !str_equal(x, "0"))
+        return err_set(e, E_INVALID, "invalid filter '%s=%s': give true or false", key, x);
+    return x != NULL;
+}
+
 bool filter_exact(const struct filters *f, const char *key, const char *value)
 {
     const char *x;

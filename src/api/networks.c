@@ -33,14 +33,19 @@ static void network_list(struct call *c)
     static const char *const allowed[] = { "id", "name", "label", "driver", "scope", "type", "dangling", NULL };
     struct filters f;
     struct err e;
+    bool dangling;
     if (filters_parse(query(c, "filters"), allowed, &f, &e) < 0) {
+        reply_err(c, &e);
+        return;
+    }
+    if (filter_flag(&f, "dangling", &dangling, &e) < 0) {
+        filters_free(&f);
         reply_err(c, &e);
         return;
     }
     struct val_doc *d = val_doc_new();
     struct val *list = val_list(d);
     const struct labels none = { 0 };
-    bool dangling = filters_has(&f, "dangling") && (filter_exact(&f, "dangling", "true") || filter_exact(&f, "dangling", "1"));
     for (unsigned i = 0; i < ARRAY_N(local_networks); i++)
         if (filter_name(&f, "name", local_networks[i][0]) && filter_exact(&f, "driver", local_networks[i][1]) &&
             filter_exact(&f, "scope", "local") && filter_labels(&f, "label", &none) && !filters_has(&f, "id") &&
