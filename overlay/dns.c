@@ -266,10 +266,10 @@ static bool put_ports(const struct plan_input *in, const struct sandbox *s, cons
         return false;
     bool tasks = str_starts(name + end, "tasks."), known = false;
     const char *bare = name + end + (tasks ? 6 : 0);
-    for (uint32_t i = 0; i < in->a->services.n; i++) {
-        const struct service_entry *e = &in->a->services.v[i];
+    for (uint32_t i = 0; i < 2 * in->a->services.n; i++) { /* aliases where no name is so */
+        const struct service_entry *e = &in->a->services.v[i % in->a->services.n];
         struct found f = { .n = 0 };
-        if (!same(e->name, bare))
+        if (i < in->a->services.n ? !same(e->name, bare) : known || !has_alias(in, s, e->id, bare))
             continue;
         find_service(in, s, e, tasks, &f);
         known |= f.known;

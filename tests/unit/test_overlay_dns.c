@@ -41,6 +41,8 @@ static void add_replica(const char *service, unsigned slot, const char *task, co
     str_set(&r->addr, addr);
     r->slot = slot;
     r->ready = true;
+    if (str_equal(task, "t3"))
+        strs_add(&r->aliases, "store");
 }
 
 static int tables(void **state)
@@ -143,6 +145,7 @@ static void named_ports_are_services_of_rfc_2782(void **state)
     asks("SRV _HTTP._TCP.Web", "8080:web");
     asks("SRV _http._tcp.tasks.web", "8080:web.1.t1 8080:web.2.t2");
     asks("SRV _http._tcp.db", "8080:db.0.t3");
+    asks("SRV _http._tcp.store", "8080:db.0.t3");
     asks("SRV _http._udp.web", "");
     asks("SRV _other._tcp.web", "");
     asks("SRV _http._tcp.nobody", "");
