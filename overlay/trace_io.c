@@ -111,9 +111,9 @@ static void tunnel_step(struct trace_run *r, const struct trace_target *v, const
     const struct tunnel_status *s = r->site.status(r->site.arg);
     const struct tunnel_peer_status *peer = NULL;
     const struct node *n = NULL;
-    char lost[80] = "";
+    char lost[128] = "";
     if (s && s->n_lost > r->n_lost_before)
-        snprintf(lost, sizeof lost, "; %llu frames, to all nodes, were more than the wire took since it was last asked",
+        snprintf(lost, sizeof lost, "; since it was last asked %llu frames, to all nodes, were lost in it: too many for the wire, or refused by the kernel",
                  (unsigned long long)(s->n_lost - r->n_lost_before));
     for (uint32_t i = 0; i < in->a->nodes.n && !n; i++)
         n = str_equal(in->a->nodes.v[i].id, v->node_id) ? &in->a->nodes.v[i] : NULL;
@@ -246,7 +246,7 @@ struct trace_run *trace_start(struct loop *l, const struct trace_site *site, con
     r->id = (uint16_t)((uintptr_t)r >> 4);
     r->end_ms = loop_now_ms(l) + WAIT_MS;
     const struct tunnel_status *last = site->status(site->arg);
-    r->n_lost_before = last ? last->n_lost : 0;
+    r->n_lost_before = last ? last->n_lost : UINT64_MAX; /* nothing is known to be new */
     str_set(&r->t.from, s->id);
     str_set(&r->t.to, to);
     r->n = trace_plan(site->in, s, to, &r->t, r->targets);
